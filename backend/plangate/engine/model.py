@@ -1,0 +1,456 @@
+"""The nouns of the engine: catalogue, facts about a company, snapshot, counters and Decision.
+
+All values are immutable (the one exception is `WindowCounter`, which the owner of a cache updates in place).
+Instants are aware UTC datetimes; periods are half-open `[start_at, end_at)`; quantities are 64-bit integers
+in the feature's base unit; money is an integer of minor units.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+INT64_MAX: Final = 2**63 - 1
+
+
+class Unlimited(Enum):
+    """The value of a limit that never ends. A named value, never None."""
+
+    UNLIMITED = "unlimited"
+
+
+UNLIMITED: Final = Unlimited.UNLIMITED
+Json: TypeAlias = Any
+Limit: TypeAlias = int | Unlimited
+TraitValue: TypeAlias = str | int | float | bool | None
+
+
+class FeatureType(StrEnum):
+    BOOLEAN = "boolean"
+    EVENT = "event"
+    TRAIT = "trait"
+    SEAT = "seat"
+    CONFIG = "config"
+
+
+class PeriodKind(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    BILLING_MONTH = "billing_month"
+    BILLING_INTERVAL = "billing_interval"
+    ALL_TIME = "all_time"
+
+
+class Stacking(StrEnum):
+    MAX = "max"
+    SUM = "sum"
+
+
+class Interval(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+class PriceBehaviour(StrEnum):
+    INCLUDED = "included"
+    PAY_AS_YOU_GO = "pay_as_you_go"
+    PAY_IN_ADVANCE = "pay_in_advance"
+    OVERAGE = "overage"
+    TIERS = "tiers"
+
+
+class OverrideMode(StrEnum):
+    SET = "set"
+    ADD = "add"
+    DENY = "deny"
+
+
+class SourceKind(StrEnum):
+    PLAN = "plan"
+    ADD_ON = "add_on"
+    OVERRIDE = "override"
+    FLAG = "flag"
+    RULE = "rule"
+    DEFAULT = "default"
+
+
+class PlanSource(StrEnum):
+    """Where the base plan comes from, in order of precedence."""
+
+    SUBSCRIPTION = "subscription"
+    ASSIGNMENT = "assignment"
+    AUDIENCE = "audience"
+    INITIAL = "initial"
+    FALLBACK = "fallback"
+
+
+class Reason(StrEnum):
+    """Why a Decision is what it is: a closed list, stable, documented in docs/reference/reasons.md."""
+
+    GRANTED = "granted"
+    WITHIN_LIMIT = "within_limit"
+    UNLIMITED = "unlimited"
+    LIMIT_REACHED = "limit_reached"
+    OVERRIDE = "override"
+    OVERRIDE_DENIED = "override_denied"
+    FLAG_ON = "flag_on"
+    FLAG_OFF = "flag_off"
+    RULE_MATCHED = "rule_matched"
+    NO_ENTITLEMENT = "no_entitlement"
+    DEFAULT = "default"
+    UNKNOWN_FEATURE = "unknown_feature"
+    ARCHIVED_FEATURE = "archived_feature"
+    UNKNOWN_COMPANY = "unknown_company"
+    UNKNOWN_USER = "unknown_user"
+    TRAIT_MISSING = "trait_missing"
+    CREDITS_EXHAUSTED = "credits_exhausted"
+    SUBSCRIPTION_INACTIVE = "subscription_inactive"
+
+
+# --- the catalogue -------------------------------------------------------------------------------
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition of a rule. `kind` says what is compared.
+
+    company, user: `values` are ids or `key=value` texts · plan, add_on: `values` are plan keys ·
+    trait: `trait` of `subject` compared by `operator` with `value` (or with `other_trait` of the same subject) ·
+    usage: used of `feature` compared by `operator` with `value`. A missing trait never matches.
+    """
+
+    kind: Literal["company", "user", "plan", "add_on", "trait", "usage"]
+    values: tuple[str, ...] = ()
+    subject: Literal["company", "user"] = "company"
+    trait: str | None = None
+    operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "contains"] = "eq"
+    value: Json = None
+    other_trait: str | None = None
+    feature: str | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A targeting rule: it matches when every condition of any one group matches. Lower priority number first."""
+
+    key: str
+    priority: int = 0
+    groups: tuple[tuple[Condition, ...], ...] = ()
+    allowed: bool = True
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules behind a feature. `forced` is on/off for everyone; None leaves the order of precedence alone."""
+
+    forced: bool | None = None
+    rules: tuple[Rule, ...] = ()
+    default: bool = False
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """A capability to gate, meter or track.
+
+    `event` is the name of the tracked events an event feature counts (default: its key); `trait` names the
+    company trait a trait or seat feature reads as "used". `display_divisor` turns base units into shown ones.
+    """
+
+    key: str
+    name: str
+    type: FeatureType
+    description: str = ""
+    event: str | None = None
+    trait: str | None = None
+    unit: str = "unit"
+    units: str = "units"
+    display_divisor: int = 1
+    config_type: Literal["string", "number", "json"] | None = None
+    flag: Flag = Flag()
+    stripe_meter: str | None = None
+    is_archived: bool = False
+
+
+class Entitlement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one plan version or add-on grants for one feature. Exactly one of the five value fields is set.
+
+    `enabled` (boolean) · `limit` (a number or UNLIMITED) · `limit_trait` (the company trait holding the limit) ·
+    `config` (a config value). `soft_limit` marks where overage begins; with it the answer stays "yes".
+    """
+
+    feature: str
+    enabled: bool | None = None
+    limit: int | Unlimited | None = None
+    limit_trait: str | None = None
+    config: Json = None
+    period: PeriodKind | None = None
+    stacking: Stacking = Stacking.MAX
+    soft_limit: int | None = None
+    price_behaviour: PriceBehaviour = PriceBehaviour.INCLUDED
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan version or add-on costs each interval, per unit of quantity, in one currency."""
+
+    currency: str
+    interval: Interval
+    amount_minor: int
+    interval_count: int = 1
+    stripe_price_id: str | None = None
+
+
+class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One published version of a plan or an add-on; it never changes.
+
+    `fits` are the plan keys an add-on may stand beside (empty: any). A free plan has no prices.
+    """
+
+    key: str
+    version: int
+    kind: Literal["plan", "add_on"]
+    name: str
+    description: str = ""
+    entitlements: tuple[Entitlement, ...] = ()
+    prices: tuple[Price, ...] = ()
+    trial_days: int = 0
+    is_recommended: bool = False
+    is_contact_us: bool = False
+    contact_url: str | None = None
+    is_archived: bool = False
+    fits: tuple[str, ...] = ()
+    position: int = 0
+    stripe_product_id: str | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """No price at all and not sold by hand: the plan costs nothing."""
+        return not self.prices and not self.is_contact_us
+
+
+class PriceOwner(msgspec.Struct, frozen=True):
+    """Which plan version or add-on version a Stripe price belongs to."""
+
+    kind: Literal["plan", "add_on"]
+    key: str
+    version: int
+    price: Price
+
+
+class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The catalogue's own settings. `downgrades` says when a self-service reduction takes effect."""
+
+    downgrades: Literal["period_end", "now"] = "period_end"
+    proration: Literal["charge_now", "next_invoice", "none"] = "charge_now"
+    is_downgrade_blocked_over_limit: bool = True
+    is_self_service_downgrade_allowed: bool = True
+    self_service_downgrade_label: str = ""
+    self_service_downgrade_url: str | None = None
+    past_due_grace_days: int = 7
+    time_zone: str = "UTC"
+    week_start: int = 0
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+    """What was on offer at one revision: features, newest published versions and every older one.
+
+    `price_owners` maps every Stripe price id ever used to its owner, archived ones included.
+    """
+
+    revision: int
+    features: Mapping[str, Feature] = {}
+    plans: Mapping[str, PlanVersion] = {}
+    add_ons: Mapping[str, PlanVersion] = {}
+    price_owners: Mapping[str, PriceOwner] = {}
+    initial_plan: str | None = None
+    fallback_plan: str | None = None
+    trial_expiry_plan: str | None = None
+    settings: CatalogSettings = CatalogSettings()
+
+
+# --- facts about one company, as the store holds them ----------------------------------------------
+
+
+class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a Stripe subscription. `quantity` is None for metered prices."""
+
+    stripe_item_id: str
+    stripe_price_id: str
+    stripe_product_id: str
+    quantity: int | None
+    is_metered: bool
+    currency: str
+    interval: Interval
+    interval_count: int
+    unit_amount_minor: int | None
+    period_start_at: datetime
+    period_end_at: datetime
+
+
+class ScheduledPhase(msgspec.Struct, frozen=True, kw_only=True):
+    """A later phase of the subscription's schedule: when it starts and which prices (with quantities) it holds."""
+
+    starts_at: datetime
+    ends_at: datetime | None
+    prices: tuple[tuple[str, int | None], ...]
+
+
+class SubscriptionFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What we know of one Stripe subscription after fetching it; `status` is Stripe's word, unknown ones grant nothing.
+
+    `scheduled_end_at` is `cancel_at`, or the end of the period with `cancel_at_period_end`.
+    `past_due_since` is when we first saw the first failed attempt of the unpaid invoice.
+    """
+
+    stripe_subscription_id: str
+    stripe_customer_id: str
+    status: str
+    items: tuple[SubscriptionItem, ...]
+    currency: str
+    anchor_at: datetime
+    started_at: datetime
+    scheduled_end_at: datetime | None = None
+    ended_at: datetime | None = None
+    trial_end_at: datetime | None = None
+    past_due_since: datetime | None = None
+    is_collection_paused: bool = False
+    stripe_schedule_id: str | None = None
+    is_schedule_ours: bool = False
+    phases: tuple[ScheduledPhase, ...] = ()
+    default_payment_method: str | None = None
+
+
+class AssignmentFact(msgspec.Struct, frozen=True, kw_only=True):
+    """An explicit or initial assignment of a plan (or add-on), not through Stripe."""
+
+    kind: Literal["plan", "add_on"]
+    key: str
+    source: PlanSource
+    held_from: datetime
+    held_until: datetime | None = None
+    quantity: int = 1
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """An exception for one company (or one user of it) on one feature, in force in `[starts_at, expires_at)`.
+
+    `value`: bool for boolean features, a number or UNLIMITED for limits, anything for config; None with `deny`.
+    """
+
+    id: str
+    feature: str
+    mode: OverrideMode
+    value: Json
+    starts_at: datetime
+    user: str | None = None
+    period: PeriodKind | None = None
+    expires_at: datetime | None = None
+
+
+class UserFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides about one user of the company. `keys` are `name=value` texts."""
+
+    user_id: str
+    keys: frozenset[str] = frozenset()
+    traits: Mapping[str, TraitValue] = {}
+
+
+class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything stored that decides about one company, as known at one instant. `version` counts its changes."""
+
+    company_id: str
+    version: int
+    created_at: datetime
+    keys: frozenset[str] = frozenset()
+    traits: Mapping[str, TraitValue] = {}
+    assignments: tuple[AssignmentFact, ...] = ()
+    subscriptions: tuple[SubscriptionFact, ...] = ()
+    overrides: tuple[Override, ...] = ()
+
+
+class WindowCounter(msgspec.Struct, kw_only=True):
+    """Usage of one feature in one stored window `[start_at, end_at)`; `end_at` is None for all time.
+
+    Mutable on purpose: the process that counts updates `used` and `reserved` in place after its commit.
+    """
+
+    window_id: str
+    start_at: datetime
+    end_at: datetime | None
+    used: int = 0
+    reserved: int = 0
+
+
+# Counters of one company: (feature key, period kind, user id or "") -> newest stored window.
+Counters: TypeAlias = Mapping[tuple[str, PeriodKind, str], WindowCounter]
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+class Period(msgspec.Struct, frozen=True, kw_only=True):
+    kind: PeriodKind
+    start: datetime | None
+    resets_at: datetime | None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a Decision comes from. `key` is a plan, add-on or rule key, or an override's id."""
+
+    kind: SourceKind
+    key: str | None = None
+    version: int | None = None
+
+
+class TraceStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One source considered, in order of precedence, and what came of it in a sentence."""
+
+    source: Source
+    outcome: Literal["won", "lost", "not_matched", "exhausted", "combined"]
+    detail: str
+
+
+class Unlock(msgspec.Struct, frozen=True, kw_only=True):
+    """The cheapest thing that would turn this "no" into a "yes"."""
+
+    kind: Literal["plan", "add_on", "wait", "contact_us"]
+    key: str | None = None
+    name: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    interval: Interval | None = None
+    at: datetime | None = None
+    limit: int | str | None = None
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    steps: tuple[TraceStep, ...]
+    unlock: Unlock | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to one check. Field order is the JSON order of the contract.
+
+    `limit` is a number or null and `unlimited` says the rest; `value` carries a boolean or config value;
+    `remaining` is null when there is no limit.
+    """
+
+    feature: str
+    allowed: bool
+    reason: Reason
+    type: FeatureType | None = None
+    value: Json = None
+    limit: int | None = None
+    unlimited: bool = False
+    used: int | None = None
+    reserved: int | None = None
+    remaining: int | None = None
+    soft_limit: int | None = None
+    over_soft_limit: bool = False
+    period: Period | None = None
+    source: Source | None = None
+    company: str | None = None
+    user: str | None = None
+    at: datetime | None = None
+    stale: bool = False
+    trace: Trace | None = None
