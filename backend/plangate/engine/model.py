@@ -254,18 +254,36 @@ class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """What was on offer at one revision: features, newest published versions and every older one.
 
-    `price_owners` maps every Stripe price id ever used to its owner, archived ones included.
+    `price_owners` maps every Stripe price id ever used to its owner, archived ones included. `older_versions` holds
+    the published versions that are no longer sold but may still be held, keyed by `version_key`.
     """
 
     revision: int
     features: Mapping[str, Feature] = {}
     plans: Mapping[str, PlanVersion] = {}
     add_ons: Mapping[str, PlanVersion] = {}
+    older_versions: Mapping[str, PlanVersion] = {}
     price_owners: Mapping[str, PriceOwner] = {}
     initial_plan: str | None = None
     fallback_plan: str | None = None
     trial_expiry_plan: str | None = None
     settings: CatalogSettings = CatalogSettings()
+
+    def newest(self, kind: Literal["plan", "add_on"], key: str) -> PlanVersion | None:
+        """The newest published version of a plan or add-on, archived or not; None when the key is unknown."""
+        return (self.plans if kind == "plan" else self.add_ons).get(key)
+
+    def version_of(self, kind: Literal["plan", "add_on"], key: str, version: int) -> PlanVersion | None:
+        """One published version, old or newest; None when the catalogue never had it."""
+        newest = self.newest(kind, key)
+        if newest is not None and newest.version == version:
+            return newest
+        return self.older_versions.get(version_key(kind, key, version))
+
+
+def version_key(kind: Literal["plan", "add_on"], key: str, version: int) -> str:
+    """The key of `Catalog.older_versions`, such as `plan/pro@2`."""
+    return f"{kind}/{key}@{version}"
 
 
 # --- facts about one company, as the store holds them ----------------------------------------------
@@ -321,7 +339,10 @@ class SubscriptionFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssignmentFact(msgspec.Struct, frozen=True, kw_only=True):
-    """An explicit or initial assignment of a plan (or add-on), not through Stripe."""
+    """An explicit or initial assignment of a plan (or add-on), not through Stripe.
+
+    `version` pins one published version; None follows the newest.
+    """
 
     kind: Literal["plan", "add_on"]
     key: str
@@ -329,6 +350,7 @@ class AssignmentFact(msgspec.Struct, frozen=True, kw_only=True):
     held_from: datetime
     held_until: datetime | None = None
     quantity: int = 1
+    version: int | None = None
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True):
@@ -355,8 +377,19 @@ class UserFacts(msgspec.Struct, frozen=True, kw_only=True):
     traits: Mapping[str, TraitValue] = {}
 
 
+class PlanRef(msgspec.Struct, frozen=True):
+    """One published version of a plan or add-on, by name."""
+
+    key: str
+    version: int
+
+
 class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything stored that decides about one company, as known at one instant. `version` counts its changes."""
+    """Everything stored that decides about one company, as known at one instant. `version` counts its changes.
+
+    `last_mapped_plan` is the plan the company's subscriptions last mapped to while all their prices were known:
+    it stays in force when a price becomes unknown. `past_due_grace_days` replaces the environment's setting.
+    """
 
     company_id: str
     version: int
@@ -366,6 +399,8 @@ class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     assignments: tuple[AssignmentFact, ...] = ()
     subscriptions: tuple[SubscriptionFact, ...] = ()
     overrides: tuple[Override, ...] = ()
+    last_mapped_plan: PlanRef | None = None
+    past_due_grace_days: int | None = None
 
 
 class WindowCounter(msgspec.Struct, kw_only=True):
@@ -424,8 +459,11 @@ class Unlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """Why: the sources in order of precedence, the cheapest way to a "yes", and every other way, cheapest first."""
+
     steps: tuple[TraceStep, ...]
     unlock: Unlock | None = None
+    options: tuple[Unlock, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
