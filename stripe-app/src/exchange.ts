@@ -1,0 +1,115 @@
+/** How a view waits for Plangate: one hook that keeps a page up to date, and one that makes a change exactly once. */
+import { useCallback, useEffect, useRef, useState } from "react";
+
+import { ApiProblem, newOperationId, type Api } from "./api";
+import type { CustomerPage, Mutation, Payload } from "./types";
+
+export interface PageState {
+  page: CustomerPage | null;
+  problem: ApiProblem | null;
+  isLoading: boolean;
+  /** How far the environment's clock runs ahead of this one: a test environment may live in another month. */
+  clockOffsetMs: number;
+  reload: () => void;
+}
+
+/** Loads a customer's page. While it reloads, the page that was there stays; only the newest answer counts. */
+export function useCustomerPage(api: Api, customer: string): PageState {
+  const [page, setPage] = useState<CustomerPage | null>(null);
+  const [problem, setProblem] = useState<ApiProblem | null>(null);
+  const [isLoading, setIsLoading] = useState(true);
+  const [clockOffsetMs, setClockOffsetMs] = useState(0);
+  const [round, setRound] = useState(0);
+
+  useEffect(() => {
+    let isCurrent = true;
+    setIsLoading(true);
+    api.call("customer.get", { customer }).then(
+      (answer) => {
+        if (!isCurrent) return;
+        const at = answer.entitlements[0]?.at;
+        if (at) setClockOffsetMs(new Date(at).getTime() - Date.now());
+        setPage(answer);
+        setProblem(null);
+        setIsLoading(false);
+      },
+      (reason: unknown) => {
+        if (!isCurrent) return;
+        setProblem(asProblem(reason));
+        setIsLoading(false);
+      },
+    );
+    return () => {
+      isCurrent = false;
+    };
+  }, [api, customer, round]);
+
+  const reload = useCallback(() => {
+    setRound((previous) => previous + 1);
+  }, []);
+  return { page, problem, isLoading, clockOffsetMs, reload };
+}
+
+export interface ChangeState<A extends Mutation> {
+  isSending: boolean;
+  problem: ApiProblem | null;
+  /** Sends the change and says whether it was made. The same contents sent again are the same operation. */
+  send: (payload: Omit<Payload<A>, "operation_id">) => Promise<boolean>;
+}
+
+/**
+ * Makes one kind of change. An attempt that failed may have reached Plangate all the same, so trying again with the
+ * same contents carries the same operation id and is applied once. Other contents are another operation, and so is
+ * another try after Plangate refused: then nothing was made, and the reason may be gone.
+ */
+export function useChange<A extends Mutation>(api: Api, action: A): ChangeState<A> {
+  const [isSending, setIsSending] = useState(false);
+  const [problem, setProblem] = useState<ApiProblem | null>(null);
+  const attempt = useRef<{ contents: string; operationId: string } | null>(null);
+  const inFlight = useRef(false);
+
+  const send = useCallback(
+    async (payload: Omit<Payload<A>, "operation_id">) => {
+      if (inFlight.current) return false;
+      inFlight.current = true;
+      const contents = JSON.stringify(payload);
+      if (attempt.current?.contents !== contents) {
+        attempt.current = { contents, operationId: newOperationId() };
+      }
+      setIsSending(true);
+      setProblem(null);
+      try {
+        await api.call(action, { ...payload, operation_id: attempt.current.operationId } as Payload<A>);
+        attempt.current = null;
+        return true;
+      } catch (reason) {
+        const found = asProblem(reason);
+        const wasMade = found.problem?.code === "operation_repeated";
+        if (wasMade || isFinal(found)) attempt.current = null;
+        // The answer to an earlier try was lost, but the try itself arrived.
+        if (wasMade) return true;
+        setProblem(found);
+        return false;
+      } finally {
+        inFlight.current = false;
+        setIsSending(false);
+      }
+    },
+    [api, action],
+  );
+  return { isSending, problem, send };
+}
+
+/** A refusal that is certain to have changed nothing. A conflict may be this very operation, still under way. */
+function isFinal(problem: ApiProblem): boolean {
+  const status = problem.problem?.status;
+  return status !== undefined && status >= 400 && status < 500 && status !== 409 && status !== 429;
+}
+
+function asProblem(reason: unknown): ApiProblem {
+  if (reason instanceof ApiProblem) return reason;
+  return new ApiProblem(
+    "unreadable",
+    "Something in this app went wrong. Reload the dashboard and try again.",
+  );
+}

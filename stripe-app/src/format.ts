@@ -1,0 +1,119 @@
+/** Numbers, dates and usage as people say them, in the language settings of whoever looks. */
+import type { Decision, Subscription } from "./types";
+
+export interface Formats {
+  number(value: number): string;
+  /** An instant as a day in words; the year is named when it is not this one. */
+  day(instant: string): string;
+}
+
+/** Days are UTC days: everybody who looks at a customer must read the same date. */
+export function formatsFor(locale: string, now: Date): Formats {
+  const known = knownLocale(locale);
+  const numbers = new Intl.NumberFormat(known);
+  const day = { day: "numeric", month: "long", timeZone: "UTC" } as const;
+  const thisYear = new Intl.DateTimeFormat(known, day);
+  const otherYear = new Intl.DateTimeFormat(known, { ...day, year: "numeric" });
+  return {
+    number: (value) => numbers.format(value),
+    day: (instant) => {
+      const date = new Date(instant);
+      if (Number.isNaN(date.getTime())) return instant;
+      return (date.getUTCFullYear() === now.getUTCFullYear() ? thisYear : otherYear).format(date);
+    },
+  };
+}
+
+/** “7,202 of 10,000 used, resets on 3 December”; the count alone when there is no limit; null for what is not counted. */
+export function usageSentence(decision: Decision, formats: Formats): string | null {
+  if (!isMetered(decision)) return null;
+  const used = formats.number(decision.used ?? 0);
+  const parts: string[] = [];
+  if (decision.unlimited) parts.push(`${used} used, no limit`);
+  else if (decision.limit !== null) parts.push(`${used} of ${formats.number(decision.limit)} used`);
+  else parts.push(`${used} used`);
+  if (decision.reserved) parts.push(`${formats.number(decision.reserved)} reserved`);
+  if (decision.over_soft_limit && decision.soft_limit !== null) {
+    parts.push(`over the soft limit of ${formats.number(decision.soft_limit)}`);
+  }
+  const resetsAt = decision.period?.resets_at;
+  if (resetsAt) parts.push(`resets on ${formats.day(resetsAt)}`);
+  return parts.join(", ");
+}
+
+/** What a config feature holds, or null when it holds nothing to show. */
+export function valueSentence(decision: Decision, formats: Formats): string | null {
+  const { value } = decision;
+  if (decision.type !== "config" || value === null || value === undefined) return null;
+  if (typeof value === "number") return formats.number(value);
+  if (typeof value === "string") return value;
+  return JSON.stringify(value);
+}
+
+/** Whole per cent of the limit in use, counting what is reserved; null when there is no bar to draw. */
+export function percentUsed(decision: Decision): number | null {
+  if (!isMetered(decision) || decision.unlimited || decision.limit === null) return null;
+  const taken = (decision.used ?? 0) + (decision.reserved ?? 0);
+  if (decision.limit <= 0) return taken > 0 ? 100 : 0;
+  return Math.max(0, Math.floor((taken * 100) / decision.limit));
+}
+
+/** Whether the feature counts something: events, seats, a stored value. */
+export function isMetered(decision: Decision): boolean {
+  return decision.type !== "boolean" && decision.type !== "config";
+}
+
+/** The name people know, from a name where there is one and from the key otherwise: “extra-exports” is “Extra exports”. */
+export function nameOf(named: { key?: string | null; name?: string | null }): string {
+  if (named.name) return named.name;
+  const words = (named.key ?? "").replace(/[-_.]+/g, " ").trim();
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+export function featureName(decision: Pick<Decision, "feature" | "name">): string {
+  return nameOf({ key: decision.feature, name: decision.name });
+}
+
+/** The status of a subscription in words, and how urgent it is. */
+export function statusWords(status: string): {
+  text: string;
+  tone: "positive" | "warning" | "negative" | "neutral" | "info";
+} {
+  switch (status) {
+    case "active":
+      return { text: "Active", tone: "positive" };
+    case "trialing":
+      return { text: "On trial", tone: "info" };
+    case "past_due":
+      return { text: "Payment overdue", tone: "warning" };
+    case "unpaid":
+      return { text: "Unpaid, no access", tone: "negative" };
+    case "incomplete":
+      return { text: "First payment open", tone: "warning" };
+    case "incomplete_expired":
+      return { text: "Never paid", tone: "neutral" };
+    case "paused":
+      return { text: "Paused, no access", tone: "warning" };
+    case "canceled":
+      return { text: "Ended", tone: "neutral" };
+    default:
+      return { text: nameOf({ key: status }), tone: "neutral" };
+  }
+}
+
+/** “Monthly, in USD”, as far as it is known. */
+export function billingWords(subscription: Subscription): string | null {
+  const interval = subscription.interval;
+  const rhythm =
+    interval === "month" ? "Monthly" : interval === "year" ? "Yearly" : interval && `Every ${interval}`;
+  const currency = subscription.currency && `in ${subscription.currency.toUpperCase()}`;
+  return [rhythm, currency].filter(Boolean).join(", ") || null;
+}
+
+function knownLocale(locale: string): string {
+  try {
+    return Intl.getCanonicalLocales(locale)[0] ?? "en";
+  } catch {
+    return "en";
+  }
+}

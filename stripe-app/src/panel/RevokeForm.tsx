@@ -1,0 +1,95 @@
+/** The drawer in which an override is revoked: a reason, and what is kept. */
+import { Box, Button, FocusView, TextArea } from "@stripe/ui-extension-sdk/ui";
+import { useState } from "react";
+
+import type { Api } from "../api";
+import { NOTE_LENGTH } from "../draft";
+import { useChange } from "../exchange";
+import type { Formats } from "../format";
+import type { Override } from "../types";
+import { overrideEffect, overrideSpan } from "../why";
+import { Trouble } from "./Trouble";
+
+export interface RevokeFormProps {
+  api: Api;
+  customer: string;
+  companyName: string;
+  override: Override;
+  featureName: string;
+  formats: Formats;
+  onClose: (done: string | null) => void;
+}
+
+export const RevokeForm = ({
+  api,
+  customer,
+  companyName,
+  override,
+  featureName,
+  formats,
+  onClose,
+}: RevokeFormProps) => {
+  const [note, setNote] = useState("");
+  const [error, setError] = useState<string | undefined>();
+  const { isSending, problem, send } = useChange(api, "override.revoke");
+
+  const submit = async () => {
+    const reason = note.trim();
+    if (reason === "") {
+      setError("Write why, for whoever reads this later.");
+      return;
+    }
+    if (await send({ customer, override: override.id, note: reason })) {
+      onClose(`${featureName}: override revoked`);
+    }
+  };
+
+  return (
+    <FocusView
+      shown
+      title="Revoke override"
+      setShown={(shown) => {
+        if (!shown) onClose(null);
+      }}
+      primaryAction={
+        <Button type="destructive" pending={isSending} onPress={() => void submit()}>
+          Revoke
+        </Button>
+      }
+      secondaryAction={
+        <Button
+          disabled={isSending}
+          onPress={() => {
+            onClose(null);
+          }}
+        >
+          Keep it
+        </Button>
+      }
+    >
+      <Box css={{ stack: "y", rowGap: "medium" }}>
+        {problem ? <Trouble problem={problem} /> : null}
+        <Box css={{ font: "subheading" }}>
+          {featureName}: {overrideEffect(override, formats)}, {overrideSpan(override, formats)}
+        </Box>
+        <Box>
+          From the next check on, {companyName} has what its plan and add-ons grant. Usage so far and this
+          override’s history are kept. To undo this, grant the override again.
+        </Box>
+        <TextArea
+          label="Why"
+          value={note}
+          rows={3}
+          maxLength={NOTE_LENGTH}
+          required
+          error={error}
+          invalid={Boolean(error)}
+          onChange={(event) => {
+            setNote(event.target.value);
+            setError(undefined);
+          }}
+        />
+      </Box>
+    </FocusView>
+  );
+};

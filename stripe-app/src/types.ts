@@ -1,0 +1,186 @@
+/** The shapes that Plangate and this app exchange, as docs/reference states them, so that a drift is a type error. */
+
+export type Mode = "live" | "test";
+export type Role = "viewer" | "agent" | "admin";
+
+/** Instants are RFC 3339 in UTC; quantities are whole numbers in the feature's base unit. */
+export interface Period {
+  kind?: string;
+  start: string;
+  resets_at?: string | null;
+  end?: string | null;
+}
+
+export type Reason =
+  | "granted"
+  | "within_limit"
+  | "unlimited"
+  | "limit_reached"
+  | "override"
+  | "override_denied"
+  | "flag_on"
+  | "flag_off"
+  | "rule_matched"
+  | "no_entitlement"
+  | "default"
+  | "unknown_feature"
+  | "archived_feature"
+  | "unknown_company"
+  | "unknown_user"
+  | "trait_missing"
+  | "credits_exhausted"
+  | "subscription_inactive";
+
+export interface Source {
+  kind: string;
+  key?: string | null;
+  id?: string | null;
+  name?: string | null;
+  version?: number | null;
+}
+
+export interface Decision {
+  feature: string;
+  name?: string | null;
+  allowed: boolean;
+  reason: Reason;
+  type: string;
+  value: unknown;
+  limit: number | null;
+  unlimited: boolean;
+  used: number | null;
+  reserved: number | null;
+  remaining: number | null;
+  soft_limit: number | null;
+  over_soft_limit: boolean;
+  period: Period | null;
+  source: Source | null;
+  company: string;
+  user: string | null;
+  at: string;
+  stale: boolean;
+}
+
+export type OverrideMode = "add" | "set" | "deny";
+
+export interface Override {
+  id: string;
+  company: string;
+  user: string | null;
+  feature: string;
+  mode: OverrideMode;
+  value: unknown;
+  starts_at: string | null;
+  expires_at: string | null;
+  note: string;
+  author: { kind: string; id: string; name?: string | null };
+  state: string;
+  revoked_at: string | null;
+  etag: string;
+}
+
+export interface Subscription {
+  status: string;
+  interval: string | null;
+  currency: string | null;
+  period: Period | null;
+  cancel_at: string | null;
+  trial_end?: string | null;
+}
+
+export interface Company {
+  id: string;
+  keys: Record<string, string>;
+  stripe_customer_ids: string[];
+  name: string | null;
+  plan: { key: string; name?: string | null; version: number | null; source: string } | null;
+  add_ons: { key: string; name?: string | null; version: number; quantity: number }[];
+  subscription: Subscription | null;
+}
+
+/** One end of a plan change; without a plan, the end of the subscription. */
+export interface ChangeTarget {
+  plan: string | null;
+  interval?: string | null;
+}
+
+/** A change that waits for its day: a PlanChange, or, without an id, what somebody scheduled in Stripe itself. */
+export interface ScheduledChange {
+  id: string | null;
+  kind: string;
+  from?: ChangeTarget | null;
+  to?: ChangeTarget | null;
+  plan?: string | null;
+  effective_at: string;
+}
+
+export interface Notice {
+  kind: string;
+  text: string;
+}
+
+export interface CustomerPage {
+  company: Company | null;
+  subscription: Subscription | null;
+  entitlements: Decision[];
+  overrides: Override[];
+  scheduled_change: ScheduledChange | null;
+  notices: Notice[];
+  role: Role;
+}
+
+/** RFC 9457, as every refusal of Plangate is shaped. */
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  code: string;
+  detail: string;
+  errors: { pointer: string; code: string; detail: string }[];
+  request_id: string;
+}
+
+/** What may stand in a signed payload: values that JSON writes the same way in every language. */
+export type PlainValue = string | number | boolean;
+
+interface Change {
+  customer: string;
+  /** Made here once per intent, so that a repeated request is recognised and applied once. */
+  operation_id: string;
+}
+
+/** Every action this app asks for: what it sends (the Stripe mode is added when sending) and what comes back. */
+export interface ActionTable {
+  "customer.get": { payload: { customer: string }; answer: CustomerPage };
+  "override.grant": {
+    payload: Change & {
+      feature: string;
+      override_mode: OverrideMode;
+      value: PlainValue;
+      expires_at?: string;
+      note: string;
+    };
+    answer: Record<string, unknown>;
+  };
+  "override.edit": {
+    payload: Change & {
+      override: string;
+      etag: string;
+      value?: PlainValue;
+      expires_at?: string;
+      note?: string;
+    };
+    answer: Record<string, unknown>;
+  };
+  "override.revoke": {
+    payload: Change & { override: string; note: string };
+    answer: Record<string, unknown>;
+  };
+  "plan.cancel_scheduled": { payload: Change & { change: string }; answer: Record<string, unknown> };
+}
+
+export type Action = keyof ActionTable;
+export type Payload<A extends Action> = ActionTable[A]["payload"];
+export type Answer<A extends Action> = ActionTable[A]["answer"];
+/** The actions that change something; each carries an operation id. */
+export type Mutation = { [A in Action]: Payload<A> extends { operation_id: string } ? A : never }[Action];
