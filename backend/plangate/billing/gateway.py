@@ -1,0 +1,420 @@
+"""What Plangate asks of Stripe, in Plangate's words; every write takes the idempotency key its intent was saved with.
+
+Objects come back as plain values (`StripeJson`), because a `StripeObject` is no dict. Every method raises
+`StripeFailure`, which is a `Refusal`.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from plangate.billing.transport import StripeJson, Transport
+
+LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
+_UNPAID_STATUSES: Final = frozenset({"past_due", "unpaid", "incomplete"})
+_INVOICE_EXPANSION: Final = "latest_invoice.payments.data.payment.payment_intent"
+
+
+class CustomerState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of one Stripe customer that decides, as fetched just now.
+
+    `subscriptions` have all their items, of any status; `schedules` are those still in force; `open_invoices` are
+    fetched only when a subscription is unpaid. A deleted customer has `is_deleted` and nothing else.
+    """
+
+    stripe_customer_id: str
+    customer: StripeJson
+    is_deleted: bool = False
+    subscriptions: tuple[StripeJson, ...] = ()
+    schedules: tuple[StripeJson, ...] = ()
+    open_invoices: tuple[StripeJson, ...] = ()
+
+
+class LineItem(NamedTuple):
+    """A Stripe price and how many; None for metered prices."""
+
+    stripe_price_id: str
+    quantity: int | None
+
+
+class StripeGateway:
+    """One environment's Stripe account. Create it inside the running event loop; close it with `aclose`."""
+
+    def __init__(
+        self,
+        secret_key: str,
+        *,
+        api_base: str | None = None,
+        account: str | None = None,
+        timeout_seconds: float = 8,
+    ) -> None:
+        self._transport = Transport(secret_key, api_base=api_base, account=account, timeout_seconds=timeout_seconds)
+        self._v1 = self._transport.client.v1
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def fetch_account(self) -> StripeJson:
+        """The account behind the key; its id must be the one the environment names."""
+        return await self._transport.read(lambda options: self._v1.accounts.retrieve_current_async(options=options))
+
+    # --- customers ---------------------------------------------------------------------------------
+
+    async def fetch_customer_state(self, stripe_customer_id: str) -> CustomerState | None:
+        """The customer, its subscriptions with all items and the schedules in force; None if it never existed."""
+        customer = await self.fetch_customer(stripe_customer_id)
+        if customer is None:
+            return None
+        if customer.get("deleted"):
+            return CustomerState(stripe_customer_id=stripe_customer_id, customer=customer, is_deleted=True)
+        subscriptions = await self._transport.all(
+            lambda params, options: self._v1.subscriptions.list_async(_any(params), options),
+            {"customer": stripe_customer_id, "status": "all"},
+        )
+        for subscription in subscriptions:
+            await self._complete_items(subscription)
+        schedules = await self._transport.all(
+            lambda params, options: self._v1.subscription_schedules.list_async(_any(params), options),
+            {"customer": stripe_customer_id},
+        )
+        open_invoices: list[StripeJson] = []
+        if any(subscription["status"] in _UNPAID_STATUSES for subscription in subscriptions):
+            open_invoices = await self.list_invoices(stripe_customer_id, status="open")
+        return CustomerState(
+            stripe_customer_id=stripe_customer_id,
+            customer=customer,
+            subscriptions=tuple(subscriptions),
+            schedules=tuple(schedule for schedule in schedules if schedule["status"] in LIVE_SCHEDULE_STATUSES),
+            open_invoices=tuple(open_invoices),
+        )
+
+    async def fetch_customer(self, stripe_customer_id: str) -> StripeJson | None:
+        """The customer (with `deleted: true` when it was deleted), or None when it never existed."""
+        return await self._transport.find(
+            lambda options: self._v1.customers.retrieve_async(stripe_customer_id, options=options)
+        )
+
+    async def create_customer(
+        self, *, name: str | None, email: str | None, metadata: Mapping[str, str], idempotency_key: str
+    ) -> StripeJson:
+        """A new customer. The metadata lets finance find the company, and lets us find the customer again."""
+        params: StripeJson = {"metadata": dict(metadata)}
+        if name:
+            params["name"] = name
+        if email:
+            params["email"] = email
+        return await self._transport.write(
+            lambda options: self._v1.customers.create_async(_any(params), options), idempotency_key=idempotency_key
+        )
+
+    async def update_customer(self, stripe_customer_id: str, params: StripeJson, *, idempotency_key: str) -> StripeJson:
+        return await self._transport.write(
+            lambda options: self._v1.customers.update_async(stripe_customer_id, _any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    def iterate_customers(self) -> AsyncIterator[Sequence[StripeJson]]:
+        """Every customer of the account, a page at a time, newest first."""
+        return self._transport.pages(lambda params, options: self._v1.customers.list_async(_any(params), options), {})
+
+    async def default_payment_method(self, stripe_customer_id: str) -> str | None:
+        """The payment method that a charge without the customer present would use, or None when there is none."""
+        customer = await self.fetch_customer(stripe_customer_id)
+        if customer is None or customer.get("deleted"):
+            return None
+        chosen = reference((customer.get("invoice_settings") or {}).get("default_payment_method"))
+        if chosen is not None:
+            return chosen
+        attached = await self._transport.read(
+            lambda options: self._v1.customers.payment_methods.list_async(
+                stripe_customer_id, _any({"limit": 1}), options
+            )
+        )
+        return attached["data"][0]["id"] if attached["data"] else None
+
+    # --- catalogue ---------------------------------------------------------------------------------
+
+    async def ensure_product(
+        self, stripe_product_id: str, *, name: str, metadata: Mapping[str, str], idempotency_key: str
+    ) -> StripeJson:
+        """The product with exactly this id (ours are chosen, so creating twice is impossible), active and so named."""
+        wanted: StripeJson = {"name": name, "active": True, "metadata": dict(metadata)}
+        found = await self._transport.find(
+            lambda options: self._v1.products.retrieve_async(stripe_product_id, options=options)
+        )
+        if found is None or found.get("deleted"):
+            created = {"id": stripe_product_id, **wanted}
+            return await self._transport.write(
+                lambda options: self._v1.products.create_async(_any(created), options),
+                idempotency_key=idempotency_key,
+            )
+        held = found.get("metadata") or {}
+        if found["name"] == name and found["active"] and all(held.get(key) == text for key, text in metadata.items()):
+            return found
+        return await self._transport.write(
+            lambda options: self._v1.products.update_async(stripe_product_id, _any(wanted), options),
+            idempotency_key=f"{idempotency_key}:update",
+        )
+
+    async def ensure_price(self, *, lookup_key: str, params: StripeJson, idempotency_key: str) -> StripeJson:
+        """The price with this lookup key, created from `params` when there is none. A price's amount never changes."""
+        listed = await self._transport.read(
+            lambda options: self._v1.prices.list_async(_any({"lookup_keys": [lookup_key], "limit": 1}), options)
+        )
+        if listed["data"]:
+            found: StripeJson = listed["data"][0]
+            if not found["active"]:
+                return await self._set_price_active(found["id"], active=True, idempotency_key=f"{idempotency_key}:on")
+            return found
+        wanted = {"lookup_key": lookup_key, **params}
+        return await self._transport.write(
+            lambda options: self._v1.prices.create_async(_any(wanted), options), idempotency_key=idempotency_key
+        )
+
+    async def archive_price(self, stripe_price_id: str, *, idempotency_key: str) -> StripeJson:
+        """Take a price off sale; subscriptions that hold it keep it."""
+        return await self._set_price_active(stripe_price_id, active=False, idempotency_key=idempotency_key)
+
+    async def _set_price_active(self, stripe_price_id: str, *, active: bool, idempotency_key: str) -> StripeJson:
+        return await self._transport.write(
+            lambda options: self._v1.prices.update_async(stripe_price_id, _any({"active": active}), options),
+            idempotency_key=idempotency_key,
+        )
+
+    # --- checkout and portal -----------------------------------------------------------------------
+
+    async def create_checkout_session(
+        self,
+        *,
+        stripe_customer_id: str,
+        items: Sequence[LineItem],
+        success_url: str,
+        cancel_url: str,
+        subscription_metadata: Mapping[str, str],
+        idempotency_key: str,
+        client_reference_id: str | None = None,
+        trial_end_at: datetime | None = None,
+        trial_days: int | None = None,
+        promotion_code: str | None = None,
+    ) -> StripeJson:
+        """A hosted Checkout page that starts a subscription. Its metadata names our company and change."""
+        line_items = [
+            {"price": item.stripe_price_id} | ({"quantity": item.quantity} if item.quantity is not None else {})
+            for item in items
+        ]
+        subscription: StripeJson = {"metadata": dict(subscription_metadata)}
+        if trial_end_at is not None:
+            subscription["trial_end"] = int(trial_end_at.timestamp())
+        elif trial_days:
+            subscription["trial_period_days"] = trial_days
+        params: StripeJson = {
+            "mode": "subscription",
+            "ui_mode": "hosted_page",
+            "customer": stripe_customer_id,
+            "line_items": line_items,
+            "success_url": success_url,
+            "cancel_url": cancel_url,
+            "subscription_data": subscription,
+            "metadata": dict(subscription_metadata),
+        }
+        if client_reference_id is not None:
+            params["client_reference_id"] = client_reference_id
+        if promotion_code is not None:
+            params["discounts"] = [{"promotion_code": promotion_code}]
+        return await self._transport.write(
+            lambda options: self._v1.checkout.sessions.create_async(_any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def fetch_checkout_session(self, stripe_session_id: str) -> StripeJson | None:
+        return await self._transport.find(
+            lambda options: self._v1.checkout.sessions.retrieve_async(stripe_session_id, options=options)
+        )
+
+    async def expire_checkout_session(self, stripe_session_id: str, *, idempotency_key: str) -> StripeJson:
+        """Close an open session, so that it can no longer be paid."""
+        return await self._transport.write(
+            lambda options: self._v1.checkout.sessions.expire_async(stripe_session_id, options=options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def create_portal_session(
+        self, stripe_customer_id: str, *, return_url: str, idempotency_key: str
+    ) -> StripeJson:
+        """Stripe's own billing portal for this customer; `url` is good for a few minutes."""
+        params = {"customer": stripe_customer_id, "return_url": return_url}
+        return await self._transport.write(
+            lambda options: self._v1.billing_portal.sessions.create_async(_any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    # --- invoices ----------------------------------------------------------------------------------
+
+    async def preview_invoice(self, params: StripeJson) -> StripeJson:
+        """What Stripe would charge; writes nothing. All lines are present, however many there are."""
+        return await self._transport.read(lambda options: self._v1.invoices.create_preview_async(_any(params), options))
+
+    async def list_invoices(self, stripe_customer_id: str, *, status: str | None = None) -> list[StripeJson]:
+        """The customer's invoices, newest first."""
+        params: StripeJson = {"customer": stripe_customer_id}
+        if status is not None:
+            params["status"] = status
+        return await self._transport.all(
+            lambda asked, options: self._v1.invoices.list_async(_any(asked), options), params
+        )
+
+    async def fetch_invoice(self, stripe_invoice_id: str) -> StripeJson | None:
+        return await self._transport.find(
+            lambda options: self._v1.invoices.retrieve_async(stripe_invoice_id, options=options)
+        )
+
+    async def void_invoice(self, stripe_invoice_id: str, *, idempotency_key: str) -> StripeJson:
+        """Give up an open invoice; the pending update that waits for it is dropped with it."""
+        return await self._transport.write(
+            lambda options: self._v1.invoices.void_invoice_async(stripe_invoice_id, options=options),
+            idempotency_key=idempotency_key,
+        )
+
+    # --- subscriptions -----------------------------------------------------------------------------
+
+    async def fetch_subscription(self, stripe_subscription_id: str) -> StripeJson | None:
+        """The subscription with all items, its latest invoice and that invoice's payments."""
+        subscription = await self._transport.find(
+            lambda options: self._v1.subscriptions.retrieve_async(
+                stripe_subscription_id, _any({"expand": [_INVOICE_EXPANSION]}), options
+            )
+        )
+        if subscription is not None:
+            await self._complete_items(subscription)
+        return subscription
+
+    async def create_subscription(self, params: StripeJson, *, idempotency_key: str) -> StripeJson:
+        """A subscription paid with a card on file; `params` as Stripe's. The latest invoice comes expanded."""
+        wanted = {"expand": [_INVOICE_EXPANSION], **params}
+        return await self._transport.write(
+            lambda options: self._v1.subscriptions.create_async(_any(wanted), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def update_subscription(
+        self, stripe_subscription_id: str, params: StripeJson, *, idempotency_key: str
+    ) -> StripeJson:
+        """Change a subscription; `params` as Stripe's. The latest invoice comes expanded."""
+        wanted = {"expand": [_INVOICE_EXPANSION], **params}
+        return await self._transport.write(
+            lambda options: self._v1.subscriptions.update_async(stripe_subscription_id, _any(wanted), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def cancel_subscription(
+        self, stripe_subscription_id: str, *, is_prorated: bool, idempotency_key: str
+    ) -> StripeJson:
+        """End a subscription now; prorated, the unused time is credited to the customer's balance."""
+        params = {"prorate": is_prorated, "invoice_now": is_prorated}
+        return await self._transport.write(
+            lambda options: self._v1.subscriptions.cancel_async(stripe_subscription_id, _any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def cancel_at_period_end(
+        self, stripe_subscription_id: str, *, metadata: Mapping[str, str], idempotency_key: str
+    ) -> StripeJson:
+        params = {"cancel_at_period_end": True, "metadata": dict(metadata)}
+        return await self.update_subscription(stripe_subscription_id, params, idempotency_key=idempotency_key)
+
+    async def undo_cancel(self, subscription: StripeJson, *, idempotency_key: str) -> StripeJson:
+        """Keep a subscription that was to end, in whichever of its two ways Stripe was told to end it."""
+        params: StripeJson = {"metadata": {"plangate_change": ""}}
+        if subscription.get("cancel_at_period_end"):
+            params["cancel_at_period_end"] = False
+        else:
+            params["cancel_at"] = ""
+        return await self.update_subscription(subscription["id"], params, idempotency_key=idempotency_key)
+
+    async def _complete_items(self, subscription: StripeJson) -> None:
+        """Fetch the items beyond those that came embedded, which stop at ten."""
+        items = subscription["items"]
+        if not items.get("has_more"):
+            return
+        items["data"] = await self._transport.all(
+            lambda params, options: self._v1.subscription_items.list_async(_any(params), options),
+            {"subscription": subscription["id"]},
+        )
+        items["has_more"] = False
+
+    # --- schedules ---------------------------------------------------------------------------------
+
+    async def create_schedule(self, stripe_subscription_id: str, *, idempotency_key: str) -> StripeJson:
+        """A schedule that mirrors the subscription; Stripe accepts nothing else in the same call."""
+        params = {"from_subscription": stripe_subscription_id}
+        return await self._transport.write(
+            lambda options: self._v1.subscription_schedules.create_async(_any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def update_schedule(self, stripe_schedule_id: str, params: StripeJson, *, idempotency_key: str) -> StripeJson:
+        """Replace all phases of a schedule (see `billing.schedule` for the parameters)."""
+        return await self._transport.write(
+            lambda options: self._v1.subscription_schedules.update_async(stripe_schedule_id, _any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def release_schedule(self, stripe_schedule_id: str, *, idempotency_key: str) -> StripeJson:
+        """Detach a schedule; the subscription goes on as it is, without the later phases."""
+        return await self._transport.write(
+            lambda options: self._v1.subscription_schedules.release_async(stripe_schedule_id, options=options),
+            idempotency_key=idempotency_key,
+        )
+
+    async def fetch_schedule(self, stripe_schedule_id: str) -> StripeJson | None:
+        return await self._transport.find(
+            lambda options: self._v1.subscription_schedules.retrieve_async(stripe_schedule_id, options=options)
+        )
+
+    # --- events and meters -------------------------------------------------------------------------
+
+    async def list_events(
+        self, *, created_from: datetime, after_event_id: str | None = None, types: Sequence[str] = ()
+    ) -> list[StripeJson]:
+        """Events since an instant, or since (not including) one event, oldest first. Stripe keeps them for 30 days."""
+        params: StripeJson = {"types": list(types)} if types else {}
+        if after_event_id is None:
+            params["created"] = {"gte": int(created_from.timestamp())}
+        else:
+            params["ending_before"] = after_event_id
+        found: list[StripeJson] = []
+        async for page in self._transport.pages(
+            lambda asked, options: self._v1.events.list_async(_any(asked), options),
+            params,
+            is_oldest_first=after_event_id is not None,
+        ):
+            found.extend(page)
+        return found if after_event_id is not None else found[::-1]
+
+    async def send_meter_event(
+        self, *, event_name: str, stripe_customer_id: str, value: str, identifier: str, occurred_at: datetime
+    ) -> StripeJson:
+        """Report usage to a Stripe meter; `identifier` makes a repetition harmless for a day."""
+        params = {
+            "event_name": event_name,
+            "payload": {"stripe_customer_id": stripe_customer_id, "value": value},
+            "identifier": identifier,
+            "timestamp": int(occurred_at.timestamp()),
+        }
+        return await self._transport.write(
+            lambda options: self._v1.billing.meter_events.create_async(_any(params), options),
+            idempotency_key=identifier,
+        )
+
+
+def reference(value: object) -> str | None:
+    """The id behind an expandable field, expanded or not; None when it is empty."""
+    if isinstance(value, Mapping):
+        value = value.get("id")
+    return value if isinstance(value, str) else None
+
+
+def _any(params: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the package's TypedDicts cannot be met by built-up params.
+    return params

@@ -1,0 +1,162 @@
+"""Turns what Stripe answered into the facts the engine decides on; pure, so that any history ends in the same facts.
+
+Both generations of shapes are read (periods on the subscription, and on its items), because a webhook endpoint or a
+stand-in may still speak the older one; nothing is ever taken from the position of an item.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from plangate.billing.gateway import CustomerState, reference
+from plangate.billing.transport import StripeJson
+from plangate.engine.model import Interval, ScheduledPhase, SubscriptionFact, SubscriptionItem
+
+COMPANY_METADATA: Final = "plangate_company"
+CHANGE_METADATA: Final = "plangate_change"
+ENVIRONMENT_METADATA: Final = "plangate_environment"
+_LIVE_SCHEDULES: Final = frozenset({"active", "not_started"})
+
+
+def mirrored(state: CustomerState) -> tuple[SubscriptionFact, ...]:
+    """The facts about all subscriptions of a fetched customer, in the order of their ids.
+
+    A deleted customer has none: its subscriptions ended with it.
+    """
+    schedules = {
+        attached: schedule
+        for schedule in state.schedules
+        if schedule["status"] in _LIVE_SCHEDULES and (attached := reference(schedule.get("subscription"))) is not None
+    }
+    facts = (
+        subscription_fact(
+            subscription,
+            schedule=schedules.get(subscription["id"]),
+            open_invoices=state.open_invoices,
+        )
+        for subscription in state.subscriptions
+    )
+    return tuple(sorted(facts, key=lambda fact: fact.stripe_subscription_id))
+
+
+def subscription_fact(
+    subscription: StripeJson, *, schedule: StripeJson | None = None, open_invoices: Sequence[StripeJson] = ()
+) -> SubscriptionFact:
+    """One subscription with all its items, its status verbatim, and the later phases of its schedule.
+
+    The scheduled end is `cancel_at`, or with `cancel_at_period_end` the latest end of an item's period (portal and
+    flexible billing set only the former, classic billing both).
+    """
+    items = tuple(_item(entry, subscription) for entry in subscription["items"]["data"])
+    pinned = subscription.get("cancel_at")
+    scheduled_end_at = _instant(pinned)
+    if scheduled_end_at is None and subscription.get("cancel_at_period_end") and items:
+        scheduled_end_at = max(item.period_end_at for item in items)
+    metadata = (schedule or {}).get("metadata") or {}
+    return SubscriptionFact(
+        stripe_subscription_id=subscription["id"],
+        stripe_customer_id=reference(subscription["customer"]) or "",
+        status=subscription["status"],
+        items=tuple(sorted(items, key=lambda item: item.stripe_item_id)),
+        currency=subscription["currency"],
+        anchor_at=_at(subscription["billing_cycle_anchor"]),
+        started_at=_at(subscription["start_date"]),
+        scheduled_end_at=scheduled_end_at,
+        ended_at=_instant(subscription.get("ended_at")),
+        trial_end_at=_instant(subscription.get("trial_end")),
+        past_due_since=_past_due_since(subscription, open_invoices),
+        is_collection_paused=subscription.get("pause_collection") is not None,
+        stripe_schedule_id=schedule["id"] if schedule is not None else reference(subscription.get("schedule")),
+        is_schedule_ours=CHANGE_METADATA in metadata or COMPANY_METADATA in metadata,
+        phases=_later_phases(schedule) if schedule is not None else (),
+        default_payment_method=reference(subscription.get("default_payment_method")),
+    )
+
+
+def state_hash(facts: Iterable[SubscriptionFact]) -> str:
+    """The same text for the same facts, whatever order or history they came in; to tell whether anything changed."""
+    ordered = sorted(facts, key=lambda fact: fact.stripe_subscription_id)
+    return hashlib.sha256(msgspec.json.encode(ordered, order="deterministic")).hexdigest()
+
+
+def owning_company(metadata: Mapping[str, Any] | None) -> str | None:
+    """The company id that we wrote into a Stripe object's metadata, if we did."""
+    value = (metadata or {}).get(COMPANY_METADATA)
+    return value if isinstance(value, str) and value else None
+
+
+def _item(entry: StripeJson, subscription: StripeJson) -> SubscriptionItem:
+    price = entry["price"]
+    recurring = price.get("recurring") or {}
+    is_metered = recurring.get("usage_type") == "metered"
+    # A price in several currencies shows the amount of its own default one, which need not be the subscriber's.
+    is_same_currency = price["currency"] == subscription["currency"]
+    return SubscriptionItem(
+        stripe_item_id=entry["id"],
+        stripe_price_id=price["id"],
+        stripe_product_id=reference(price["product"]) or "",
+        quantity=None if is_metered else entry.get("quantity"),
+        is_metered=is_metered,
+        currency=subscription["currency"],
+        interval=Interval(recurring.get("interval", "month")),
+        interval_count=recurring.get("interval_count", 1),
+        unit_amount_minor=price.get("unit_amount") if is_same_currency else None,
+        period_start_at=_period_bound("current_period_start", entry, subscription),
+        period_end_at=_period_bound("current_period_end", entry, subscription),
+    )
+
+
+def _period_bound(member: str, entry: StripeJson, subscription: StripeJson) -> datetime:
+    """The item's period since Basil, the subscription's before."""
+    own = entry.get(member)
+    return _at(own if own is not None else subscription[member])
+
+
+def _past_due_since(subscription: StripeJson, open_invoices: Sequence[StripeJson]) -> datetime | None:
+    """When the oldest unpaid invoice was first tried: its finalisation, which is when Stripe first charges.
+
+    Without that invoice in hand, a subscription that says `past_due` is so since its period began.
+    """
+    if subscription["status"] not in {"past_due", "unpaid"}:
+        return None
+    tried = [
+        _at((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
+        for invoice in open_invoices
+        if _invoice_subscription(invoice) == subscription["id"]
+    ]
+    if tried:
+        return min(tried)
+    starts = [_period_bound("current_period_start", entry, subscription) for entry in subscription["items"]["data"]]
+    return max(starts, default=_at(subscription["start_date"]))
+
+
+def _invoice_subscription(invoice: StripeJson) -> str | None:
+    """The subscription an invoice bills: under `parent` since Basil, on the invoice before."""
+    details = (invoice.get("parent") or {}).get("subscription_details") or {}
+    return reference(details.get("subscription")) or reference(invoice.get("subscription"))
+
+
+def _later_phases(schedule: StripeJson) -> tuple[ScheduledPhase, ...]:
+    """The phases that have not begun, in order."""
+    current = schedule.get("current_phase") or {}
+    begun_at = current.get("start_date")
+    return tuple(
+        ScheduledPhase(
+            starts_at=_at(phase["start_date"]),
+            ends_at=_instant(phase.get("end_date")),
+            prices=tuple((reference(item["price"]) or "", item.get("quantity")) for item in phase["items"]),
+        )
+        for phase in sorted(schedule["phases"], key=lambda phase: int(phase["start_date"]))
+        if begun_at is None or phase["start_date"] > begun_at
+    )
+
+
+def _instant(seconds: int | None) -> datetime | None:
+    return None if seconds is None else _at(seconds)
+
+
+def _at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
