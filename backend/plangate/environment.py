@@ -1,0 +1,195 @@
+"""One running environment: its database sessions, clock, catalogue, standings, leases and Stripe gateway.
+
+Everything a journey does, it does for an Environment; nothing crosses from one to another.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from plangate.billing.gateway import StripeGateway
+from plangate.catalog_document import compile_catalog
+from plangate.clock import BusinessClock, wall_now
+from plangate.engine.model import Catalog, WindowCounter
+from plangate.errors import Code, Refusal
+from plangate.settings import EnvironmentSettings
+from plangate.standing import CounterKey, Standing, Standings
+from plangate.store import catalog as catalog_store
+from plangate.store.companies import bump_version, keys_of, owners_of_keys
+from plangate.store.database import Database, StoreSession
+from plangate.store.feed import EVERYTHING, announce
+from plangate.store.leases import free_lease, holds_lease, take_lease
+from plangate.store.snapshot import company_facts
+from plangate.store.usage import newest_windows
+
+PROCESS = secrets.token_hex(8)  # tells this process's own changes from others' in the change feed
+_LEASE_SECONDS = 30
+_LEASE_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one company back. `still_held` is asked inside the transaction that writes."""
+
+    subject: str
+    fence: int
+
+    async def still_held(self, session: StoreSession) -> bool:
+        """Whether nobody took over meanwhile; a False must end in writing nothing."""
+        return await holds_lease(session, self.subject, self.fence)
+
+
+class Environment:
+    """One environment at work. `gateway` is None where no Stripe key is set (tools that never call Stripe)."""
+
+    def __init__(
+        self,
+        environment_id: str,
+        settings: EnvironmentSettings,
+        database: Database,
+        clock: BusinessClock,
+        *,
+        secret_keys: tuple[str, ...],
+        gateway: StripeGateway | None = None,
+    ) -> None:
+        self.id = environment_id
+        self.settings = settings
+        self.database = database
+        self.clock = clock
+        self.secret_keys = secret_keys
+        self._gateway = gateway
+        self._catalog: Catalog | None = None
+        self._catalog_generation = 0
+        self._revisions: dict[int, Catalog] = {}
+        self.standings = Standings(self._load_standing, self._find_company)
+
+    @property
+    def gateway(self) -> StripeGateway:
+        """The way to Stripe. Raises Refusal when this environment has no Stripe key."""
+        if self._gateway is None:
+            raise Refusal(
+                Code.UNAVAILABLE, "This environment has no Stripe key. Set PLANGATE_STRIPE_SECRET_KEY and restart."
+            )
+        return self._gateway
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[StoreSession]:
+        """A reading transaction for this environment."""
+        async with self.database.reading(self.id, self.clock.now()) as session:
+            yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[StoreSession]:
+        """A writing transaction: what it noted as changed is announced with its commit and forgotten here."""
+        async with self.database.writing(self.id, self.clock.now()) as session:
+            yield session
+            if told := session.changed | session.counted:
+                await announce(session, sorted(told), origin=PROCESS)
+        for company_id in session.changed:
+            self.forget(company_id)
+
+    async def touch(self, session: StoreSession, company_id: str) -> int:
+        """Count a change of the company's deciding facts in this transaction; answers the new version."""
+        session.changed.add(company_id)
+        return await bump_version(session, company_id)
+
+    def touch_everything(self, session: StoreSession) -> None:
+        """Note a change that concerns every company: catalogue, clock, keys."""
+        session.changed.add(EVERYTHING)
+
+    def forget(self, company_id: str) -> None:
+        """Forget what is held in memory about a company, or about everything for the empty id."""
+        if company_id == EVERYTHING:
+            self._catalog = None
+            self._catalog_generation += 1
+        self.standings.forget(company_id)
+
+    async def catalog(self) -> Catalog:
+        """The catalogue in force."""
+        while self._catalog is None:
+            generation = self._catalog_generation
+            async with self.reading() as session:
+                loaded = await self.catalog_in(session)
+            if generation == self._catalog_generation:
+                self._catalog = loaded
+            else:
+                return loaded
+        return self._catalog
+
+    async def catalog_in(self, session: StoreSession, *, at: datetime | None = None) -> Catalog:
+        """The catalogue as known at an instant (None: the newest), read in an open session."""
+        row = await catalog_store.revision_row(session, at=at)
+        return compile_catalog(
+            row,
+            await catalog_store.all_plan_versions(session),
+            await catalog_store.all_stripe_prices(session),
+            await catalog_store.stripe_objects_of(session, "plan"),
+            await catalog_store.stripe_objects_of(session, "add_on"),
+            time_zone=self.settings.time_zone,
+        )
+
+    @asynccontextmanager
+    async def lease(self, company_id: str, *, wait_seconds: float = 8) -> AsyncIterator[Lease]:
+        """Hold the company's lease while talking to Stripe; no transaction is open meanwhile.
+
+        Raises Refusal (try again) when somebody else holds it for longer than `wait_seconds`.
+        """
+        subject = f"company:{company_id}"
+        holder = f"{PROCESS}:{secrets.token_hex(4)}"
+        give_up_at = asyncio.get_running_loop().time() + wait_seconds
+        while True:
+            async with self.writing() as session:
+                fence = await take_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
+            if fence is not None:
+                break
+            if asyncio.get_running_loop().time() >= give_up_at:
+                raise Refusal(
+                    Code.CHANGE_IN_PROGRESS,
+                    "Another change of this company is under way. Try again in a few seconds.",
+                    headers={"Retry-After": "3"},
+                )
+            await asyncio.sleep(_LEASE_POLL_SECONDS)
+        try:
+            yield Lease(subject, fence)
+        finally:
+            async with self.writing() as session:
+                await free_lease(session, subject, fence)
+
+    async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
+        catalog = await self.catalog()
+        async with self.reading() as session:
+            facts = await company_facts(session, company_id)
+            if facts is None:
+                return None, ()
+            keys = await keys_of(session, [company_id])
+            counters = await counters_of(session, company_id)
+        return Standing(catalog, facts, counters, session.now), tuple(keys[company_id])
+
+    async def _find_company(self, keys: Mapping[str, str]) -> str | None:
+        async with self.reading() as session:
+            return one_owner(await owners_of_keys(session, keys))
+
+
+async def counters_of(session: StoreSession, company_id: str) -> dict[CounterKey, WindowCounter]:
+    """The company's own newest windows by (feature, period kind, "")."""
+    found = await newest_windows(session, [company_id])
+    return {(feature, kind, user_id): window for (_, feature, kind, user_id), window in found.items()}
+
+
+def one_owner(owners: Mapping[tuple[str, str], str]) -> str | None:
+    """The one company these keys belong to, None when none is known.
+
+    Raises Refusal (409) naming both companies when they belong to two.
+    """
+    companies = sorted(set(owners.values()))
+    if len(companies) > 1:
+        raise Refusal(
+            Code.KEY_CONFLICT,
+            f"These keys belong to different companies: {' and '.join(companies)}. "
+            "Merge them with POST /v1/companies/{id}/merge, or send the keys of one.",
+            extra={"companies": companies},
+        )
+    return companies[0] if companies else None

@@ -1,0 +1,108 @@
+"""Where every company stands: compiled snapshots and live counters, kept in memory and forgotten when facts change.
+
+All surfaces answer from here, so a check, a meter and a list cannot differ.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+from plangate.engine.entitlements import CompanySnapshot, build_snapshot
+from plangate.engine.model import Catalog, CompanyFacts, PeriodKind, WindowCounter
+
+_COMPANIES_HELD = 200_000
+
+CounterKey = tuple[str, PeriodKind, str]  # feature, period kind, user id or ""
+
+
+class Standing:
+    """One company as known now: stored facts, the snapshot compiled from them, and its usage counters.
+
+    The snapshot is replaced when its validity ends; counters are updated in place by the process that counts.
+    """
+
+    __slots__ = ("catalog", "counters", "facts", "snapshot")
+
+    def __init__(
+        self, catalog: Catalog, facts: CompanyFacts, counters: dict[CounterKey, WindowCounter], at: datetime
+    ) -> None:
+        self.catalog = catalog
+        self.facts = facts
+        self.counters = counters
+        self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at)
+
+    def snapshot_at(self, at: datetime) -> CompanySnapshot:
+        """The snapshot for the present instant, compiled again if an override or a period has ended since."""
+        snapshot = self.snapshot
+        if (snapshot.valid_until is None or at < snapshot.valid_until) and at >= snapshot.valid_from:
+            return snapshot
+        self.snapshot = build_snapshot(self.catalog, self.facts, at)
+        return self.snapshot
+
+
+Load = Callable[[str], Awaitable[tuple[Standing | None, tuple[tuple[str, str], ...]]]]
+
+
+class Standings:
+    """The standings of one environment's companies, by id and by key. Bounded; the longest held go first."""
+
+    def __init__(self, load: Load, find: Callable[[Mapping[str, str]], Awaitable[str | None]]) -> None:
+        self._load = load
+        self._find = find
+        self._held: dict[str, Standing] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+        self._keys: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._generation = 0
+
+    def peek(self, name: str, value: str) -> Standing | None:
+        """The standing held in memory for one company key, without waiting; None means: ask `of_keys`."""
+        company_id = self._ids.get((name, value))
+        return None if company_id is None else self._held.get(company_id)
+
+    def held(self, company_id: str) -> Standing | None:
+        """The standing held in memory for a company id, without waiting; None means: ask `of`."""
+        return self._held.get(company_id)
+
+    async def of(self, company_id: str, *, at_least: int = 0) -> Standing | None:
+        """The company's standing, loaded when it is not in memory or older than version `at_least`."""
+        standing = self._held.get(company_id)
+        if standing is not None and standing.facts.version >= at_least:
+            return standing
+        while True:
+            generation = self._generation
+            standing, keys = await self._load(company_id)
+            if standing is None:
+                return None
+            if generation == self._generation:
+                self._keep(company_id, standing, keys)
+                return standing
+            # Something was forgotten while we read; what we read may be older than that change.
+
+    async def of_keys(self, keys: Mapping[str, str]) -> Standing | None:
+        """The standing of the company all known `keys` belong to, or None. Conflicting keys raise Refusal."""
+        if len(keys) == 1:
+            (pair,) = keys.items()
+            company_id = self._ids.get(pair)
+            if company_id is not None:
+                return await self.of(company_id)
+        found = await self._find(keys)
+        return None if found is None else await self.of(found)
+
+    def forget(self, company_id: str) -> None:
+        """Drop one company, or all of them for the empty id: the next question reads the store."""
+        self._generation += 1
+        if company_id == "":
+            self._held.clear()
+            self._ids.clear()
+            self._keys.clear()
+            return
+        self._held.pop(company_id, None)
+        for pair in self._keys.pop(company_id, ()):
+            self._ids.pop(pair, None)
+
+    def _keep(self, company_id: str, standing: Standing, keys: tuple[tuple[str, str], ...]) -> None:
+        if len(self._held) >= _COMPANIES_HELD and company_id not in self._held:
+            self.forget(next(iter(self._held)))
+        self._held[company_id] = standing
+        self._keys[company_id] = keys
+        for pair in keys:
+            self._ids[pair] = company_id

@@ -1,0 +1,1 @@
+"""The only SQL: a database, one file per noun (tables, then their queries), and the change feed between processes."""

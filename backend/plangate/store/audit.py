@@ -1,0 +1,120 @@
+"""The audit: who changed what, append-only, each entry carrying the hash of the one before it."""
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.shapes import Actor
+from plangate.store.columns import Instant, JsonText, to_microseconds
+from plangate.store.database import StoreSession, table_of
+
+
+class AuditRow(SQLModel, table=True):
+    """One entry of the chain. `subject` is the id of what was changed, such as an override or a plan change."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_company", "environment_id", "company_id", "sequence"),)
+
+    environment_id: str = Field(primary_key=True)
+    sequence: int = Field(primary_key=True)
+    company_id: str = ""
+    actor: Any = Field(sa_type=JsonText)
+    action: str
+    subject: str
+    before: Any = Field(default=None, sa_type=JsonText, nullable=True)
+    after: Any = Field(default=None, sa_type=JsonText, nullable=True)
+    note: str = ""
+    at: datetime = Field(sa_type=Instant)
+    previous_hash: str
+    entry_hash: str
+
+
+class AuditHeadRow(SQLModel, table=True):
+    """The end of an environment's chain: appending locks it, so that the chain has no branches."""
+
+    __tablename__ = "audit_heads"
+
+    environment_id: str = Field(primary_key=True)
+    sequence: int = 0
+    entry_hash: str = ""
+
+
+audit = table_of(AuditRow)
+audit_heads = table_of(AuditHeadRow)
+
+
+async def append_audit(
+    session: StoreSession,
+    *,
+    actor: Actor,
+    action: str,
+    subject: str,
+    company_id: str = "",
+    before: object = None,
+    after: object = None,
+    note: str = "",
+) -> None:
+    """Append one entry in the same transaction as the change it tells of."""
+    await session.run(
+        session.insert(AuditHeadRow)
+        .values(environment_id=session.environment_id, sequence=0, entry_hash="")
+        .on_conflict_do_nothing()
+    )
+    query = select(audit_heads).where(audit_heads.c.environment_id == session.environment_id)
+    head = await session.one(query.with_for_update() if session.is_postgresql else query)
+    if head is None:
+        raise LookupError("the audit chain has no head")
+    row = AuditRow(
+        environment_id=session.environment_id,
+        sequence=head["sequence"] + 1,
+        company_id=company_id,
+        actor=msgspec.to_builtins(actor),
+        action=action,
+        subject=subject,
+        before=msgspec.to_builtins(before),
+        after=msgspec.to_builtins(after),
+        note=note,
+        at=session.now,
+        previous_hash=head["entry_hash"],
+        entry_hash="",
+    )
+    row.entry_hash = entry_hash(row)
+    await session.add(row)
+    await session.run(
+        update(audit_heads)
+        .where(audit_heads.c.environment_id == session.environment_id)
+        .values(sequence=row.sequence, entry_hash=row.entry_hash)
+    )
+
+
+async def audit_of(session: StoreSession, company_id: str, *, limit: int = 200) -> list[AuditRow]:
+    """The company's entries, newest first."""
+    rows = await session.all(
+        select(audit)
+        .where(audit.c.environment_id == session.environment_id, audit.c.company_id == company_id)
+        .order_by(audit.c.sequence.desc())
+        .limit(limit)
+    )
+    return [AuditRow(**row) for row in rows]
+
+
+def entry_hash(row: AuditRow) -> str:
+    """SHA-256 over everything the entry says and the hash before it, as canonical JSON."""
+    said = [
+        row.environment_id,
+        row.sequence,
+        row.company_id,
+        row.actor,
+        row.action,
+        row.subject,
+        row.before,
+        row.after,
+        row.note,
+        to_microseconds(row.at),
+        row.previous_hash,
+    ]
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()

@@ -1,0 +1,351 @@
+"""Companies and users: their keys, traits and plan assignments."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, and_, func, or_, select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.engine.model import AssignmentFact, PlanSource
+from plangate.ids import new_id
+from plangate.store.columns import Instant, JsonText
+from plangate.store.database import StoreSession, table_of
+
+STRIPE_CUSTOMER_KEY = "stripe_customer_id"
+
+
+class CompanyRow(SQLModel, table=True):
+    """A company. `version` counts every change of a fact that decides; caches and `consume` compare it."""
+
+    __tablename__ = "companies"
+    __table_args__ = (Index("companies_by_environment", "environment_id", "id"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    name: str | None = None
+    version: int = 1
+    merged_into: str | None = None
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+
+
+class CompanyKeyRow(SQLModel, table=True):
+    """`name=value` by which another system knows a company. Several Stripe customer ids may name one company."""
+
+    __tablename__ = "company_keys"
+    __table_args__ = (Index("company_keys_by_company", "environment_id", "company_id"),)
+
+    environment_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    company_id: str
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class UserRow(SQLModel, table=True):
+    """A person, who may belong to several companies."""
+
+    __tablename__ = "users"
+    __table_args__ = (Index("users_by_environment", "environment_id", "id"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    name: str | None = None
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+
+
+class UserKeyRow(SQLModel, table=True):
+    """`name=value` by which another system knows a user."""
+
+    __tablename__ = "user_keys"
+    __table_args__ = (Index("user_keys_by_user", "environment_id", "user_id"),)
+
+    environment_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    user_id: str
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class UserCompanyRow(SQLModel, table=True):
+    """A user belongs to a company."""
+
+    __tablename__ = "user_companies"
+
+    environment_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    company_id: str = Field(primary_key=True)
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class TraitRow(SQLModel, table=True):
+    """A trait's value: when it held, and when we knew. A new value supersedes the row and ends its hold."""
+
+    __tablename__ = "traits"
+    __table_args__ = (Index("traits_by_subject", "environment_id", "subject_id", "name"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    subject_id: str
+    name: str
+    value: Any = Field(sa_type=JsonText, nullable=True)
+    held_from: datetime = Field(sa_type=Instant)
+    held_until: datetime | None = Field(default=None, sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+    superseded_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class AssignmentRow(SQLModel, table=True):
+    """A plan or add-on held without a subscription: when it held, and when we knew."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (Index("assignments_by_company", "environment_id", "company_id"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str
+    kind: str
+    key: str
+    quantity: int = 1
+    source: str
+    held_from: datetime = Field(sa_type=Instant)
+    held_until: datetime | None = Field(default=None, sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+    superseded_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+companies = table_of(CompanyRow)
+company_keys = table_of(CompanyKeyRow)
+users = table_of(UserRow)
+user_keys = table_of(UserKeyRow)
+user_companies = table_of(UserCompanyRow)
+traits = table_of(TraitRow)
+assignments = table_of(AssignmentRow)
+
+
+def known_at(table: Table, at: datetime | None) -> ColumnElement[bool]:
+    """Rows of a bitemporal table as known at an instant; None means now."""
+    if at is None:
+        return table.c.superseded_at.is_(None)
+    return and_(table.c.recorded_at <= at, or_(table.c.superseded_at.is_(None), table.c.superseded_at > at))
+
+
+async def owners_of_keys(session: StoreSession, keys: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Which company each known `(name, value)` belongs to; unknown keys are left out."""
+    return await _owners(session, company_keys, company_keys.c.company_id, keys)
+
+
+async def user_owners_of_keys(session: StoreSession, keys: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Which user each known `(name, value)` belongs to; unknown keys are left out."""
+    return await _owners(session, user_keys, user_keys.c.user_id, keys)
+
+
+async def company_row(session: StoreSession, company_id: str, *, lock: bool = False) -> CompanyRow | None:
+    """One company of this environment. With `lock`, on PostgreSQL, its row stays locked until the end."""
+    query = select(companies).where(companies.c.environment_id == session.environment_id, companies.c.id == company_id)
+    if lock and session.is_postgresql:
+        query = query.with_for_update()
+    row = await session.one(query)
+    return None if row is None else CompanyRow(**row)
+
+
+async def company_versions(session: StoreSession, company_ids: Sequence[str], *, lock: bool) -> dict[str, int]:
+    """The version of each company; with `lock`, on PostgreSQL, no one can change them until the end."""
+    query = (
+        select(companies.c.id, companies.c.version)
+        .where(companies.c.environment_id == session.environment_id, companies.c.id.in_(company_ids))
+        .order_by(companies.c.id)
+    )
+    if lock and session.is_postgresql:
+        query = query.with_for_update(read=True)
+    return {row["id"]: row["version"] for row in await session.all(query)}
+
+
+async def keys_of(session: StoreSession, company_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """The `(name, value)` keys of each company, oldest first."""
+    rows = await session.all(
+        select(company_keys)
+        .where(company_keys.c.environment_id == session.environment_id, company_keys.c.company_id.in_(company_ids))
+        .order_by(company_keys.c.created_at, company_keys.c.name, company_keys.c.value)
+    )
+    found: dict[str, list[tuple[str, str]]] = {company_id: [] for company_id in company_ids}
+    for row in rows:
+        found[row["company_id"]].append((row["name"], row["value"]))
+    return found
+
+
+async def add_keys(session: StoreSession, company_id: str, keys: Sequence[tuple[str, str]]) -> None:
+    """Give the company these keys. A key of another company raises the database's IntegrityError."""
+    await session.add_all(
+        [
+            CompanyKeyRow(
+                environment_id=session.environment_id,
+                name=name,
+                value=value,
+                company_id=company_id,
+                created_at=session.now,
+            )
+            for name, value in keys
+        ]
+    )
+
+
+async def bump_version(session: StoreSession, company_id: str) -> int:
+    """Count one change of a fact that decides about the company; answers the new version."""
+    return int(
+        await session.scalar(
+            update(companies)
+            .where(companies.c.environment_id == session.environment_id, companies.c.id == company_id)
+            .values(version=companies.c.version + 1, updated_at=session.now)
+            .returning(companies.c.version)
+        )
+    )
+
+
+async def page_of_companies(
+    session: StoreSession, *, search: str | None, after: str | None, limit: int
+) -> Sequence[CompanyRow]:
+    """Up to `limit` companies by id, after the cursor; `search` looks in names and key values, letter case aside."""
+    query = select(companies).where(
+        companies.c.environment_id == session.environment_id, companies.c.merged_into.is_(None)
+    )
+    if after is not None:
+        query = query.where(companies.c.id > after)
+    if search:
+        pattern = f"%{_escaped_like(search.lower())}%"
+        by_key = select(company_keys.c.company_id).where(
+            company_keys.c.environment_id == session.environment_id,
+            func.lower(company_keys.c.value).like(pattern, escape="\\"),
+        )
+        query = query.where(or_(func.lower(companies.c.name).like(pattern, escape="\\"), companies.c.id.in_(by_key)))
+    rows = await session.all(query.order_by(companies.c.id).limit(limit))
+    return [CompanyRow(**row) for row in rows]
+
+
+async def traits_of(session: StoreSession, subject_id: str, *, at: datetime | None = None) -> dict[str, Any]:
+    """Trait values of a company or user, as known at `at` (None: now)."""
+    rows = await session.all(
+        select(traits.c.name, traits.c.value).where(
+            traits.c.environment_id == session.environment_id,
+            traits.c.subject_id == subject_id,
+            known_at(traits, at),
+        )
+    )
+    return {row["name"]: row["value"] for row in rows}
+
+
+async def set_traits(session: StoreSession, subject_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Set these traits; None removes one. Answers only those that changed, old values are kept as history."""
+    known = await traits_of(session, subject_id)
+    changed = {name: value for name, value in values.items() if not _same(known.get(name), value)}
+    if not changed:
+        return {}
+    await session.run(
+        update(traits)
+        .where(
+            traits.c.environment_id == session.environment_id,
+            traits.c.subject_id == subject_id,
+            traits.c.name.in_(list(changed)),
+            traits.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=session.now, held_until=session.now)
+    )
+    await session.add_all(
+        [
+            TraitRow(
+                id=new_id("trt"),
+                environment_id=session.environment_id,
+                subject_id=subject_id,
+                name=name,
+                value=value,
+                held_from=session.now,
+                recorded_at=session.now,
+            )
+            for name, value in changed.items()
+            if value is not None
+        ]
+    )
+    return changed
+
+
+async def assignments_of(
+    session: StoreSession, company_id: str, *, at: datetime | None = None
+) -> tuple[AssignmentFact, ...]:
+    """The company's assignments as known at `at` (None: now), oldest first."""
+    rows = await session.all(
+        select(assignments)
+        .where(
+            assignments.c.environment_id == session.environment_id,
+            assignments.c.company_id == company_id,
+            known_at(assignments, at),
+        )
+        .order_by(assignments.c.held_from, assignments.c.id)
+    )
+    return tuple(
+        AssignmentFact(
+            kind="add_on" if row["kind"] == "add_on" else "plan",
+            key=row["key"],
+            source=PlanSource(row["source"]),
+            held_from=row["held_from"],
+            held_until=row["held_until"],
+            quantity=row["quantity"],
+        )
+        for row in rows
+    )
+
+
+async def assign(
+    session: StoreSession, company_id: str, *, key: str, source: PlanSource, kind: str = "plan", quantity: int = 1
+) -> None:
+    """Assign a plan (ending the earlier assignment of the same kind) or an add-on from now on."""
+    ended = (
+        update(assignments)
+        .where(
+            assignments.c.environment_id == session.environment_id,
+            assignments.c.company_id == company_id,
+            assignments.c.kind == kind,
+            assignments.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=session.now, held_until=session.now)
+    )
+    if kind == "add_on":
+        ended = ended.where(assignments.c.key == key)
+    await session.run(ended)
+    await session.add(
+        AssignmentRow(
+            id=new_id("asg"),
+            environment_id=session.environment_id,
+            company_id=company_id,
+            kind=kind,
+            key=key,
+            quantity=quantity,
+            source=source.value,
+            held_from=session.now,
+            recorded_at=session.now,
+        )
+    )
+
+
+async def _owners(
+    session: StoreSession, table: Table, owner: ColumnElement[str], keys: Mapping[str, str]
+) -> dict[tuple[str, str], str]:
+    if not keys:
+        return {}
+    wanted = [and_(table.c.name == name, table.c.value == value) for name, value in keys.items()]
+    rows = await session.all(
+        select(table.c.name, table.c.value, owner.label("owner")).where(
+            table.c.environment_id == session.environment_id, or_(*wanted)
+        )
+    )
+    return {(row["name"], row["value"]): row["owner"] for row in rows}
+
+
+def _same(left: object, right: object) -> bool:
+    # 1 == True and 1 == 1.0 in Python, but they are different trait values.
+    return type(left) is type(right) and left == right
+
+
+def _escaped_like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

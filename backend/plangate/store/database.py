@@ -1,0 +1,194 @@
+"""One database, SQLite or PostgreSQL: how connections are opened, and sessions that belong to one environment.
+
+SQLite runs in WAL mode with `synchronous=FULL`; one writer connection per process takes `BEGIN IMMEDIATE`, so that
+writers queue in order instead of failing half-way; readers have connections of their own. PostgreSQL uses one pool.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Executable, Table, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, CursorResult, RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlmodel import SQLModel
+
+_BUSY_TIMEOUT_MILLISECONDS = 10_000
+_READERS = 4
+_PARAMETERS_PER_STATEMENT = 30_000  # below both databases' limit of bound parameters
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSession:
+    """One open transaction, for one environment. Every query is scoped by `environment_id`.
+
+    `now` is the environment's business instant when the transaction was opened; it is what `recorded_at` gets.
+    `changed` collects companies whose facts this transaction changes ("" stands for the catalogue and the clock),
+    `counted` those whose counters it moves; both are announced to other processes when it commits.
+    """
+
+    connection: AsyncConnection
+    environment_id: str
+    now: datetime
+    changed: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether row locks exist; on SQLite the transaction itself excludes other writers."""
+        return self.connection.dialect.name == "postgresql"
+
+    async def run(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> CursorResult[Any]:
+        """Execute one statement, or the same statement for many rows."""
+        return await self.connection.execute(statement, rows)
+
+    async def one(self, statement: Executable) -> RowMapping | None:
+        """The first row as a mapping, or None."""
+        return (await self.connection.execute(statement)).mappings().first()
+
+    async def all(self, statement: Executable) -> Sequence[RowMapping]:
+        """All rows as mappings."""
+        return (await self.connection.execute(statement)).mappings().all()
+
+    async def scalar(self, statement: Executable) -> Any:  # noqa: ANN401 - a column's value
+        """The first column of the first row, or None."""
+        return (await self.connection.execute(statement)).scalar()
+
+    def insert(self, model: type[SQLModel]) -> "sqlite.Insert | postgresql.Insert":
+        """An INSERT of this database's dialect, for `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        table = table_of(model)
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    async def add(self, row: SQLModel) -> None:
+        """Insert one row as it stands."""
+        await self.connection.execute(table_of(type(row)).insert(), row.model_dump())
+
+    async def add_all(self, rows: Sequence[SQLModel]) -> None:
+        """Insert many rows of one table in as few round trips as the driver allows."""
+        if rows:
+            await self.connection.execute(table_of(type(rows[0])).insert(), [row.model_dump() for row in rows])
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The table behind a SQLModel class; typed, which `model.__table__` is not."""
+    table: Table = model.__table__  # type: ignore[attr-defined]  # set by SQLModel's metaclass for table models
+    return table
+
+
+class Database:
+    """A connected database. Open with `await Database.open(url)`; close with `await database.close()`."""
+
+    def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
+        self.url = url
+        self._writer = writer
+        self._reader = reader
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Which of the two databases this is."""
+        return self.url.get_backend_name() == "postgresql"
+
+    @classmethod
+    def at(cls, url: str) -> "Database":
+        """A database at an address such as `sqlite:///plangate.sqlite3` or `postgresql://user@host/name`."""
+        parsed = async_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            writer = create_async_engine(parsed, pool_size=1, max_overflow=0, pool_timeout=30)
+            reader = create_async_engine(parsed, pool_size=_READERS, max_overflow=0, pool_timeout=30)
+            event.listen(writer.sync_engine, "connect", _prepare_sqlite)
+            event.listen(writer.sync_engine, "begin", _begin_immediate)
+            event.listen(reader.sync_engine, "connect", _prepare_sqlite)
+            event.listen(reader.sync_engine, "begin", _begin_deferred)
+            return cls(parsed, writer, reader)
+        engine = create_async_engine(
+            parsed,
+            pool_size=10,
+            max_overflow=10,
+            pool_timeout=30,
+            pool_pre_ping=True,
+            connect_args={"server_settings": {"jit": "off", "application_name": "plangate"}},
+        )
+        return cls(parsed, engine, engine)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+    @asynccontextmanager
+    async def writing(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
+        """A read-write transaction for one environment: committed at the end, rolled back when something is raised."""
+        async with self._writer.begin() as connection:
+            yield StoreSession(connection, environment_id, now)
+
+    @asynccontextmanager
+    async def reading(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
+        """A transaction that only reads. On SQLite it never waits for writers."""
+        async with self._reader.begin() as connection:
+            yield StoreSession(connection, environment_id, now)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[AsyncConnection]:
+        """A reading connection outside any environment: the change feed, readiness."""
+        async with self._reader.begin() as connection:
+            yield connection
+
+    def plain_url(self) -> str:
+        """The address for a driver used without SQLAlchemy, password included: never log it."""
+        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @asynccontextmanager
+    async def connecting(self) -> AsyncIterator[AsyncConnection]:
+        """A bare connection outside any environment: migrations, LISTEN, health."""
+        async with self._writer.connect() as connection:
+            yield connection
+
+
+def async_url(url: str) -> URL:
+    """The address with the asynchronous driver filled in.
+
+    Raises ValueError for a database that is neither SQLite nor PostgreSQL.
+    """
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+asyncpg")
+    raise ValueError(f"{backend} is not supported: use sqlite:///file or postgresql://user@host/name")
+
+
+def batches(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any]]]:
+    """Cut rows so that one multi-row statement stays below the limit of bound parameters."""
+    if not rows:
+        return []
+    size = max(1, _PARAMETERS_PER_STATEMENT // max(1, len(rows[0])))
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's adapter
+    # The driver's own transaction control begins too late and DEFERRED; ours is in the "begin" listeners.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={_BUSY_TIMEOUT_MILLISECONDS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "temp_store=MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

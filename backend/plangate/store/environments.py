@@ -1,0 +1,111 @@
+"""Environments and their API keys: one Stripe account in one mode, and who may speak for it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlmodel import Field, SQLModel
+
+from plangate.store.columns import Instant, JsonText
+from plangate.store.database import StoreSession, table_of
+
+
+class EnvironmentRow(SQLModel, table=True):
+    """One environment. `offset_seconds` moves its business time (test mode only)."""
+
+    __tablename__ = "environments"
+
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    stripe_account: str = Field(default="")
+    stripe_mode: str = Field(default="test")
+    offset_seconds: int = Field(default=0)
+    catalog_revision: int = Field(default=0)
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """An API key, stored as a SHA-256 hash. `hint` is what a list may show of it."""
+
+    __tablename__ = "api_keys"
+
+    id: str = Field(primary_key=True)
+    environment_id: str = Field(index=True)
+    kind: str
+    name: str
+    key_hash: str = Field(unique=True)
+    hint: str
+    scopes: Any = Field(sa_type=JsonText)
+    created_at: datetime = Field(sa_type=Instant)
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+environments = table_of(EnvironmentRow)
+api_keys = table_of(ApiKeyRow)
+
+
+async def ensure_environment(session: StoreSession, row: EnvironmentRow) -> EnvironmentRow:
+    """The environment of that name, made when it is missing; its account and mode follow the settings."""
+    known = await session.one(select(environments).where(environments.c.name == row.name))
+    if known is None:
+        await session.add(row)
+        return row
+    await session.run(
+        update(environments)
+        .where(environments.c.id == known["id"])
+        .values(stripe_account=row.stripe_account, stripe_mode=row.stripe_mode)
+    )
+    return EnvironmentRow(**{**known, "stripe_account": row.stripe_account, "stripe_mode": row.stripe_mode})
+
+
+async def environment(session: StoreSession) -> EnvironmentRow:
+    """The session's own environment."""
+    row = await session.one(select(environments).where(environments.c.id == session.environment_id))
+    if row is None:
+        raise LookupError(f"environment {session.environment_id} is gone")
+    return EnvironmentRow(**row)
+
+
+async def set_offset(session: StoreSession, offset_seconds: int) -> None:
+    """Move the environment's business time."""
+    await session.run(
+        update(environments).where(environments.c.id == session.environment_id).values(offset_seconds=offset_seconds)
+    )
+
+
+async def catalog_revision(session: StoreSession, *, lock: bool = False) -> int:
+    """The newest catalogue revision; with `lock`, no other transaction can publish until this one ends."""
+    query = select(environments.c.catalog_revision).where(environments.c.id == session.environment_id)
+    if lock and session.is_postgresql:
+        query = query.with_for_update(read=True)
+    return int(await session.scalar(query) or 0)
+
+
+async def live_keys(session: StoreSession) -> list[ApiKeyRow]:
+    """All keys of the environment, revoked ones included, newest first."""
+    rows = await session.all(
+        select(api_keys)
+        .where(api_keys.c.environment_id == session.environment_id)
+        .order_by(api_keys.c.created_at.desc())
+    )
+    return [ApiKeyRow(**row) for row in rows]
+
+
+async def key_by_hash(session: StoreSession, key_hash: str) -> ApiKeyRow | None:
+    """The key with that hash in any environment: this is how a request learns which environment it speaks for."""
+    row = await session.one(select(api_keys).where(api_keys.c.key_hash == key_hash, api_keys.c.revoked_at.is_(None)))
+    return None if row is None else ApiKeyRow(**row)
+
+
+async def revoke_key(session: StoreSession, key_id: str) -> bool:
+    """Revoke a key for good. False when there is no such live key."""
+    result = await session.run(
+        update(api_keys)
+        .where(
+            api_keys.c.environment_id == session.environment_id,
+            api_keys.c.id == key_id,
+            api_keys.c.revoked_at.is_(None),
+        )
+        .values(revoked_at=session.now)
+    )
+    return result.rowcount == 1

@@ -1,0 +1,152 @@
+"""Webhooks as received: stored before they are answered, acted on later, kept with what came of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.store.columns import Instant, JsonText
+from plangate.store.database import StoreSession, table_of
+
+
+class InboxState(StrEnum):
+    """Only `processed` and `ignored` short-circuit a repeat; `failed` is a dead letter that waits for a person."""
+
+    PENDING = "pending"
+    PROCESSED = "processed"
+    IGNORED = "ignored"
+    FAILED = "failed"
+
+
+class InboxRow(SQLModel, table=True):
+    """One Stripe event. All times here are wall time: they are about delivery, not about business."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (Index("inbox_by_state", "environment_id", "state", "available_at"),)
+
+    environment_id: str = Field(primary_key=True)
+    stripe_event_id: str = Field(primary_key=True)
+    type: str
+    stripe_object_id: str | None = None
+    stripe_customer_id: str | None = None
+    payload: Any = Field(sa_type=JsonText)
+    state: str = InboxState.PENDING.value
+    attempts: int = 0
+    available_at: datetime = Field(sa_type=Instant)
+    received_at: datetime = Field(sa_type=Instant)
+    processed_at: datetime | None = Field(default=None, sa_type=Instant)
+    last_error: str | None = None
+
+
+class CursorRow(SQLModel, table=True):
+    """A named place to go on from, such as the newest Stripe event a sweep has seen."""
+
+    __tablename__ = "cursors"
+
+    environment_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: Any = Field(sa_type=JsonText)
+
+
+inbox = table_of(InboxRow)
+cursors = table_of(CursorRow)
+
+
+async def store_event(session: StoreSession, row: InboxRow) -> bool:
+    """Keep an event unless its id is known already. Answers whether it is new."""
+    statement = session.insert(InboxRow).values(row.model_dump()).on_conflict_do_nothing()
+    return (await session.run(statement)).rowcount == 1
+
+
+async def claim_events(session: StoreSession, *, wall_now: datetime, lease_seconds: int, limit: int) -> list[InboxRow]:
+    """Take up to `limit` due events, oldest first; nobody else gets them until the lease ends."""
+    due = (
+        select(inbox.c.stripe_event_id)
+        .where(
+            inbox.c.environment_id == session.environment_id,
+            inbox.c.state == InboxState.PENDING.value,
+            inbox.c.available_at <= wall_now,
+        )
+        .order_by(inbox.c.received_at)
+        .limit(limit)
+    )
+    if session.is_postgresql:
+        due = due.with_for_update(skip_locked=True)
+    event_ids = [row["stripe_event_id"] for row in await session.all(due)]
+    if not event_ids:
+        return []
+    rows = await session.run(
+        update(inbox)
+        .where(inbox.c.environment_id == session.environment_id, inbox.c.stripe_event_id.in_(event_ids))
+        .values(available_at=wall_now + timedelta(seconds=lease_seconds), attempts=inbox.c.attempts + 1)
+        .returning(inbox)
+    )
+    return sorted((InboxRow(**row) for row in rows.mappings()), key=lambda row: row.received_at)
+
+
+async def settle_event(
+    session: StoreSession,
+    stripe_event_id: str,
+    *,
+    state: InboxState,
+    wall_now: datetime,
+    error: str | None = None,
+    available_at: datetime | None = None,
+) -> None:
+    """Record what came of an event; a `pending` one comes back at `available_at`."""
+    is_over = state in {InboxState.PROCESSED, InboxState.IGNORED}
+    await session.run(
+        update(inbox)
+        .where(inbox.c.environment_id == session.environment_id, inbox.c.stripe_event_id == stripe_event_id)
+        .values(
+            state=state.value,
+            last_error=error,
+            processed_at=wall_now if is_over else None,
+            available_at=available_at or wall_now,
+        )
+    )
+
+
+async def inbox_figures(session: StoreSession) -> dict[str, Any]:
+    """Counts by state, and the receipt of the oldest pending and of the newest event (for metrics and readiness)."""
+    mine = inbox.c.environment_id == session.environment_id
+    counts = await session.all(select(inbox.c.state, func.count().label("n")).where(mine).group_by(inbox.c.state))
+    return {
+        "counts": {row["state"]: row["n"] for row in counts},
+        "oldest_pending_at": await session.scalar(
+            select(func.min(inbox.c.received_at)).where(mine, inbox.c.state == InboxState.PENDING.value)
+        ),
+        "newest_at": await session.scalar(select(func.max(inbox.c.received_at)).where(mine)),
+    }
+
+
+async def known_event_ids(session: StoreSession, stripe_event_ids: Sequence[str]) -> set[str]:
+    """Which of these events are stored already."""
+    if not stripe_event_ids:
+        return set()
+    rows = await session.all(
+        select(inbox.c.stripe_event_id).where(
+            inbox.c.environment_id == session.environment_id, inbox.c.stripe_event_id.in_(stripe_event_ids)
+        )
+    )
+    return {row["stripe_event_id"] for row in rows}
+
+
+async def cursor(session: StoreSession, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    """The stored place, or None."""
+    return await session.scalar(
+        select(cursors.c.value).where(cursors.c.environment_id == session.environment_id, cursors.c.name == name)
+    )
+
+
+async def set_cursor(session: StoreSession, name: str, value: object) -> None:
+    """Remember a place."""
+    statement = session.insert(CursorRow).values(environment_id=session.environment_id, name=name, value=value)
+    await session.run(
+        statement.on_conflict_do_update(
+            index_elements=["environment_id", "name"], set_={"value": statement.excluded.value}
+        )
+    )

@@ -1,0 +1,117 @@
+"""Overrides and their history: every edit supersedes a row, so the past stays answerable."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import or_, select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.engine.model import Override, OverrideMode, PeriodKind, Unlimited
+from plangate.store.columns import Instant, JsonText
+from plangate.store.companies import known_at
+from plangate.store.database import StoreSession, table_of
+
+
+class OverrideRow(SQLModel, table=True):
+    """One state of one override, in force in `[starts_at, expires_at)` unless revoked. `revision` is its ETag."""
+
+    __tablename__ = "overrides"
+    __table_args__ = (
+        Index("overrides_by_company", "environment_id", "company_id"),
+        Index("overrides_by_id", "environment_id", "override_id", "revision", unique=True),
+    )
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    override_id: str
+    revision: int = 1
+    company_id: str
+    user_id: str | None = None
+    feature: str
+    mode: str
+    value: Any = Field(default=None, sa_type=JsonText, nullable=True)
+    period: str | None = None
+    note: str
+    author: Any = Field(sa_type=JsonText)
+    starts_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime | None = Field(default=None, sa_type=Instant)
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+    superseded_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+overrides = table_of(OverrideRow)
+
+
+async def overrides_in_force(session: StoreSession, company_id: str, *, at: datetime) -> tuple[Override, ...]:
+    """Overrides known at `at` that are not revoked and have not expired then; later starts included."""
+    rows = await session.all(
+        select(overrides)
+        .where(
+            overrides.c.environment_id == session.environment_id,
+            overrides.c.company_id == company_id,
+            known_at(overrides, at),
+            overrides.c.revoked_at.is_(None),
+            or_(overrides.c.expires_at.is_(None), overrides.c.expires_at > at),
+        )
+        .order_by(overrides.c.starts_at, overrides.c.override_id)
+    )
+    return tuple(
+        Override(
+            id=row["override_id"],
+            feature=row["feature"],
+            mode=OverrideMode(row["mode"]),
+            value=Unlimited.UNLIMITED if row["value"] == Unlimited.UNLIMITED.value else row["value"],
+            starts_at=row["starts_at"],
+            user=row["user_id"],
+            period=None if row["period"] is None else PeriodKind(row["period"]),
+            expires_at=row["expires_at"],
+        )
+        for row in rows
+    )
+
+
+async def current_override(session: StoreSession, override_id: str) -> OverrideRow | None:
+    """The newest state of one override, whichever company it belongs to in this environment."""
+    row = await session.one(
+        select(overrides).where(
+            overrides.c.environment_id == session.environment_id,
+            overrides.c.override_id == override_id,
+            overrides.c.superseded_at.is_(None),
+        )
+    )
+    return None if row is None else OverrideRow(**row)
+
+
+async def current_overrides(session: StoreSession, company_id: str) -> list[OverrideRow]:
+    """The newest state of all the company's overrides, newest first; expired and revoked ones included."""
+    rows = await session.all(
+        select(overrides)
+        .where(
+            overrides.c.environment_id == session.environment_id,
+            overrides.c.company_id == company_id,
+            overrides.c.superseded_at.is_(None),
+        )
+        .order_by(overrides.c.override_id.desc())
+    )
+    return [OverrideRow(**row) for row in rows]
+
+
+async def replace_override(session: StoreSession, row: OverrideRow) -> None:
+    """Store a new state: the one before it (same `override_id`) is superseded now."""
+    await session.run(
+        update(overrides)
+        .where(
+            overrides.c.environment_id == session.environment_id,
+            overrides.c.override_id == row.override_id,
+            overrides.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=session.now)
+    )
+    await session.add(row)
+
+
+def value_to_json(value: object) -> object:
+    """An override's value as stored: UNLIMITED becomes its name."""
+    return value.value if isinstance(value, Unlimited) else msgspec.to_builtins(value)

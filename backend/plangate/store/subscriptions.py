@@ -1,0 +1,112 @@
+"""The mirror of Stripe subscriptions: what each fetch found, kept as history of what we knew when."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import select, text, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.engine.model import SubscriptionFact
+from plangate.ids import new_id
+from plangate.store.columns import Instant, JsonText
+from plangate.store.companies import known_at
+from plangate.store.database import StoreSession, table_of
+
+
+class SubscriptionRow(SQLModel, table=True):
+    """One fetched state of one subscription. `document` is a SubscriptionFact; `state_hash` tells states apart."""
+
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        Index("subscriptions_by_company", "environment_id", "company_id"),
+        Index(
+            "subscriptions_current",
+            "environment_id",
+            "stripe_subscription_id",
+            unique=True,
+            sqlite_where=text("superseded_at IS NULL"),
+            postgresql_where=text("superseded_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str
+    stripe_customer_id: str
+    stripe_subscription_id: str
+    status: str
+    document: Any = Field(sa_type=JsonText)
+    state_hash: str
+    recorded_at: datetime = Field(sa_type=Instant)
+    superseded_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+subscriptions = table_of(SubscriptionRow)
+
+
+async def subscriptions_of(
+    session: StoreSession, company_id: str, *, at: datetime | None = None
+) -> tuple[SubscriptionFact, ...]:
+    """The company's subscriptions as known at `at` (None: now), oldest first."""
+    rows = await session.all(
+        select(subscriptions.c.document)
+        .where(
+            subscriptions.c.environment_id == session.environment_id,
+            subscriptions.c.company_id == company_id,
+            known_at(subscriptions, at),
+        )
+        .order_by(subscriptions.c.stripe_subscription_id)
+    )
+    return tuple(msgspec.convert(row["document"], SubscriptionFact) for row in rows)
+
+
+async def save_subscriptions(
+    session: StoreSession, company_id: str, fetched: Sequence[tuple[SubscriptionFact, str]]
+) -> bool:
+    """Record what a fetch found: `(fact, state_hash)` of every subscription of the company's customers.
+
+    Only states that differ from the last known are stored. Answers whether anything changed.
+    """
+    known = {
+        row["stripe_subscription_id"]: row["state_hash"]
+        for row in await session.all(
+            select(subscriptions.c.stripe_subscription_id, subscriptions.c.state_hash).where(
+                subscriptions.c.environment_id == session.environment_id,
+                subscriptions.c.company_id == company_id,
+                subscriptions.c.superseded_at.is_(None),
+            )
+        )
+    }
+    changed = [
+        (fact, state_hash) for fact, state_hash in fetched if known.get(fact.stripe_subscription_id) != state_hash
+    ]
+    if not changed:
+        return False
+    await session.run(
+        update(subscriptions)
+        .where(
+            subscriptions.c.environment_id == session.environment_id,
+            subscriptions.c.stripe_subscription_id.in_([fact.stripe_subscription_id for fact, _ in changed]),
+            subscriptions.c.superseded_at.is_(None),
+        )
+        .values(superseded_at=session.now)
+    )
+    await session.add_all(
+        [
+            SubscriptionRow(
+                id=new_id("subv"),
+                environment_id=session.environment_id,
+                company_id=company_id,
+                stripe_customer_id=fact.stripe_customer_id,
+                stripe_subscription_id=fact.stripe_subscription_id,
+                status=fact.status,
+                document=msgspec.to_builtins(fact),
+                state_hash=state_hash,
+                recorded_at=session.now,
+            )
+            for fact, state_hash in changed
+        ]
+    )
+    return True

@@ -1,0 +1,346 @@
+"""The append-only usage ledger, its deduplication keys, and the windows whose counters follow it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import BigInteger, and_, bindparam, func, or_, select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.engine.model import PeriodKind, WindowCounter
+from plangate.ids import new_id
+from plangate.store.columns import Instant, JsonText
+from plangate.store.database import StoreSession, table_of
+
+
+class UsageEventRow(SQLModel, table=True):
+    """One fact of usage; never changed. `company_id` is empty while the event waits for its company's key."""
+
+    __tablename__ = "usage_events"
+    __table_args__ = (Index("usage_events_by_company", "environment_id", "company_id", "event", "occurred_at"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str = ""
+    user_id: str = ""
+    event: str
+    quantity: int = Field(sa_type=BigInteger)
+    occurred_at: datetime = Field(sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+
+
+class UsageKeyRow(SQLModel, table=True):
+    """A used idempotency key: it counts once for ever. `answer` is what `consume` said, for its retries."""
+
+    __tablename__ = "usage_keys"
+
+    environment_id: str = Field(primary_key=True)
+    key_hash: str = Field(primary_key=True)
+    body_hash: str
+    answer: Any = Field(default=None, sa_type=JsonText, nullable=True)
+
+
+class UnattributedEventRow(SQLModel, table=True):
+    """An event whose company was not known: attributed when `key_name=key_value` appears within 24 hours."""
+
+    __tablename__ = "unattributed_events"
+    __table_args__ = (Index("unattributed_by_key", "environment_id", "key_name", "key_value"),)
+
+    event_id: str = Field(primary_key=True)
+    environment_id: str
+    key_name: str
+    key_value: str
+    event: str
+    quantity: int = Field(sa_type=BigInteger)
+    occurred_at: datetime = Field(sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+
+
+class UsageWindowRow(SQLModel, table=True):
+    """A stored window `[start_at, end_at)` of one feature and its counters. `user_id` is "" for the company."""
+
+    __tablename__ = "usage_windows"
+    __table_args__ = (
+        Index(
+            "usage_windows_by_start",
+            "environment_id",
+            "company_id",
+            "feature",
+            "period",
+            "user_id",
+            "start_at",
+            unique=True,
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str
+    user_id: str = ""
+    feature: str
+    period: str
+    start_at: datetime = Field(sa_type=Instant)
+    end_at: datetime | None = Field(default=None, sa_type=Instant)
+    used: int = Field(default=0, sa_type=BigInteger)
+    reserved: int = Field(default=0, sa_type=BigInteger)
+
+
+class UsageWindowBoundsRow(SQLModel, table=True):
+    """What a window's bounds were, and since when: appended when the window opens and when an anchor moves it."""
+
+    __tablename__ = "usage_window_bounds"
+    __table_args__ = (Index("usage_window_bounds_by_company", "environment_id", "company_id"),)
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str
+    user_id: str = ""
+    feature: str
+    period: str
+    window_id: str
+    start_at: datetime = Field(sa_type=Instant)
+    end_at: datetime | None = Field(default=None, sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+
+
+usage_events = table_of(UsageEventRow)
+usage_keys = table_of(UsageKeyRow)
+unattributed_events = table_of(UnattributedEventRow)
+usage_windows = table_of(UsageWindowRow)
+usage_window_bounds = table_of(UsageWindowBoundsRow)
+
+WindowKey: TypeAlias = tuple[str, str, PeriodKind, str]  # company id, feature, period kind, user id or ""
+
+
+async def newest_windows(
+    session: StoreSession, company_ids: Sequence[str], *, user_ids: Sequence[str] = ("",), lock: bool = False
+) -> dict[WindowKey, WindowCounter]:
+    """The newest stored window of each (company, feature, period kind, user); with `lock`, held until the end.
+
+    `user_ids` names whose windows are wanted; "" stands for the company as a whole.
+    """
+    newest = (
+        select(
+            usage_windows.c.company_id,
+            usage_windows.c.feature,
+            usage_windows.c.period,
+            usage_windows.c.user_id,
+            func.max(usage_windows.c.start_at).label("start_at"),
+        )
+        .where(
+            usage_windows.c.environment_id == session.environment_id,
+            usage_windows.c.company_id.in_(company_ids),
+            usage_windows.c.user_id.in_(user_ids),
+        )
+        .group_by(usage_windows.c.company_id, usage_windows.c.feature, usage_windows.c.period, usage_windows.c.user_id)
+        .subquery()
+    )
+    query = (
+        select(usage_windows)
+        .join(
+            newest,
+            and_(
+                usage_windows.c.company_id == newest.c.company_id,
+                usage_windows.c.feature == newest.c.feature,
+                usage_windows.c.period == newest.c.period,
+                usage_windows.c.user_id == newest.c.user_id,
+                usage_windows.c.start_at == newest.c.start_at,
+            ),
+        )
+        .where(usage_windows.c.environment_id == session.environment_id)
+        .order_by(usage_windows.c.id)
+    )
+    if lock and session.is_postgresql:
+        query = query.with_for_update(of=usage_windows)
+    return {
+        (row["company_id"], row["feature"], PeriodKind(row["period"]), row["user_id"]): WindowCounter(
+            window_id=row["id"],
+            start_at=row["start_at"],
+            end_at=row["end_at"],
+            used=row["used"],
+            reserved=row["reserved"],
+        )
+        for row in await session.all(query)
+    }
+
+
+async def window_containing(
+    session: StoreSession, company_id: str, feature: str, period: PeriodKind, user_id: str, at: datetime
+) -> WindowCounter | None:
+    """The stored window that contains `at`, for late events; None when usage of that time opened none."""
+    row = await session.one(
+        select(usage_windows).where(
+            usage_windows.c.environment_id == session.environment_id,
+            usage_windows.c.company_id == company_id,
+            usage_windows.c.feature == feature,
+            usage_windows.c.period == period.value,
+            usage_windows.c.user_id == user_id,
+            usage_windows.c.start_at <= at,
+            or_(usage_windows.c.end_at.is_(None), usage_windows.c.end_at > at),
+        )
+    )
+    if row is None:
+        return None
+    return WindowCounter(
+        window_id=row["id"], start_at=row["start_at"], end_at=row["end_at"], used=row["used"], reserved=row["reserved"]
+    )
+
+
+async def open_window(
+    session: StoreSession,
+    company_id: str,
+    feature: str,
+    period: PeriodKind,
+    user_id: str,
+    *,
+    start_at: datetime,
+    end_at: datetime | None,
+    used: int,
+) -> WindowCounter:
+    """Store a new window, with what the ledger already holds for it as `used`."""
+    window_id = new_id("win")
+    await session.add(
+        UsageWindowRow(
+            id=window_id,
+            environment_id=session.environment_id,
+            company_id=company_id,
+            user_id=user_id,
+            feature=feature,
+            period=period.value,
+            start_at=start_at,
+            end_at=end_at,
+            used=used,
+        )
+    )
+    await _note_bounds(session, company_id, feature, period.value, user_id, window_id, start_at, end_at)
+    return WindowCounter(window_id=window_id, start_at=start_at, end_at=end_at, used=used)
+
+
+async def move_window_end(
+    session: StoreSession, company_id: str, feature: str, period: PeriodKind, user_id: str, window: WindowCounter
+) -> None:
+    """Store a running window's new end (`window.end_at`), because the anchor moved."""
+    await session.run(update(usage_windows).where(usage_windows.c.id == window.window_id).values(end_at=window.end_at))
+    await _note_bounds(
+        session, company_id, feature, period.value, user_id, window.window_id, window.start_at, window.end_at
+    )
+
+
+async def set_counters(session: StoreSession, windows: Sequence[WindowCounter]) -> None:
+    """Write the counters of windows this transaction holds."""
+    if windows:
+        await session.run(
+            update(usage_windows)
+            .where(usage_windows.c.id == bindparam("window_id"))
+            .values(used=bindparam("new_used"), reserved=bindparam("new_reserved")),
+            [{"window_id": w.window_id, "new_used": w.used, "new_reserved": w.reserved} for w in windows],
+        )
+
+
+async def ledger_sum(
+    session: StoreSession,
+    company_id: str,
+    event: str,
+    *,
+    start_at: datetime | None,
+    end_at: datetime | None,
+    user_id: str = "",
+    known_at: datetime | None = None,
+) -> int:
+    """Quantity in the ledger for `[start_at, end_at)`, as known at `known_at` (None: now). Exact, not floored."""
+    query = select(func.coalesce(func.sum(usage_events.c.quantity), 0)).where(
+        usage_events.c.environment_id == session.environment_id,
+        usage_events.c.company_id == company_id,
+        usage_events.c.event == event,
+    )
+    if start_at is not None:
+        query = query.where(usage_events.c.occurred_at >= start_at)
+    if end_at is not None:
+        query = query.where(usage_events.c.occurred_at < end_at)
+    if user_id:
+        query = query.where(usage_events.c.user_id == user_id)
+    if known_at is not None:
+        query = query.where(usage_events.c.recorded_at <= known_at, usage_events.c.occurred_at <= known_at)
+    return int(await session.scalar(query) or 0)
+
+
+async def known_windows(
+    session: StoreSession, company_id: str, at: datetime
+) -> dict[tuple[str, PeriodKind, str], WindowCounter]:
+    """For each (feature, period kind, user), the newest window begun by `at`, with the bounds known then; used is 0."""
+    rows = await session.all(
+        select(usage_window_bounds)
+        .where(
+            usage_window_bounds.c.environment_id == session.environment_id,
+            usage_window_bounds.c.company_id == company_id,
+            usage_window_bounds.c.recorded_at <= at,
+            usage_window_bounds.c.start_at <= at,
+        )
+        .order_by(usage_window_bounds.c.start_at, usage_window_bounds.c.recorded_at, usage_window_bounds.c.id)
+    )
+    return {
+        (row["feature"], PeriodKind(row["period"]), row["user_id"]): WindowCounter(
+            window_id=row["window_id"], start_at=row["start_at"], end_at=row["end_at"]
+        )
+        for row in rows
+    }
+
+
+async def used_keys(session: StoreSession, key_hashes: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Which of these idempotency keys were used: hash → (hash of the body, stored answer)."""
+    if not key_hashes:
+        return {}
+    rows = await session.all(
+        select(usage_keys).where(
+            usage_keys.c.environment_id == session.environment_id, usage_keys.c.key_hash.in_(key_hashes)
+        )
+    )
+    return {row["key_hash"]: (row["body_hash"], row["answer"]) for row in rows}
+
+
+async def take_unattributed(
+    session: StoreSession, keys: Sequence[tuple[str, str]], *, since: datetime
+) -> list[UnattributedEventRow]:
+    """Remove and answer the waiting events of these company keys that were recorded since `since`."""
+    if not keys:
+        return []
+    wanted = and_(
+        unattributed_events.c.environment_id == session.environment_id,
+        or_(
+            *(
+                and_(unattributed_events.c.key_name == name, unattributed_events.c.key_value == value)
+                for name, value in keys
+            )
+        ),
+        unattributed_events.c.recorded_at >= since,
+    )
+    rows = await session.all(select(unattributed_events).where(wanted).order_by(unattributed_events.c.event_id))
+    if rows:
+        await session.run(unattributed_events.delete().where(wanted))
+    return [UnattributedEventRow(**row) for row in rows]
+
+
+async def _note_bounds(
+    session: StoreSession,
+    company_id: str,
+    feature: str,
+    period: str,
+    user_id: str,
+    window_id: str,
+    start_at: datetime,
+    end_at: datetime | None,
+) -> None:
+    await session.add(
+        UsageWindowBoundsRow(
+            id=new_id("wbd"),
+            environment_id=session.environment_id,
+            company_id=company_id,
+            user_id=user_id,
+            feature=feature,
+            period=period,
+            window_id=window_id,
+            start_at=start_at,
+            end_at=end_at,
+            recorded_at=session.now,
+        )
+    )
