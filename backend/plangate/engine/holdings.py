@@ -1,0 +1,349 @@
+"""What a company is on: the base plan by the order of precedence, the add-ons, and the cycle its windows follow.
+
+The order (product.md, The nouns): a live Stripe subscription, an explicit assignment, an audience rule, the initial
+plan of a company that never had a subscription, the fallback plan.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import TypeAlias
+
+import msgspec
+
+from plangate.engine.model import (
+    AssignmentFact,
+    Catalog,
+    CompanyFacts,
+    Interval,
+    PlanSource,
+    PlanVersion,
+    Price,
+    SubscriptionFact,
+    SubscriptionItem,
+)
+from plangate.engine.periods import Cycle
+from plangate.engine.pricing import monthly_amount, price_for
+from plangate.engine.snapshot import Notice
+
+# A version held, and how many of it; None when it is not sold by quantity.
+Held: TypeAlias = tuple[PlanVersion, int | None]
+
+_LIVE = frozenset({"active", "trialing"})
+_NEVER_LIVE = frozenset({"incomplete", "incomplete_expired"})
+_SUSPENDED = frozenset({"past_due", "unpaid", "paused", "incomplete"})
+_KNOWN = _LIVE | _NEVER_LIVE | _SUSPENDED | {"canceled"}
+
+
+class Holdings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is held at one instant. `plans` starts with the base plan; more follow when several subscriptions live.
+
+    `suspended` are the versions that a subscription would grant if it were paid or resumed.
+    """
+
+    plans: tuple[Held, ...]
+    source: PlanSource | None
+    add_ons: tuple[Held, ...]
+    subscription: SubscriptionFact | None
+    suspended: tuple[PlanVersion, ...]
+    notices: tuple[Notice, ...]
+    cycle: Cycle
+
+
+class _Mapping(msgspec.Struct, frozen=True):
+    """A version that items of one subscription map to, with the dearest price among them and its item."""
+
+    version: PlanVersion
+    quantity: int | None
+    price: Price | None
+    item: SubscriptionItem
+
+
+class _Mapped(msgspec.Struct, frozen=True):
+    """One subscription read through the catalogue."""
+
+    subscription: SubscriptionFact
+    plans: tuple[_Mapping, ...]
+    add_ons: tuple[Held, ...]
+    unmapped: tuple[str, ...]
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """A plan that a live subscription gives, with what it costs each month."""
+
+    monthly: Fraction
+    subscription: SubscriptionFact
+    held: Held
+    item: SubscriptionItem
+
+
+def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Holdings:
+    """What the company holds at `at`: pure resolution of product.md's order, with notices for people."""
+    notices: list[Notice] = []
+    mapped = [_read(catalog, subscription) for subscription in facts.subscriptions]
+    live = [one for one in mapped if is_live(catalog, facts, one.subscription, at)]
+    for one in mapped:
+        notices.extend(_notices(catalog, facts, one, at, is_granting=one in live))
+    assigned_plans, assigned_add_ons = _assigned(catalog, facts, at)
+    add_ons = _merged([*(held for one in live for held in one.add_ons), *assigned_add_ons])
+    suspended = tuple(
+        version
+        for one in mapped
+        if one not in live and one.subscription.status in _SUSPENDED
+        for version in (*(mapping.version for mapping in one.plans), *(version for version, _ in one.add_ons))
+    )
+
+    candidates = _subscribed(catalog, facts, live)
+    names = sorted({one.subscription.stripe_subscription_id for one in candidates})
+    if len(names) > 1:
+        detail = (
+            f"Several subscriptions are live ({', '.join(names)}); the dearest plan is the base plan, all grants count."
+        )
+        notices.append(Notice(code="several_subscriptions", detail=detail))
+    # A subscription that holds add-ons alone gives no plan, but still gives the company its billing period.
+    carrier = candidates[0].subscription if candidates else live[0].subscription if live else None
+    plans: tuple[Held, ...]
+    source: PlanSource | None
+    if candidates:
+        plans, source, held_from = _merged(one.held for one in candidates), PlanSource.SUBSCRIPTION, None
+    else:
+        plan, source, held_from = _unsubscribed(catalog, facts, assigned_plans, at)
+        plans = (plan,) if plan is not None else ()
+    if carrier is not None:
+        item = candidates[0].item if candidates else next(iter(carrier.items), None)
+        cycle = _cycle(catalog, carrier, item)
+    else:
+        settings = catalog.settings
+        anchor_at = held_from or facts.created_at
+        cycle = Cycle(anchor_at=anchor_at, time_zone=settings.time_zone, week_start=settings.week_start)
+    return Holdings(
+        plans=plans,
+        source=source,
+        add_ons=add_ons,
+        subscription=carrier,
+        suspended=suspended,
+        notices=tuple(notices),
+        cycle=cycle,
+    )
+
+
+def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact, at: datetime) -> bool:
+    """Whether a subscription grants at `at`: trialing, active, or past due within the grace days.
+
+    Only what Stripe said ends access: a scheduled end that has passed does not (the fetched state will).
+    """
+    if subscription.ended_at is not None and subscription.ended_at <= at:
+        return False
+    if subscription.status == "past_due":
+        end_at = grace_end(catalog, facts, subscription)
+        return end_at is None or at < end_at
+    return subscription.status in _LIVE
+
+
+def grace_end(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> datetime | None:
+    """When access of a past-due subscription ends: the grace days after its first failed attempt.
+
+    When that attempt was never seen, the period's start stands in for it, because the renewal is what failed.
+    None when the subscription is not past due, or has neither.
+    """
+    if subscription.status != "past_due":
+        return None
+    since = subscription.past_due_since or max((item.period_start_at for item in subscription.items), default=None)
+    days = facts.past_due_grace_days
+    if days is None:
+        days = catalog.settings.past_due_grace_days
+    return None if since is None else since + timedelta(days=days)
+
+
+def scheduled_end(
+    *, cancel_at: datetime | None, is_cancel_at_period_end: bool, items: Iterable[SubscriptionItem]
+) -> datetime | None:
+    """When a subscription is set to end: `cancel_at`, or the latest period end when it cancels at period end.
+
+    Flexible billing sets `cancel_at` alone, classic billing sets both (stripe-facts, Shapes that moved).
+    """
+    if cancel_at is not None:
+        return cancel_at
+    return max((item.period_end_at for item in items), default=None) if is_cancel_at_period_end else None
+
+
+def boundaries(catalog: Catalog, facts: CompanyFacts) -> set[datetime]:
+    """Every instant at which holdings or overrides change by the passing of time alone."""
+    found: set[datetime | None] = set()
+    for assignment in facts.assignments:
+        found |= {assignment.held_from, assignment.held_until}
+    for override in facts.overrides:
+        found |= {override.starts_at, override.expires_at}
+    for subscription in facts.subscriptions:
+        found |= {subscription.ended_at, subscription.trial_end_at, grace_end(catalog, facts, subscription)}
+    return {instant for instant in found if instant is not None}
+
+
+def _read(catalog: Catalog, subscription: SubscriptionFact) -> _Mapped:
+    # Every item is mapped by its price; the order of items means nothing, and metered ones may come first.
+    found: dict[tuple[str, str, int], _Mapping] = {}
+    unmapped: list[str] = []
+    for item in subscription.items:
+        owner = catalog.price_owners.get(item.stripe_price_id)
+        version = None
+        if owner is not None:
+            version = catalog.version_of(owner.kind, owner.key, owner.version) or catalog.newest(owner.kind, owner.key)
+        if owner is None or version is None:
+            unmapped.append(item.stripe_price_id)
+            continue
+        # Only licensed items say how many; a metered item holds the plan without a quantity.
+        new = _Mapping(version, None if item.is_metered else item.quantity, owner.price, item)
+        key = (version.kind, version.key, version.version)
+        old = found.get(key)
+        if old is not None:
+            quantity = new.quantity if old.quantity is None else old.quantity + (new.quantity or 0)
+            dearer = old if _monthly(old, owner.price.currency) >= monthly_amount(owner.price) else new
+            new = _Mapping(version, quantity, dearer.price, dearer.item)
+        found[key] = new
+    return _Mapped(
+        subscription,
+        tuple(one for one in found.values() if one.version.kind == "plan"),
+        tuple((one.version, one.quantity) for one in found.values() if one.version.kind == "add_on"),
+        tuple(unmapped),
+    )
+
+
+def _subscribed(catalog: Catalog, facts: CompanyFacts, live: list[_Mapped]) -> list[_Candidate]:
+    """The plans of live subscriptions, the dearest first; the last known one stands in for unknown prices."""
+    found: list[tuple[_Mapped, _Mapping]] = []
+    for one in live:
+        found.extend((one, mapping) for mapping in one.plans)
+        last = facts.last_mapped_plan
+        if one.plans or not one.unmapped or last is None:
+            continue
+        version = catalog.version_of("plan", last.key, last.version) or catalog.newest("plan", last.key)
+        if version is not None:
+            price = price_for(version, currency=one.subscription.currency)
+            item = next(item for item in one.subscription.items if item.stripe_price_id in one.unmapped)
+            found.append((one, _Mapping(version, None, price, item)))
+    currency = found[0][0].subscription.currency if found else None
+    candidates = [
+        _Candidate(_monthly(mapping, currency), one.subscription, (mapping.version, mapping.quantity), mapping.item)
+        for one, mapping in found
+    ]
+    # Equal prices are told apart by the subscription's id, so that the answer never depends on the order of rows.
+    return sorted(candidates, key=lambda one: (-one.monthly, one.subscription.stripe_subscription_id, one.held[0].key))
+
+
+def _monthly(mapping: _Mapping, currency: str | None) -> Fraction:
+    """What the plan costs each month, in one currency where the catalogue has a price in it."""
+    if mapping.price is None:
+        return Fraction(0)
+    if mapping.price.currency == currency:
+        return monthly_amount(mapping.price)
+    return monthly_amount(
+        price_for(mapping.version, currency=currency, interval=mapping.price.interval) or mapping.price
+    )
+
+
+def _unsubscribed(
+    catalog: Catalog, facts: CompanyFacts, assigned: list[tuple[AssignmentFact, PlanVersion]], at: datetime
+) -> tuple[Held | None, PlanSource | None, datetime | None]:
+    """The base plan without a live subscription, its source, and the instant it was assigned (None: never)."""
+    explicit = [one for one in assigned if one[0].source is PlanSource.ASSIGNMENT]
+    audience = [one for one in assigned if one[0].source is PlanSource.AUDIENCE]
+    initial = [one for one in assigned if one[0].source is PlanSource.INITIAL]
+    was_subscribed = any(one.status not in _NEVER_LIVE for one in facts.subscriptions)
+    for assignment, version in (*explicit, *audience, *(() if was_subscribed else initial)):
+        return (version, assignment.quantity), assignment.source, assignment.held_from
+    roles: list[tuple[str | None, PlanSource]] = []
+    if was_subscribed:
+        if any(_trial_expired(one, at) for one in facts.subscriptions):
+            roles.append((catalog.trial_expiry_plan, PlanSource.FALLBACK))
+    else:
+        roles.append((catalog.initial_plan, PlanSource.INITIAL))
+    roles.append((catalog.fallback_plan, PlanSource.FALLBACK))
+    for key, source in roles:
+        version = catalog.newest("plan", key) if key is not None else None
+        if version is not None:
+            return (version, None), source, None
+    return None, None, None
+
+
+def _trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:
+    """Whether this trial ended without a payment method: Stripe then pauses the subscription or cancels it."""
+    if subscription.trial_end_at is None or subscription.trial_end_at > at:
+        return False
+    return subscription.status == "paused" or (
+        subscription.status == "canceled" and subscription.ended_at == subscription.trial_end_at
+    )
+
+
+def _assigned(
+    catalog: Catalog, facts: CompanyFacts, at: datetime
+) -> tuple[list[tuple[AssignmentFact, PlanVersion]], list[Held]]:
+    """Assignments in force: plans with the newest assignment first, and add-ons with their quantities."""
+    plans: list[tuple[AssignmentFact, PlanVersion]] = []
+    add_ons: list[Held] = []
+    for assignment in sorted(facts.assignments, key=lambda one: (one.held_from, one.key), reverse=True):
+        if assignment.held_from > at or (assignment.held_until is not None and assignment.held_until <= at):
+            continue
+        pinned = assignment.version
+        version = catalog.version_of(assignment.kind, assignment.key, pinned) if pinned is not None else None
+        version = version or catalog.newest(assignment.kind, assignment.key)
+        if version is None:
+            continue
+        if assignment.kind == "plan":
+            plans.append((assignment, version))
+        else:
+            add_ons.append((version, assignment.quantity))
+    return plans, add_ons
+
+
+def _merged(held: Iterable[Held]) -> tuple[Held, ...]:
+    """One entry per version, quantities added; the first mention decides the order."""
+    merged: dict[tuple[str, int], Held] = {}
+    for version, quantity in held:
+        key = (version.key, version.version)
+        before = merged.get(key)
+        if before is not None and before[1] is not None:
+            merged[key] = (version, before[1] + (quantity or 0))
+        else:
+            merged[key] = (version, quantity)
+    return tuple(merged.values())
+
+
+def _cycle(catalog: Catalog, subscription: SubscriptionFact, item: SubscriptionItem | None) -> Cycle:
+    settings = catalog.settings
+    return Cycle(
+        anchor_at=subscription.anchor_at,
+        interval=item.interval if item is not None else Interval.MONTH,
+        interval_count=item.interval_count if item is not None else 1,
+        time_zone=settings.time_zone,
+        week_start=settings.week_start,
+        period_start_at=item.period_start_at if item is not None else None,
+        period_end_at=item.period_end_at if item is not None else None,
+    )
+
+
+def _notices(
+    catalog: Catalog, facts: CompanyFacts, one: _Mapped, at: datetime, *, is_granting: bool
+) -> Iterable[Notice]:
+    """What people should look at in one subscription."""
+    subscription = one.subscription
+    name = subscription.stripe_subscription_id
+    if is_granting and one.unmapped:
+        prices = ", ".join(one.unmapped)
+        yield Notice(
+            code="unmapped_price",
+            detail=f"Subscription {name} has prices the catalogue does not know ({prices}); the last known plan stays.",
+        )
+    if subscription.status not in _KNOWN:
+        yield Notice(
+            code="unknown_status", detail=f"Subscription {name} has a status we do not know; it grants nothing."
+        )
+    end_at = grace_end(catalog, facts, subscription)
+    if end_at is not None and subscription.ended_at is None:
+        if at < end_at:
+            yield Notice(
+                code="past_due", detail=f"Subscription {name} is past due; access ends at {end_at.isoformat()}."
+            )
+        else:
+            yield Notice(code="grace_ended", detail=f"Subscription {name} is past due and its grace days are over.")
+    if is_granting and subscription.is_collection_paused:
+        yield Notice(code="collection_paused", detail=f"Collection is paused on subscription {name}; access goes on.")
