@@ -1,35 +1,30 @@
-/** How a view waits for Plangate: one hook that keeps a page up to date, and one that makes a change exactly once. */
+/** How a view waits for Plangate: some hooks ask and ask again, and one makes a change exactly once. */
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { ApiProblem, newOperationId, type Api } from "./api";
-import type { CustomerPage, Mutation, Payload } from "./types";
+import type { Answer, CustomerPage, Mutation, Payload } from "./types";
 
-export interface PageState {
-  page: CustomerPage | null;
+export interface AnswerState<T> {
+  answer: T | null;
   problem: ApiProblem | null;
   isLoading: boolean;
-  /** How far the environment's clock runs ahead of this one: a test environment may live in another month. */
-  clockOffsetMs: number;
   reload: () => void;
 }
 
-/** Loads a customer's page. While it reloads, the page that was there stays; only the newest answer counts. */
-export function useCustomerPage(api: Api, customer: string): PageState {
-  const [page, setPage] = useState<CustomerPage | null>(null);
+/** Asks for something when the view opens and on `reload`. The last answer stays meanwhile; only the newest counts. */
+function useAnswer<T>(ask: () => Promise<T>): AnswerState<T> {
+  const [answer, setAnswer] = useState<T | null>(null);
   const [problem, setProblem] = useState<ApiProblem | null>(null);
   const [isLoading, setIsLoading] = useState(true);
-  const [clockOffsetMs, setClockOffsetMs] = useState(0);
   const [round, setRound] = useState(0);
 
   useEffect(() => {
     let isCurrent = true;
     setIsLoading(true);
-    api.call("customer.get", { customer }).then(
-      (answer) => {
+    ask().then(
+      (found) => {
         if (!isCurrent) return;
-        const at = answer.entitlements[0]?.at;
-        if (at) setClockOffsetMs(new Date(at).getTime() - Date.now());
-        setPage(answer);
+        setAnswer(found);
         setProblem(null);
         setIsLoading(false);
       },
@@ -42,12 +37,36 @@ export function useCustomerPage(api: Api, customer: string): PageState {
     return () => {
       isCurrent = false;
     };
-  }, [api, customer, round]);
+  }, [ask, round]);
 
   const reload = useCallback(() => {
     setRound((previous) => previous + 1);
   }, []);
-  return { page, problem, isLoading, clockOffsetMs, reload };
+  return { answer, problem, isLoading, reload };
+}
+
+/** A customer's page, and how far the environment's clock ran ahead of this one when it was answered. */
+export interface DatedPage {
+  page: CustomerPage;
+  clockOffsetMs: number;
+}
+
+export type PageState = AnswerState<DatedPage>;
+
+export function useCustomerPage(api: Api, customer: string): PageState {
+  const ask = useCallback(async () => {
+    const page = await api.call("customer.get", { customer });
+    // A test environment may live in another month; every decision says which instant it was made for.
+    const at = page.entitlements[0]?.at;
+    return { page, clockOffsetMs: at ? new Date(at).getTime() - Date.now() : 0 };
+  }, [api, customer]);
+  return useAnswer(ask);
+}
+
+/** One decision with every source that was considered for it. */
+export function useTrace(api: Api, customer: string, feature: string): AnswerState<Answer<"decision.trace">> {
+  const ask = useCallback(() => api.call("decision.trace", { customer, feature }), [api, customer, feature]);
+  return useAnswer(ask);
 }
 
 export interface ChangeState<A extends Mutation> {

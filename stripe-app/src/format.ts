@@ -5,6 +5,8 @@ export interface Formats {
   number(value: number): string;
   /** An instant as a day in words; the year is named when it is not this one. */
   day(instant: string): string;
+  /** An amount in integer minor units of an ISO currency. */
+  money(amountMinor: number, currency: string): string;
 }
 
 /** Days are UTC days: everybody who looks at a customer must read the same date. */
@@ -20,6 +22,11 @@ export function formatsFor(locale: string, now: Date): Formats {
       const date = new Date(instant);
       if (Number.isNaN(date.getTime())) return instant;
       return (date.getUTCFullYear() === now.getUTCFullYear() ? thisYear : otherYear).format(date);
+    },
+    money: (amountMinor, currency) => {
+      const format = new Intl.NumberFormat(known, { style: "currency", currency });
+      const digits = format.resolvedOptions().maximumFractionDigits ?? 2;
+      return format.format(amountMinor / 10 ** digits);
     },
   };
 }

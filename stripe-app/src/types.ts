@@ -61,6 +61,31 @@ export interface Decision {
   stale: boolean;
 }
 
+/** One source that was considered, in order of precedence, and what came of it. */
+export interface TraceStep {
+  source: Source;
+  outcome: "won" | "lost" | "not_matched" | "exhausted" | "combined";
+  detail: string;
+}
+
+/** One thing that would turn a “no” into a “yes”. Amounts are integer minor units. */
+export interface Unlock {
+  kind: "plan" | "add_on" | "wait" | "contact_us";
+  key?: string | null;
+  name?: string | null;
+  amount_minor?: number | null;
+  currency?: string | null;
+  interval?: string | null;
+  at?: string | null;
+  limit?: number | string | null;
+}
+
+export interface Trace {
+  steps: TraceStep[];
+  /** The cheapest way to a “yes”. */
+  unlock: Unlock | null;
+}
+
 export type OverrideMode = "add" | "set" | "deny";
 
 export interface Override {
@@ -152,6 +177,10 @@ interface Change {
 /** Every action this app asks for: what it sends (the Stripe mode is added when sending) and what comes back. */
 export interface ActionTable {
   "customer.get": { payload: { customer: string }; answer: CustomerPage };
+  "decision.trace": {
+    payload: { customer: string; feature: string };
+    answer: Decision & { trace: Trace | null };
+  };
   "override.grant": {
     payload: Change & {
       feature: string;

@@ -6,7 +6,7 @@ import { useState } from "react";
 import type { Api } from "../api";
 import { useCustomerPage, type PageState } from "../exchange";
 import { featureName, formatsFor, nameOf, type Formats } from "../format";
-import type { Company, CustomerPage, Override } from "../types";
+import type { Company, CustomerPage, Decision, Override } from "../types";
 import { Entitlements } from "./Entitlements";
 import { Notices } from "./Notices";
 import { OverrideForm } from "./OverrideForm";
@@ -15,16 +15,19 @@ import { PlanSummary } from "./PlanSummary";
 import { RevokeForm } from "./RevokeForm";
 import { CancelScheduledForm, changeWords, ScheduledChangeBanner } from "./ScheduledChange";
 import { Loading, Trouble } from "./Trouble";
+import { WhyDrawer } from "./WhyDrawer";
 
 type Drawer =
   | { kind: "grant"; openedAt: Date }
   | { kind: "edit"; override: Override; openedAt: Date }
   | { kind: "revoke"; override: Override }
-  | { kind: "keep_plan" };
+  | { kind: "keep_plan" }
+  | { kind: "why"; decision: Decision };
 
 export const CompanyPanel = ({ api, customer, locale }: { api: Api; customer: string; locale: string }) => {
   const state = useCustomerPage(api, customer);
-  const { page, problem, isLoading, reload } = state;
+  const { answer, problem, isLoading, reload } = state;
+  const page = answer?.page;
 
   if (page?.company)
     return <LoadedPanel {...{ api, customer, locale, state, page, company: page.company }} />;
@@ -78,7 +81,7 @@ const LoadedPanel = ({
   company: Company;
 }) => {
   const [drawer, setDrawer] = useState<Drawer | null>(null);
-  const now = new Date(Date.now() + state.clockOffsetMs);
+  const now = new Date(Date.now() + (state.answer?.clockOffsetMs ?? 0));
   const formats = formatsFor(locale, now);
   const companyName = company.name ?? Object.values(company.keys)[0] ?? company.id;
   // The server decides what somebody may do; hiding what it would refuse is a courtesy.
@@ -129,7 +132,14 @@ const LoadedPanel = ({
         </Box>
       ) : null}
       <PlanSummary company={company} subscription={subscription} formats={formats} />
-      <Entitlements entitlements={page.entitlements} overrides={page.overrides} formats={formats} />
+      <Entitlements
+        entitlements={page.entitlements}
+        overrides={page.overrides}
+        formats={formats}
+        onWhy={(decision) => {
+          setDrawer({ kind: "why", decision });
+        }}
+      />
       <Overrides
         overrides={page.overrides}
         featureNames={namesOf(page)}
@@ -189,6 +199,8 @@ const OpenDrawer = ({
       const name = namesOf(page).get(override.feature) ?? nameOf({ key: override.feature });
       return <RevokeForm {...shared} override={override} featureName={name} />;
     }
+    case "why":
+      return <WhyDrawer {...shared} decision={drawer.decision} />;
     case "keep_plan": {
       const change = page.scheduled_change;
       if (!change?.id) return null;

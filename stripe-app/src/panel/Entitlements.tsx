@@ -1,5 +1,5 @@
 /** Every feature with what is granted, what is used, and why. */
-import { Badge, Box, Divider, Inline } from "@stripe/ui-extension-sdk/ui";
+import { Badge, Box, Divider, Inline, Link } from "@stripe/ui-extension-sdk/ui";
 import { MeterChart } from "@stripe/ui-extension-sdk/ui/next";
 import { Fragment } from "react";
 
@@ -15,10 +15,12 @@ export const Entitlements = ({
   entitlements,
   overrides,
   formats,
+  onWhy,
 }: {
   entitlements: Decision[];
   overrides: Override[];
   formats: Formats;
+  onWhy: (decision: Decision) => void;
 }) => (
   <Section title="Entitlements">
     {entitlements.length === 0 ? (
@@ -29,7 +31,7 @@ export const Entitlements = ({
       inOrder(entitlements).map((decision, index) => (
         <Fragment key={decision.feature}>
           {index > 0 ? <Divider /> : null}
-          <Entitlement decision={decision} overrides={overrides} formats={formats} />
+          <Entitlement decision={decision} overrides={overrides} formats={formats} onWhy={onWhy} />
         </Fragment>
       ))
     )}
@@ -40,10 +42,12 @@ const Entitlement = ({
   decision,
   overrides,
   formats,
+  onWhy,
 }: {
   decision: Decision;
   overrides: Override[];
   formats: Formats;
+  onWhy: (decision: Decision) => void;
 }) => {
   const state = stateOf(decision);
   const usage = usageSentence(decision, formats);
@@ -57,8 +61,17 @@ const Entitlement = ({
       {value !== null ? <Box css={{ overflowWrap: "break-word" }}>{value}</Box> : null}
       {usage !== null ? <Box>{usage}</Box> : null}
       <UsageBar decision={decision} />
-      <Box css={{ font: "caption", color: "secondary", overflowWrap: "break-word" }}>
-        {whySentence(decision, overrides, formats)}
+      <Box css={{ stack: "x", distribute: "space-between", alignY: "baseline", columnGap: "small" }}>
+        <Inline css={{ font: "caption", color: "secondary", overflowWrap: "break-word" }}>
+          {whySentence(decision, overrides, formats)}
+        </Inline>
+        <Link
+          onPress={() => {
+            onWhy(decision);
+          }}
+        >
+          Why?
+        </Link>
       </Box>
       {decision.stale ? (
         <Box css={{ font: "caption", color: "attention" }}>Last known answer: it may be out of date.</Box>

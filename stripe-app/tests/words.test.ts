@@ -1,0 +1,253 @@
+/** The sentences people read: numbers, dates, reasons and previews, in the words of the product. */
+import { describe, expect, it } from "vitest";
+
+import { checkDraft, draftFor, draftOf, expiryChoices, previewSentence, type DraftTimes } from "../src/draft";
+import { featureName, formatsFor, nameOf, percentUsed, statusWords, usageSentence } from "../src/format";
+import type { Reason } from "../src/types";
+import { overrideEffect, whySentence } from "../src/why";
+import { decision, NOW, override, sso } from "./acme";
+
+const now = new Date(NOW);
+const british = formatsFor("en-GB", now);
+
+describe("numbers and days", () => {
+  it("follow the language settings of whoever looks", () => {
+    expect(british.day("2026-12-03T00:00:00Z")).toBe("3 December");
+    expect(formatsFor("en-US", now).day("2026-12-03T00:00:00Z")).toBe("December 3");
+    expect(formatsFor("de-DE", now).number(1234567)).toBe("1.234.567");
+    expect(british.money(2900, "usd")).toBe("US$29.00");
+    expect(british.money(500, "jpy")).toBe("JP¥500");
+  });
+
+  it("name the year when it is another one, and count days in UTC", () => {
+    expect(british.day("2027-01-31T23:59:59Z")).toBe("31 January 2027");
+  });
+
+  it("do without a locale that nobody knows, and leave a text that is no date", () => {
+    expect(formatsFor("not a locale", now).number(1000)).toBe("1,000");
+    expect(british.day("soon")).toBe("soon");
+  });
+
+  it("turn keys into names only where there is no name", () => {
+    expect(nameOf({ key: "extra-exports" })).toBe("Extra exports");
+    expect(nameOf({ key: "pro", name: "Professional" })).toBe("Professional");
+    expect(featureName({ feature: "api_calls", name: null })).toBe("Api calls");
+  });
+});
+
+describe("usage", () => {
+  it.each([
+    [decision({ used: 7202, limit: 10000 }), "7,202 of 10,000 used, resets on 3 December"],
+    [decision({ used: 0, period: null }), "0 of 100 used"],
+    [decision({ used: 12, limit: null, unlimited: true, period: null }), "12 used, no limit"],
+    [decision({ reserved: 5 }), "40 of 100 used, 5 reserved, resets on 3 December"],
+    [
+      decision({ used: 120, soft_limit: 100, limit: null, over_soft_limit: true, period: null }),
+      "120 used, over the soft limit of 100",
+    ],
+    [decision(sso), null],
+    [decision({ type: "config", value: 512, limit: null }), null],
+  ])("is one sentence", (given, sentence) => {
+    expect(usageSentence(given, british)).toBe(sentence);
+  });
+
+  it("counts per cent downwards, so that full means full", () => {
+    expect(percentUsed(decision({ used: 999, limit: 1000 }))).toBe(99);
+    expect(percentUsed(decision({ used: 150, limit: 100 }))).toBe(150);
+    expect(percentUsed(decision({ used: 0, limit: 0 }))).toBe(0);
+    expect(percentUsed(decision({ used: -3, limit: 10 }))).toBe(0);
+    expect(percentUsed(decision({ unlimited: true }))).toBeNull();
+  });
+});
+
+describe("why", () => {
+  const add = override();
+  it.each([
+    ["the plan", decision(), [], "Plan Starter, version 1"],
+    [
+      "the plan and an addition",
+      decision(),
+      [add],
+      "Plan Starter, version 1, plus override: +500 until 27 November",
+    ],
+    [
+      "an add-on",
+      decision({ source: { kind: "add_on", key: "extra-exports", version: 2 } }),
+      [],
+      "Add-on Extra exports, version 2",
+    ],
+    [
+      "an override",
+      decision({ source: { kind: "override", key: "ovr_1" } }),
+      [add],
+      "Override: +500 until 27 November",
+    ],
+    [
+      "an unlimited override",
+      decision({ source: { kind: "override", key: "ovr_1" } }),
+      [override({ mode: "set", value: "unlimited", expires_at: null })],
+      "Override: unlimited, no expiry",
+    ],
+    [
+      "a denial",
+      decision({ allowed: false, reason: "override_denied", source: { kind: "override", key: "ovr_1" } }),
+      [override({ mode: "deny", value: false })],
+      "Override: denied until 27 November",
+    ],
+    [
+      "a used up plan",
+      decision({ allowed: false, reason: "limit_reached" }),
+      [],
+      "Limit reached (plan Starter, version 1)",
+    ],
+    [
+      "a rule",
+      decision({ reason: "rule_matched", source: { kind: "rule", key: "beta" } }),
+      [],
+      "Targeting rule “beta”",
+    ],
+    [
+      "a forced switch",
+      decision({ allowed: false, reason: "flag_off", source: { kind: "flag" } }),
+      [],
+      "Switched off for everyone",
+    ],
+    ["the default", decision({ reason: "default", source: null }), [], "The feature’s default"],
+  ] as const)("names %s", (_, given, overrides, sentence) => {
+    expect(whySentence(given, [...overrides], british)).toBe(sentence);
+  });
+
+  it("leaves out overrides of other features, of single users, and those not in force", () => {
+    const others = [
+      override({ feature: "sso" }),
+      override({ user: "user_1" }),
+      override({ state: "expired" }),
+      override({ state: "scheduled" }),
+    ];
+    expect(whySentence(decision(), others, british)).toBe("Plan Starter, version 1");
+  });
+
+  it("has words for every reason there is", () => {
+    const reasons: Reason[] = [
+      "granted",
+      "within_limit",
+      "unlimited",
+      "limit_reached",
+      "override",
+      "override_denied",
+      "flag_on",
+      "flag_off",
+      "rule_matched",
+      "no_entitlement",
+      "default",
+      "unknown_feature",
+      "archived_feature",
+      "unknown_company",
+      "unknown_user",
+      "trait_missing",
+      "credits_exhausted",
+      "subscription_inactive",
+    ];
+    for (const reason of reasons) {
+      expect(whySentence(decision({ reason, source: null }), [], british)).toMatch(/^[A-Z].{5,}/);
+    }
+  });
+
+  it("names what an override does", () => {
+    expect(overrideEffect({ mode: "add", value: 500 }, british)).toBe("+500");
+    expect(overrideEffect({ mode: "set", value: 2000 }, british)).toBe("Set to 2,000");
+    expect(overrideEffect({ mode: "set", value: true }, british)).toBe("Switched on");
+    expect(overrideEffect({ mode: "set", value: false }, british)).toBe("Denied");
+    expect(overrideEffect({ mode: "set", value: "eu-west" }, british)).toBe("Set to eu-west");
+  });
+
+  it("has words for every subscription status, and for those still to come", () => {
+    expect(statusWords("past_due")).toEqual({ text: "Payment overdue", tone: "warning" });
+    expect(statusWords("some_future_status")).toEqual({ text: "Some future status", tone: "neutral" });
+  });
+});
+
+describe("a draft", () => {
+  const times: DraftTimes = { now, periodEndsAt: "2026-12-03T00:00:00Z", keptExpiresAt: null };
+  const filled = { ...draftFor(decision()), amount: "500", note: "Because" };
+
+  it("says the day each choice means", () => {
+    expect(expiryChoices(times, british).map(({ label }) => label)).toEqual([
+      "One day, until 21 November",
+      "One week, until 27 November",
+      "30 days, until 20 December",
+      "The billing period, until 3 December",
+      "Until a day I choose",
+      "No expiry",
+    ]);
+  });
+
+  it("does not offer a billing period that has ended", () => {
+    const past = { ...times, periodEndsAt: "2026-11-01T00:00:00Z" };
+    expect(expiryChoices(past, british).map(({ expiry }) => expiry)).not.toContain("period");
+  });
+
+  it("ends when its choice says", () => {
+    const endOf = (expiry: typeof filled.expiry) =>
+      checkDraft({ ...filled, expiry }, decision(), times).grant?.expires_at;
+    expect(endOf("day")).toBe("2026-11-21T09:00:00Z");
+    expect(endOf("week")).toBe("2026-11-27T09:00:00Z");
+    expect(endOf("month")).toBe("2026-12-20T09:00:00Z");
+    expect(endOf("period")).toBe("2026-12-03T00:00:00Z");
+    expect(endOf("none")).toBeUndefined();
+  });
+
+  it("needs a feature, a day where one is to be chosen, and a note of a sensible length", () => {
+    expect(checkDraft(filled, undefined, times).errors).toHaveProperty("feature");
+    expect(checkDraft({ ...filled, expiry: "date" }, decision(), times).errors).toEqual({
+      date: "Choose a day.",
+    });
+    expect(
+      checkDraft({ ...filled, expiry: "date", date: "2026-13-45" }, decision(), times).errors,
+    ).toHaveProperty("date");
+    expect(checkDraft({ ...filled, note: " \n" }, decision(), times).errors).toHaveProperty("note");
+    expect(checkDraft({ ...filled, note: "x".repeat(501) }, decision(), times).errors).toHaveProperty("note");
+  });
+
+  it("takes a config value as text, and as a number where it is one", () => {
+    const draft = { ...filled, effect: "set" as const, amount: " 1024 " };
+    const text = decision({ type: "config", value: "eu-west", limit: null });
+    expect(checkDraft(draft, text, times).grant?.value).toBe("1024");
+    expect(checkDraft(draft, { ...text, value: 512 }, times).grant?.value).toBe(1024);
+    expect(checkDraft({ ...draft, amount: "lots" }, { ...text, value: 512 }, times).errors).toHaveProperty(
+      "amount",
+    );
+  });
+
+  it("reads an existing override back as it was granted", () => {
+    const kept = { ...times, keptExpiresAt: "2026-11-27T08:00:00Z" };
+    const { grant } = checkDraft(draftOf(override()), decision(), kept);
+    expect(grant).toEqual({
+      feature: "exports",
+      override_mode: "add",
+      value: 500,
+      note: "Bridging until the contract is signed",
+      expires_at: "2026-11-27T08:00:00Z",
+    });
+  });
+
+  it.each([
+    [{ effect: "add" as const, amount: "500" }, decision(), "Exports: 100 + 500 = 600."],
+    [
+      { effect: "add" as const, amount: "500" },
+      decision({ unlimited: true, limit: null }),
+      "Exports is unlimited already, so this changes nothing.",
+    ],
+    [{ effect: "set" as const, amount: "2000" }, decision(), "Exports: 2,000 instead of 100."],
+    [{ effect: "unlimited" as const }, decision(), "Exports will have no limit."],
+    [
+      { effect: "deny" as const },
+      decision(),
+      "Exports will be refused whatever the plan grants. Usage so far is kept.",
+    ],
+    [{ effect: "on" as const }, decision(sso), "Single sign-on will be on."],
+    [{ effect: "add" as const, amount: "" }, decision(), null],
+  ])("previews %j", (changes, given, sentence) => {
+    expect(previewSentence({ ...filled, ...changes }, given, british)).toBe(sentence);
+  });
+});
