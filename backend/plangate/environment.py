@@ -75,6 +75,11 @@ class Environment:
             )
         return self._gateway
 
+    async def close(self) -> None:
+        """Close the connections to Stripe."""
+        if self._gateway is not None:
+            await self._gateway.close()
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[StoreSession]:
         """A reading transaction for this environment."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import BigInteger, select, update
 from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import Instant, JsonText
@@ -51,7 +51,7 @@ class StripePriceRow(SQLModel, table=True):
     currency: str
     interval: str
     interval_count: int = 1
-    amount_minor: int
+    amount_minor: int = Field(sa_type=BigInteger)
     is_active: bool = True
     recorded_at: datetime = Field(sa_type=Instant)
 

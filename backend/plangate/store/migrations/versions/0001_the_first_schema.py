@@ -1,0 +1,539 @@
+"""The first schema: every table of version 0.1."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0001"
+down_revision: str | None = None
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Bring the schema to this revision."""
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("key_hash", sa.String(), nullable=False),
+        sa.Column("hint", sa.String(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key_hash"),
+    )
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_api_keys_environment_id"), ["environment_id"], unique=False)
+
+    op.create_table(
+        "assignments",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("held_from", sa.BigInteger(), nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("assignments", schema=None) as batch_op:
+        batch_op.create_index("assignments_by_company", ["environment_id", "company_id"], unique=False)
+
+    op.create_table(
+        "audit",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("after", sa.Text(), nullable=True),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("previous_hash", sa.String(), nullable=False),
+        sa.Column("entry_hash", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "sequence"),
+    )
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.create_index("audit_by_company", ["environment_id", "company_id", "sequence"], unique=False)
+
+    op.create_table(
+        "audit_heads",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("entry_hash", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id"),
+    )
+    op.create_table(
+        "catalog_revisions",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("versions", sa.Text(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "revision"),
+    )
+    op.create_table(
+        "change_feed",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("sequence"),
+    )
+    op.create_table(
+        "companies",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("merged_into", sa.String(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("companies", schema=None) as batch_op:
+        batch_op.create_index("companies_by_environment", ["environment_id", "id"], unique=False)
+
+    op.create_table(
+        "company_keys",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "name", "value"),
+    )
+    with op.batch_alter_table("company_keys", schema=None) as batch_op:
+        batch_op.create_index("company_keys_by_company", ["environment_id", "company_id"], unique=False)
+
+    op.create_table(
+        "cursors",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "name"),
+    )
+    op.create_table(
+        "environments",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("stripe_account", sa.String(), nullable=False),
+        sa.Column("stripe_mode", sa.String(), nullable=False),
+        sa.Column("offset_seconds", sa.Integer(), nullable=False),
+        sa.Column("catalog_revision", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("name"),
+    )
+    op.create_table(
+        "idempotency",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("scope", sa.String(), nullable=False),
+        sa.Column("key_hash", sa.String(), nullable=False),
+        sa.Column("body_hash", sa.String(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "scope", "key_hash"),
+    )
+    op.create_table(
+        "inbox",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("stripe_event_id", sa.String(), nullable=False),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("stripe_object_id", sa.String(), nullable=True),
+        sa.Column("stripe_customer_id", sa.String(), nullable=True),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("available_at", sa.BigInteger(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("processed_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("environment_id", "stripe_event_id"),
+    )
+    with op.batch_alter_table("inbox", schema=None) as batch_op:
+        batch_op.create_index("inbox_by_state", ["environment_id", "state", "available_at"], unique=False)
+
+    op.create_table(
+        "leases",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("holder", sa.String(), nullable=True),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "subject"),
+    )
+    op.create_table(
+        "overrides",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("override_id", sa.String(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=True),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=True),
+        sa.Column("period", sa.String(), nullable=True),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("starts_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("overrides", schema=None) as batch_op:
+        batch_op.create_index("overrides_by_company", ["environment_id", "company_id"], unique=False)
+        batch_op.create_index("overrides_by_id", ["environment_id", "override_id", "revision"], unique=True)
+
+    op.create_table(
+        "plan_changes",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("quote_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("is_scheduled", sa.Boolean(), nullable=False),
+        sa.Column("held", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("terms", sa.Text(), nullable=False),
+        sa.Column("effective_at", sa.BigInteger(), nullable=False),
+        sa.Column("next_action", sa.Text(), nullable=True),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("refusal", sa.Text(), nullable=True),
+        sa.Column("return_url", sa.String(), nullable=True),
+        sa.Column("stripe_customer_id", sa.String(), nullable=True),
+        sa.Column("stripe_subscription_id", sa.String(), nullable=True),
+        sa.Column("stripe_schedule_id", sa.String(), nullable=True),
+        sa.Column("stripe_checkout_session_id", sa.String(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("available_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("plan_changes", schema=None) as batch_op:
+        batch_op.create_index("plan_changes_by_company", ["environment_id", "company_id"], unique=False)
+        batch_op.create_index("plan_changes_by_quote", ["environment_id", "quote_id"], unique=True)
+        batch_op.create_index(
+            "plan_changes_unfinished",
+            ["environment_id", "available_at"],
+            unique=False,
+            sqlite_where=sa.text(
+                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
+            ),
+            postgresql_where=sa.text(
+                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
+            ),
+        )
+
+    op.create_table(
+        "plan_versions",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "kind", "key", "version"),
+    )
+    op.create_table(
+        "stripe_objects",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("stripe_id", sa.String(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "kind", "key"),
+    )
+    op.create_table(
+        "stripe_operations",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("intent_id", sa.String(), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("idempotency_key", sa.String(), nullable=False),
+        sa.Column("params", sa.Text(), nullable=False),
+        sa.Column("result", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("completed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("environment_id", "intent_id", "step"),
+    )
+    op.create_table(
+        "stripe_prices",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("stripe_price_id", sa.String(), nullable=False),
+        sa.Column("stripe_product_id", sa.String(), nullable=False),
+        sa.Column("owner_kind", sa.String(), nullable=False),
+        sa.Column("owner_key", sa.String(), nullable=False),
+        sa.Column("owner_version", sa.Integer(), nullable=False),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("interval", sa.String(), nullable=False),
+        sa.Column("interval_count", sa.Integer(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "stripe_price_id"),
+    )
+    op.create_table(
+        "subscriptions",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("stripe_customer_id", sa.String(), nullable=False),
+        sa.Column("stripe_subscription_id", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("state_hash", sa.String(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("subscriptions", schema=None) as batch_op:
+        batch_op.create_index("subscriptions_by_company", ["environment_id", "company_id"], unique=False)
+        batch_op.create_index(
+            "subscriptions_current",
+            ["environment_id", "stripe_subscription_id"],
+            unique=True,
+            sqlite_where=sa.text("superseded_at IS NULL"),
+            postgresql_where=sa.text("superseded_at IS NULL"),
+        )
+
+    op.create_table(
+        "traits",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("subject_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=True),
+        sa.Column("held_from", sa.BigInteger(), nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("traits", schema=None) as batch_op:
+        batch_op.create_index("traits_by_subject", ["environment_id", "subject_id", "name"], unique=False)
+
+    op.create_table(
+        "unattributed_events",
+        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("key_name", sa.String(), nullable=False),
+        sa.Column("key_value", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("event_id"),
+    )
+    with op.batch_alter_table("unattributed_events", schema=None) as batch_op:
+        batch_op.create_index("unattributed_by_key", ["environment_id", "key_name", "key_value"], unique=False)
+
+    op.create_table(
+        "usage_events",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("usage_events", schema=None) as batch_op:
+        batch_op.create_index(
+            "usage_events_by_company", ["environment_id", "company_id", "event", "occurred_at"], unique=False
+        )
+
+    op.create_table(
+        "usage_keys",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("key_hash", sa.String(), nullable=False),
+        sa.Column("body_hash", sa.String(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("environment_id", "key_hash"),
+    )
+    op.create_table(
+        "usage_window_bounds",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("window_id", sa.String(), nullable=False),
+        sa.Column("start_at", sa.BigInteger(), nullable=False),
+        sa.Column("end_at", sa.BigInteger(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("usage_window_bounds", schema=None) as batch_op:
+        batch_op.create_index("usage_window_bounds_by_company", ["environment_id", "company_id"], unique=False)
+
+    op.create_table(
+        "usage_windows",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("start_at", sa.BigInteger(), nullable=False),
+        sa.Column("end_at", sa.BigInteger(), nullable=True),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("reserved", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("usage_windows", schema=None) as batch_op:
+        batch_op.create_index(
+            "usage_windows_by_start",
+            ["environment_id", "company_id", "feature", "period", "user_id", "start_at"],
+            unique=True,
+        )
+
+    op.create_table(
+        "user_companies",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "user_id", "company_id"),
+    )
+    op.create_table(
+        "user_keys",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "name", "value"),
+    )
+    with op.batch_alter_table("user_keys", schema=None) as batch_op:
+        batch_op.create_index("user_keys_by_user", ["environment_id", "user_id"], unique=False)
+
+    op.create_table(
+        "users",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.create_index("users_by_environment", ["environment_id", "id"], unique=False)
+
+
+def downgrade() -> None:
+    """Go back to the revision before."""
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.drop_index("users_by_environment")
+
+    op.drop_table("users")
+    with op.batch_alter_table("user_keys", schema=None) as batch_op:
+        batch_op.drop_index("user_keys_by_user")
+
+    op.drop_table("user_keys")
+    op.drop_table("user_companies")
+    with op.batch_alter_table("usage_windows", schema=None) as batch_op:
+        batch_op.drop_index("usage_windows_by_start")
+
+    op.drop_table("usage_windows")
+    with op.batch_alter_table("usage_window_bounds", schema=None) as batch_op:
+        batch_op.drop_index("usage_window_bounds_by_company")
+
+    op.drop_table("usage_window_bounds")
+    op.drop_table("usage_keys")
+    with op.batch_alter_table("usage_events", schema=None) as batch_op:
+        batch_op.drop_index("usage_events_by_company")
+
+    op.drop_table("usage_events")
+    with op.batch_alter_table("unattributed_events", schema=None) as batch_op:
+        batch_op.drop_index("unattributed_by_key")
+
+    op.drop_table("unattributed_events")
+    with op.batch_alter_table("traits", schema=None) as batch_op:
+        batch_op.drop_index("traits_by_subject")
+
+    op.drop_table("traits")
+    with op.batch_alter_table("subscriptions", schema=None) as batch_op:
+        batch_op.drop_index(
+            "subscriptions_current",
+            sqlite_where=sa.text("superseded_at IS NULL"),
+            postgresql_where=sa.text("superseded_at IS NULL"),
+        )
+        batch_op.drop_index("subscriptions_by_company")
+
+    op.drop_table("subscriptions")
+    op.drop_table("stripe_prices")
+    op.drop_table("stripe_operations")
+    op.drop_table("stripe_objects")
+    op.drop_table("plan_versions")
+    with op.batch_alter_table("plan_changes", schema=None) as batch_op:
+        batch_op.drop_index(
+            "plan_changes_unfinished",
+            sqlite_where=sa.text(
+                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
+            ),
+            postgresql_where=sa.text(
+                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
+            ),
+        )
+        batch_op.drop_index("plan_changes_by_quote")
+        batch_op.drop_index("plan_changes_by_company")
+
+    op.drop_table("plan_changes")
+    with op.batch_alter_table("overrides", schema=None) as batch_op:
+        batch_op.drop_index("overrides_by_id")
+        batch_op.drop_index("overrides_by_company")
+
+    op.drop_table("overrides")
+    op.drop_table("leases")
+    with op.batch_alter_table("inbox", schema=None) as batch_op:
+        batch_op.drop_index("inbox_by_state")
+
+    op.drop_table("inbox")
+    op.drop_table("idempotency")
+    op.drop_table("environments")
+    op.drop_table("cursors")
+    with op.batch_alter_table("company_keys", schema=None) as batch_op:
+        batch_op.drop_index("company_keys_by_company")
+
+    op.drop_table("company_keys")
+    with op.batch_alter_table("companies", schema=None) as batch_op:
+        batch_op.drop_index("companies_by_environment")
+
+    op.drop_table("companies")
+    op.drop_table("change_feed")
+    op.drop_table("catalog_revisions")
+    op.drop_table("audit_heads")
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.drop_index("audit_by_company")
+
+    op.drop_table("audit")
+    with op.batch_alter_table("assignments", schema=None) as batch_op:
+        batch_op.drop_index("assignments_by_company")
+
+    op.drop_table("assignments")
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_api_keys_environment_id"))
+
+    op.drop_table("api_keys")

@@ -1,0 +1,21 @@
+"""Every table in one place, so that migrations and tests see the whole schema."""
+
+from sqlalchemy import MetaData
+from sqlmodel import SQLModel
+
+from plangate.store import (  # noqa: F401 - imported for their tables
+    audit,
+    catalog,
+    companies,
+    environments,
+    feed,
+    idempotency,
+    inbox,
+    leases,
+    overrides,
+    plan_changes,
+    subscriptions,
+    usage,
+)
+
+metadata: MetaData = SQLModel.metadata
