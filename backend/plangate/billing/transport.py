@@ -4,7 +4,7 @@ The official client may hang for four minutes with its defaults (80 s and two re
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
@@ -54,7 +54,7 @@ class Transport:
     ) -> None:
         stripe.enable_telemetry = False
         self._timeout_seconds = timeout_seconds
-        self._http = HTTPXClient(timeout=timeout_seconds)
+        self._http = _Http(timeout=timeout_seconds)
         bases: Any = {"api": api_base, "meter_events": api_base, "files": api_base} if api_base else {}
         self.client = StripeClient(
             secret_key,
@@ -136,6 +136,21 @@ class Transport:
             if attempt + 1 < _ATTEMPTS_MAX and time.monotonic() + pause < ends:
                 await anyio.sleep(pause)
         raise last
+
+
+class _Http(HTTPXClient):
+    """The package's client, sending its encoded body as `content`: as `data` httpx warns at every call."""
+
+    def _get_request_args_kwargs(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        post_data: Any,  # noqa: ANN401 - as inherited
+    ) -> Any:  # noqa: ANN401 - as inherited
+        arguments, options = super()._get_request_args_kwargs(method, url, headers, post_data)
+        options["content"] = options.pop("data") or None
+        return arguments, options
 
 
 # Stripe stores a 500 under the key: the same request would be answered with it again for a day.
