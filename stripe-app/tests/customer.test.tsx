@@ -257,6 +257,48 @@ describe("the states around it", () => {
     expect(panel.wrapper.find(ContextView)?.prop("title")).toBe("Globex");
   });
 
+  it("never shows one customer's page under another", async () => {
+    dashboard.respond = (request) =>
+      request.payload["customer"] === "cus_acme" ? json(200, page()) : new Promise<never>(() => undefined);
+    let goTo: (customer: string) => void = () => undefined;
+    const Dashboard = () => {
+      const [customer, setCustomer] = useState("cus_acme");
+      goTo = setCustomer;
+      return <CustomerView {...context({ customer })} />;
+    };
+    const panel = await show(<Dashboard />);
+    expect(panel.text()).toContain("Acme");
+    goTo("cus_globex");
+    await panel.settle();
+
+    expect(panel.text()).not.toContain("Acme");
+    expect(panel.ofType("Spinner")).toHaveLength(1);
+  });
+
+  it("does not let a slow refresh overwrite a newer page", async () => {
+    const panel = await openPanel({ page: { overrides: [override()] } });
+    let answerSlow: (response: Response) => void = () => undefined;
+    const fresh = page({ overrides: [] });
+    let refreshes = 0;
+    dashboard.respond = (request) => {
+      if (request.action !== "customer.get") return json(200, {});
+      refreshes += 1;
+      return refreshes === 1
+        ? new Promise((resolve) => {
+            answerSlow = resolve;
+          })
+        : json(200, fresh);
+    };
+    await panel.press("Refresh");
+    await panel.press("Revoke");
+    await panel.write("Why", "Done");
+    await panel.press("Revoke", 1);
+    answerSlow(json(200, page({ overrides: [override()] })));
+    await panel.settle();
+
+    expect(panel.wrapper).toContainText("No exceptions");
+  });
+
   it("does not ask again when the dashboard renders the same customer anew", async () => {
     dashboard.respond = () => json(200, page());
     let renderAnew: () => void = () => undefined;
