@@ -67,7 +67,7 @@ export function percentUsed(decision: Decision): number | null {
 
 /** Whether the feature counts something: events, seats, a stored value. */
 export function isMetered(decision: Decision): boolean {
-  return decision.type !== "boolean" && decision.type !== "config";
+  return decision.type !== null && decision.type !== "boolean" && decision.type !== "config";
 }
 
 /** The name people know, from a name where there is one and from the key otherwise: “extra-exports” is “Extra exports”. */

@@ -44,7 +44,8 @@ export interface Decision {
   name?: string | null;
   allowed: boolean;
   reason: Reason;
-  type: string;
+  /** Null for a feature that is not in the catalogue. */
+  type: string | null;
   value: unknown;
   limit: number | null;
   unlimited: boolean;
@@ -55,9 +56,9 @@ export interface Decision {
   over_soft_limit: boolean;
   period: Period | null;
   source: Source | null;
-  company: string;
+  company: string | null;
   user: string | null;
-  at: string;
+  at: string | null;
   stale: boolean;
 }
 

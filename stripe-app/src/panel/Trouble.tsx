@@ -39,7 +39,7 @@ function titleOf(problem: ApiProblem): string {
     case "timeout":
       return "Plangate is taking too long";
     case "unreadable":
-      return "An answer that makes no sense";
+      return "That was not Plangate’s answer";
     case "refused":
       return problem.problem?.title ?? "Plangate refused this";
   }
