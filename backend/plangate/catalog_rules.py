@@ -1,0 +1,198 @@
+"""What only the whole catalogue document can tell: names that must exist, values that must fit their feature's type."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from pydantic import ValidationError
+
+from plangate.catalog_document import (
+    AddOnDocument,
+    CatalogDocument,
+    ConditionDocument,
+    EntitlementDocument,
+    FeatureDocument,
+    PlanDocument,
+    spelled_out,
+)
+from plangate.errors import Code, FieldError
+
+_NUMERIC: Final = frozenset({"event", "trait", "seat"})
+
+
+def faults_of(document: CatalogDocument) -> list[FieldError]:
+    """Every fault across the parts of a document; empty when it can be applied."""
+    return [
+        *_roles(document),
+        *_features(document),
+        *(
+            fault
+            for kind, key, sold in document.sold()
+            for fault in _sold(document, ("plans" if kind == "plan" else "add_ons", key), sold)
+        ),
+    ]
+
+
+def pointer_of(*parts: object) -> str:
+    """A JSON pointer (RFC 6901) from its parts."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _at(path: Iterable[object], detail: str) -> FieldError:
+    return FieldError(pointer_of(*path), Code.INVALID, detail)
+
+
+def _roles(document: CatalogDocument) -> Iterator[FieldError]:
+    roles = {
+        "initial_plan": document.initial_plan,
+        "fallback_plan": document.fallback_plan,
+        "trial_expiry_plan": document.trial_expiry_plan,
+    }
+    for role, key in roles.items():
+        if key is None:
+            continue
+        plan = document.plans.get(key)
+        if plan is None:
+            yield _at([role], f"names the plan {key!r}, which the catalogue does not have")
+        elif plan.archived:
+            yield _at([role], f"names the plan {key!r}, which is archived")
+        elif plan.prices:
+            yield _at([role], f"names the plan {key!r}, which has prices; a company gets this one without paying")
+    recommended = [key for key, plan in document.plans.items() if plan.recommended]
+    if len(recommended) > 1:
+        yield _at(["plans", recommended[1], "recommended"], f"is already true for {recommended[0]!r}; recommend one")
+
+
+def _features(document: CatalogDocument) -> Iterator[FieldError]:
+    for key, feature in document.features.items():
+        path = ("features", key)
+        if feature.event is not None and feature.type != "event":
+            yield _at((*path, "event"), "is for features of the type event")
+        if feature.trait is not None and feature.type not in {"trait", "seat"}:
+            yield _at((*path, "trait"), "is for features of the type trait or seat")
+        if feature.trait is None and feature.type in {"trait", "seat"}:
+            yield _at(path, f"needs `trait`: a {feature.type} feature reads what is in use from a company trait")
+        if (feature.config_type is None) == (feature.type == "config"):
+            wanted = (
+                "needs `config_type`: string, number or json" if feature.type == "config" else "has a `config_type`"
+            )
+            yield _at(
+                path, wanted if feature.type == "config" else f"{wanted}, which is for features of the type config"
+            )
+        names = [rule.key for rule in feature.flag.rules]
+        for index, rule in enumerate(feature.flag.rules):
+            here = (*path, "flag", "rules", index)
+            if rule.key in names[:index]:
+                yield _at((*here, "key"), f"repeats the rule {rule.key!r}")
+            for group_index, group in enumerate(rule.groups):
+                for condition_index, condition in enumerate(group):
+                    yield from _condition(document, (*here, "groups", group_index, condition_index), condition)
+
+
+def _condition(
+    document: CatalogDocument, path: tuple[object, ...], condition: ConditionDocument
+) -> Iterator[FieldError]:
+    match condition.kind:
+        case "company" | "user":
+            if not condition.values:
+                yield _at(path, "needs `values`: ids, or keys such as id=acme")
+        case "plan" | "add_on":
+            known: Iterable[str] = document.plans if condition.kind == "plan" else document.add_ons
+            if not condition.values:
+                yield _at(path, "needs `values`: keys of the catalogue")
+            for index, value in enumerate(condition.values):
+                if value not in known:
+                    yield _at((*path, "values", index), f"{value!r} is not in the catalogue")
+        case "trait":
+            if condition.trait is None:
+                yield _at(path, "needs `trait`")
+            if (condition.value is None) == (condition.other_trait is None):
+                yield _at(path, "needs `value` or `other_trait`, and not both")
+        case "usage":
+            feature = document.features.get(condition.feature or "")
+            if feature is None or feature.type != "event":
+                yield _at(path, "needs `feature`, the key of a feature of the type event")
+            if isinstance(condition.value, bool) or not isinstance(condition.value, int):
+                yield _at(path, "needs `value`, a whole number")
+
+
+def _sold(
+    document: CatalogDocument, path: tuple[object, ...], sold: PlanDocument | AddOnDocument
+) -> Iterator[FieldError]:
+    for key, entitled in sold.entitlements.items():
+        here = (*path, "entitlements", key)
+        feature = document.features.get(key)
+        if feature is None:
+            yield _at(here, f"names the feature {key!r}, which the catalogue does not have")
+            continue
+        if not isinstance(entitled, EntitlementDocument):
+            try:
+                entitled = spelled_out(feature, entitled)  # noqa: PLW2901 - the same entitlement, in full
+            except ValidationError:
+                yield _at(here, _expected(feature))
+                continue
+        yield from _entitlement(here, feature, entitled)
+    seen: set[tuple[str, str, int]] = set()
+    for index, price in enumerate(sold.prices):
+        terms = (price.currency, price.interval, price.interval_count)
+        if terms in seen:
+            yield _at((*path, "prices", index), f"is a second price in {price.currency} for the same interval")
+        seen.add(terms)
+    if isinstance(sold, PlanDocument):
+        if sold.contact_us and sold.prices:
+            yield _at((*path, "contact_us"), "cannot stand beside prices: the plan is sold by hand or by itself")
+        if sold.contact_url is not None and not sold.contact_us:
+            yield _at((*path, "contact_url"), "is for plans with contact_us: true")
+        if sold.trial_days and not sold.prices:
+            yield _at((*path, "trial_days"), "needs prices: there is nothing to try for free")
+        return
+    if not sold.prices and not sold.archived:
+        yield _at(path, "needs `prices`: an add-on is bought")
+    for index, plan in enumerate(sold.fits):
+        if plan not in document.plans:
+            yield _at((*path, "fits", index), f"names the plan {plan!r}, which the catalogue does not have")
+
+
+def _entitlement(
+    path: tuple[object, ...], feature: FeatureDocument, entitled: EntitlementDocument
+) -> Iterator[FieldError]:
+    given = {name for name in entitled.model_fields_set if getattr(entitled, name) is not None}
+    values = given & {"enabled", "limit", "limit_trait", "config"}
+    is_numeric = feature.type in _NUMERIC
+    allowed = {
+        "boolean": {"enabled"},
+        "config": {"config"},
+        "event": {"limit", "limit_trait", "period", "stacking", "soft_limit"},
+        "trait": {"limit", "limit_trait", "stacking", "soft_limit"},
+        "seat": {"limit", "limit_trait", "stacking", "soft_limit"},
+    }[feature.type]
+    for name in sorted(given - allowed):
+        why = "only usage is counted over a period" if name == "period" else _expected(feature)
+        yield _at((*path, name), f"does not fit a feature of the type {feature.type}: {why}")
+    if len(values) > 1:
+        yield _at(path, f"gives {' and '.join(sorted(values))}: one of them is enough")
+    if not values and not (is_numeric and entitled.soft_limit is not None):
+        yield _at(path, _expected(feature))
+    if isinstance(entitled.limit, int) and entitled.soft_limit is not None and entitled.soft_limit >= entitled.limit:
+        yield _at((*path, "soft_limit"), "must be below the limit, which refuses everything beyond it")
+    if feature.type == "config" and "config" in given and not _fits_config(feature, entitled.config):
+        yield _at(path, _expected(feature))
+
+
+def _fits_config(feature: FeatureDocument, value: object) -> bool:
+    match feature.config_type:
+        case "string":
+            return isinstance(value, str)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "json" | None:
+            return True
+
+
+def _expected(feature: FeatureDocument) -> str:
+    match feature.type:
+        case "boolean":
+            return "must be true or false"
+        case "config":
+            return f"must be a {feature.config_type or 'config'} value"
+        case "event" | "trait" | "seat":
+            return 'must be a limit: a whole number, "unlimited", or a mapping such as {limit: 10}'
