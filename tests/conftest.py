@@ -52,7 +52,6 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql() -> Iterator[PostgresqlServer]:
     """A PostgreSQL server with a migrated template database: PLANGATE_TEST_POSTGRESQL_URL, or one of our own."""
     with tempfile.TemporaryDirectory(prefix="plangate-pg-") as folder:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         server = PostgresqlServer.start(Path(folder) / "data", os.environ.get("PLANGATE_TEST_POSTGRESQL_URL"))
         try:
             template = server.create_database("plangate_template_" + uuid4().hex[:8])

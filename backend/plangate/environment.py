@@ -78,7 +78,7 @@ class Environment:
     async def close(self) -> None:
         """Close the connections to Stripe."""
         if self._gateway is not None:
-            await self._gateway.close()
+            await self._gateway.aclose()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[StoreSession]:
