@@ -48,7 +48,7 @@ def decide(
     else:
         decision = _roomiest([_limited(snapshot, one, counters, at, quantity, user_id) for one in allowances])
     if with_trace:
-        trace = explain(snapshot, decision, counters, quantity=quantity, user=user, catalog=catalog, ask=decide)
+        trace = explain(snapshot, decision, counters, at=at, quantity=quantity, user=user, catalog=catalog, ask=decide)
         return replace(decision, trace=trace)
     return decision
 

@@ -1,9 +1,37 @@
-"""Explains a Decision: the sources in order of precedence."""
+"""Explains a Decision: every source in order of precedence, what came of it, and the ways to a "yes"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Literal, TypeAlias
 
-from plangate.engine.model import Catalog, Counters, Decision, Trace, UserFacts
+from plangate.engine.entitlements import gather, is_in_force
+from plangate.engine.grants import Contribution, contribution, override_amount
+from plangate.engine.holdings import Holdings, resolve_holdings
+from plangate.engine.model import (
+    Catalog,
+    CompanyFacts,
+    Counters,
+    Decision,
+    Entitlement,
+    Feature,
+    FeatureType,
+    Override,
+    OverrideMode,
+    PeriodKind,
+    Reason,
+    Source,
+    SourceKind,
+    Trace,
+    TraceStep,
+    UserFacts,
+)
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.unlock import unlocks
+from plangate.engine.wording import amount_text
+
+Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]
+
+_NUMERIC = frozenset({FeatureType.EVENT, FeatureType.TRAIT, FeatureType.SEAT})
 
 
 def explain(
@@ -11,10 +39,202 @@ def explain(
     decision: Decision,
     counters: Counters,
     *,
+    at: datetime,
     quantity: int,
     user: UserFacts | None,
     catalog: Catalog | None,
     ask: Callable[..., Decision],
 ) -> Trace:
-    """Why a Decision is what it is."""
-    return Trace(steps=())
+    """Why `decision` is what it is, and the ways to a "yes" among what `catalog` sells, cheapest first.
+
+    `ask` is `decide` itself, so that an unlock is only ever offered when the same question would be answered yes.
+    """
+    compiled = snapshot.features.get(decision.feature)
+    if compiled is None:
+        return Trace(steps=(_step(Source(kind=SourceKind.DEFAULT), "won", "The catalogue has no such feature."),))
+    if compiled.feature.is_archived:
+        detail = "The feature is archived: the answer is no, whatever is granted."
+        return Trace(steps=(_step(Source(kind=SourceKind.FLAG, key=compiled.feature.key), "won", detail),))
+    options = unlocks(
+        snapshot,
+        decision,
+        catalog=catalog or snapshot.catalog,
+        quantity=quantity,
+        at=at,
+        ask=lambda other: ask(other, decision.feature, counters, at=at, quantity=quantity, user=user),
+    )
+    explainer = _Explainer(snapshot, compiled.feature, decision, at, user)
+    return Trace(steps=tuple(explainer.steps()), unlock=options[0] if options else None, options=options)
+
+
+class _Explainer:
+    """Walks the order of precedence once, for one Decision."""
+
+    def __init__(
+        self, snapshot: CompanySnapshot, feature: Feature, decision: Decision, at: datetime, user: UserFacts | None
+    ) -> None:
+        self.feature = feature
+        self.decision = decision
+        self.at = at
+        self.facts: CompanyFacts = snapshot.facts
+        self.holdings: Holdings = resolve_holdings(snapshot.catalog, snapshot.facts, at)
+        user_id = None if user is None else user.user_id
+        self.overrides = [
+            one for one in self.facts.overrides if one.feature == feature.key and one.user in {None, user_id}
+        ]
+
+    def steps(self) -> Iterator[TraceStep]:
+        """The sources in order of precedence: flag, denials, grants and other overrides, rules, default."""
+        yield self._flag()
+        denials = [one for one in self.overrides if self._denies(one)]
+        for override in denials:
+            yield self._denial(override)
+        yield from self._grants()
+        for override in self.overrides:
+            if override not in denials:
+                yield self._override(override)
+        for version in self.holdings.suspended:
+            if any(one.feature == self.feature.key for one in version.entitlements):
+                kind = SourceKind.PLAN if version.kind == "plan" else SourceKind.ADD_ON
+                source = Source(kind=kind, key=version.key, version=version.version)
+                yield _step(source, "not_matched", f"{version.name} includes it, but its subscription is not active.")
+        yield from self._rules()
+        default = Source(kind=SourceKind.DEFAULT)
+        answer = "yes" if self.feature.flag.default else "no"
+        if self._won(default):
+            yield _step(default, "won", f"Nothing else applied: the default is {answer}.")
+        else:
+            yield _step(default, "lost", f"The default is {answer}; an earlier source decided.")
+
+    def _won(self, source: Source) -> bool:
+        return self.decision.source == source
+
+    def _flag(self) -> TraceStep:
+        source = Source(kind=SourceKind.FLAG, key=self.feature.key)
+        forced = self.feature.flag.forced
+        if forced is None:
+            return _step(source, "not_matched", "The flag is not switched on or off for everyone.")
+        return _step(source, "won", f"The flag is switched {'on' if forced else 'off'} for everyone.")
+
+    def _denies(self, override: Override) -> bool:
+        is_off = self.feature.type is FeatureType.BOOLEAN and override.mode is OverrideMode.SET and not override.value
+        return override.mode is OverrideMode.DENY or is_off
+
+    def _denial(self, override: Override) -> TraceStep:
+        source = Source(kind=SourceKind.OVERRIDE, key=override.id)
+        timing = self._out_of_force(override)
+        if timing is not None:
+            return _step(source, "not_matched", timing)
+        if self._won(source):
+            return _step(source, "won", "An override says no, which wins over everything granted.")
+        return _step(source, "lost", "An override says no, but an earlier source decided.")
+
+    def _grants(self) -> Iterator[TraceStep]:
+        entitlements = gather(self.feature, self.facts, self.holdings)
+        combined = self._combined(entitlements)
+        granting = {source for _, source, _, _ in entitlements}
+        for version, _ in self.holdings.plans:
+            source = Source(kind=SourceKind.PLAN, key=version.key, version=version.version)
+            if source not in granting:
+                yield _step(source, "not_matched", f"{version.name} does not include it.")
+        for version, source, quantity, entitlement in entitlements:
+            text, kind = self._text(entitlement, source, quantity)
+            if text is None:
+                yield _step(source, "not_matched", f"{version.name} does not include it.")
+            elif self._won(source) and kind == self._kind():
+                outcome: Outcome = "exhausted" if self.decision.reason is Reason.LIMIT_REACHED else "won"
+                ending = ", all of it used or too little left." if outcome == "exhausted" else "."
+                yield _step(source, outcome, f"{version.name} grants {text}{ending}")
+            elif self._is_overruled():
+                yield _step(source, "lost", f"{version.name} grants {text}, but an earlier source decided.")
+            elif any(part.entitlement is entitlement and part.source == source for part in combined):
+                yield _step(source, "combined", f"{version.name} adds {text}.")
+            else:
+                yield _step(source, "lost", f"{version.name} grants {text}; another source is more generous.")
+
+    def _kind(self) -> PeriodKind | None:
+        return None if self.decision.period is None else self.decision.period.kind
+
+    def _is_overruled(self) -> bool:
+        source = self.decision.source
+        return self.decision.reason is Reason.OVERRIDE_DENIED or (source is not None and source.kind is SourceKind.FLAG)
+
+    def _text(
+        self, entitlement: Entitlement, source: Source, quantity: int | None
+    ) -> tuple[str | None, PeriodKind | None]:
+        """What an entitlement grants in words, and its period; no words when it grants nothing."""
+        if self.feature.type is FeatureType.BOOLEAN:
+            return ("it" if entitlement.enabled else None), None
+        if self.feature.type is FeatureType.CONFIG:
+            return (None if entitlement.config is None else f"the value {entitlement.config}"), None
+        one = contribution(entitlement, source, quantity, self.facts.traits, self.feature.type)
+        if one is None:
+            return None, None
+        if one.amount is None:
+            return f"as many {self.feature.units} as the trait {entitlement.limit_trait} says, which is missing", None
+        return amount_text(self.feature, one.amount, one.kind), one.kind
+
+    def _combined(self, entitlements: Sequence[tuple[object, Source, int | None, Entitlement]]) -> list[Contribution]:
+        """The contributions that are parts of the winning allowance; only one part is no combination."""
+        if self.feature.type not in _NUMERIC:
+            return []
+        found = [
+            contribution(entitlement, source, quantity, self.facts.traits, self.feature.type)
+            for _, source, quantity, entitlement in entitlements
+        ]
+        same = [one for one in found if one is not None and one.amount is not None and one.kind == self._kind()]
+        largest = max(
+            (one for one in same if not one.is_summed),
+            key=lambda one: one.amount.rank if one.amount else (),
+            default=None,
+        )
+        source = self.decision.source
+        winner = next((one for one in self.overrides if source is not None and one.id == source.key), None)
+        if winner is not None and winner.mode is OverrideMode.SET:
+            return []
+        return [one for one in same if one.is_summed or one is largest]
+
+    def _override(self, override: Override) -> TraceStep:
+        source = Source(kind=SourceKind.OVERRIDE, key=override.id)
+        timing = self._out_of_force(override)
+        if timing is not None:
+            return _step(source, "not_matched", timing)
+        amount = override_amount(override)
+        if self.feature.type in _NUMERIC and amount is not None:
+            text = amount_text(self.feature, amount, override.period)
+        else:
+            text = f"the value {override.value}"
+        verb = "adds" if override.mode is OverrideMode.ADD else "sets"
+        if self._won(source):
+            outcome: Outcome = "exhausted" if self.decision.reason is Reason.LIMIT_REACHED else "won"
+            return _step(source, outcome, f"An override {verb} {text}.")
+        if self._is_overruled():
+            return _step(source, "lost", f"An override {verb} {text}, but an earlier source decided.")
+        if override.mode is OverrideMode.ADD and not self.decision.unlimited:
+            return _step(source, "combined", f"An override {verb} {text}.")
+        return _step(source, "lost", f"An override {verb} {text}; what is granted is as generous.")
+
+    def _out_of_force(self, override: Override) -> str | None:
+        if is_in_force(override, self.at):
+            return None
+        if override.starts_at > self.at:
+            return f"An override starts at {override.starts_at.isoformat()}."
+        return f"An override ended at {override.expires_at.isoformat() if override.expires_at else 'its end'}."
+
+    def _rules(self) -> Iterator[TraceStep]:
+        source = self.decision.source
+        is_default = source is not None and source.kind is SourceKind.DEFAULT
+        is_open = is_default or (source is not None and source.kind is SourceKind.RULE)
+        for rule in sorted(self.feature.flag.rules, key=lambda rule: (rule.priority, rule.key)):
+            named = Source(kind=SourceKind.RULE, key=rule.key)
+            if self._won(named):
+                is_open = False
+                yield _step(named, "won", f"The rule matches: {'yes' if rule.allowed else 'no'}.")
+            elif is_open:
+                yield _step(named, "not_matched", "The rule does not match.")
+            else:
+                yield _step(named, "lost", "Not reached: an earlier source decided.")
+
+
+def _step(source: Source, outcome: Outcome, detail: str) -> TraceStep:
+    return TraceStep(source=source, outcome=outcome, detail=detail)

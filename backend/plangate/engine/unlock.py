@@ -1,0 +1,95 @@
+"""What would turn a "no" into a "yes": every plan and add-on on sale is tried by the very function that said no."""
+
+from collections.abc import Callable
+from datetime import datetime
+from fractions import Fraction
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.model import (
+    Catalog,
+    Decision,
+    Interval,
+    PlanVersion,
+    Reason,
+    Unlock,
+)
+from plangate.engine.plan_change import Holding, fitted, holding_of
+from plangate.engine.pricing import monthly_amount, price_for
+from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.what_if import with_holding
+
+Ask: TypeAlias = Callable[[CompanySnapshot], Decision]
+
+# Nothing that is bought lifts these: a switch for everybody, an explicit no, or a question that has no answer.
+_FINAL = frozenset({Reason.FLAG_OFF, Reason.OVERRIDE_DENIED, Reason.ARCHIVED_FEATURE, Reason.UNKNOWN_FEATURE})
+
+
+def unlocks(
+    snapshot: CompanySnapshot, decision: Decision, *, catalog: Catalog, quantity: int, at: datetime, ask: Ask
+) -> tuple[Unlock, ...]:
+    """Every way to a "yes", cheapest first: waiting costs nothing; then what each adds to the monthly bill.
+
+    A plan sold by hand has no price and comes last. Empty when the answer is yes already, or final.
+    """
+    if decision.allowed or decision.reason in _FINAL:
+        return ()
+    current = holding_of(snapshot)
+    # Somebody who pays nothing yet is told the monthly price, the smallest step.
+    current = replace(current, interval=current.interval or Interval.MONTH)
+    found: list[tuple[tuple[int, Fraction, int], Unlock]] = []
+    period = decision.period
+    if (
+        period is not None
+        and period.resets_at is not None
+        and decision.limit is not None
+        and quantity <= decision.limit
+    ):
+        found.append(((0, Fraction(0), 0), Unlock(kind="wait", at=period.resets_at, limit=decision.limit)))
+    paid = _monthly(catalog.newest("plan", current.plan or ""), current) or Fraction(0)
+    for plan in catalog.plans.values():
+        if plan.is_archived or plan.key == current.plan:
+            continue
+        target, _ = fitted(catalog, replace(current, plan=plan.key, version=plan.version))
+        answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at))
+        if answer.allowed:
+            cost = _monthly(plan, current)
+            rank = (2, Fraction(0), plan.position) if cost is None else (1, cost - paid, plan.position)
+            found.append((rank, _unlock(plan, current, answer)))
+    for add_on in catalog.add_ons.values():
+        target = _with_one_more(current, add_on)
+        if add_on.is_archived or add_on.key in fitted(catalog, target)[1]:
+            continue
+        answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at))
+        cost = _monthly(add_on, current)
+        if answer.allowed and cost is not None:
+            found.append(((1, cost, add_on.position), _unlock(add_on, current, answer)))
+    return tuple(unlock for _, unlock in sorted(found, key=lambda one: one[0]))
+
+
+def _with_one_more(current: Holding, add_on: PlanVersion) -> Holding:
+    return replace(current, add_ons={**current.add_ons, add_on.key: current.add_ons.get(add_on.key, 0) + 1})
+
+
+def _monthly(version: PlanVersion | None, current: Holding) -> Fraction | None:
+    """What a version adds to the bill each month; nothing when it is free, None when it is sold by hand."""
+    if version is None or version.is_free:
+        return Fraction(0)
+    price = price_for(version, currency=current.currency, interval=current.interval)
+    return None if price is None or version.is_contact_us else monthly_amount(price)
+
+
+def _unlock(version: PlanVersion, current: Holding, answer: Decision) -> Unlock:
+    price = price_for(version, currency=current.currency, interval=current.interval)
+    is_by_hand = version.is_contact_us
+    return Unlock(
+        kind="contact_us" if is_by_hand else version.kind,
+        key=version.key,
+        name=version.name,
+        amount_minor=None if is_by_hand else 0 if price is None else price.amount_minor,
+        currency=None if is_by_hand or price is None else price.currency,
+        interval=None if is_by_hand or price is None else price.interval,
+        limit="unlimited" if answer.unlimited else answer.limit,
+    )

@@ -1,0 +1,65 @@
+"""Says in words and values what is granted, the same way for previews, traces and notices."""
+
+from plangate.engine.grants import Amount
+from plangate.engine.model import Feature, FeatureType, Json, PeriodKind
+from plangate.engine.snapshot import Answer
+
+_EVERY = {
+    PeriodKind.DAY: "per day",
+    PeriodKind.WEEK: "per week",
+    PeriodKind.MONTH: "per calendar month",
+    PeriodKind.BILLING_MONTH: "per month",
+    PeriodKind.BILLING_INTERVAL: "per billing period",
+    PeriodKind.ALL_TIME: "in total",
+}
+
+
+def granted_value(answer: Answer) -> Json:
+    """What is granted, as a value: a boolean, a number, `"unlimited"`, a config value, or None for nothing."""
+    amount = best_amount(answer)
+    if amount is not None:
+        return "unlimited" if amount.hard is None else amount.hard
+    template = answer.template
+    if template.type is FeatureType.BOOLEAN:
+        return template.allowed
+    if template.unlimited:
+        return "unlimited"
+    return template.value if template.allowed else None
+
+
+def granted_text(feature: Feature, answer: Answer) -> str:
+    """What is granted, in words for a person, such as `1,000 exports per month`."""
+    value = granted_value(answer)
+    if value is None or value is False:
+        return "not included"
+    if value is True:
+        return "included"
+    if feature.type is FeatureType.CONFIG:
+        return str(value)
+    if value == "unlimited":
+        return f"unlimited {feature.units}"
+    kinds = [one.kind for one in answer.allowances if one.limit == value]
+    return amount_text(feature, Amount(value), kinds[0] if kinds else None)
+
+
+def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> str:
+    """An amount in words, such as `1,000 exports per month` or `unlimited exports`."""
+    if amount.hard is None:
+        return f"unlimited {feature.units}"
+    number = shown_number(feature, amount.hard)
+    unit = feature.unit if number == "1" else feature.units
+    return " ".join([number, unit, *([_EVERY[kind]] if kind is not None else [])])
+
+
+def shown_number(feature: Feature, base_units: int) -> str:
+    """A quantity of base units as people read it: by the display divisor, at most two decimals, never rounded up."""
+    whole, rest = divmod(base_units, feature.display_divisor)
+    hundredths = rest * 100 // feature.display_divisor
+    decimals = f".{hundredths:02d}".rstrip("0") if hundredths else ""
+    return f"{whole:,}{decimals}"
+
+
+def best_amount(answer: Answer) -> Amount | None:
+    """The most generous allowance of an answer; None when it has none."""
+    amounts = [Amount(one.limit, one.soft_limit) for one in answer.allowances]
+    return max(amounts, key=lambda one: one.rank, default=None)
