@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
@@ -50,21 +49,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL server with a migrated template database: PLANGATE_TEST_POSTGRESQL_URL, or one of our own."""
+    """A PostgreSQL server with a migrated database: at PLANGATE_TEST_POSTGRESQL_URL, or one of our own."""
     with tempfile.TemporaryDirectory(prefix="plangate-pg-") as folder:
         server = PostgresqlServer.start(Path(folder) / "data", os.environ.get("PLANGATE_TEST_POSTGRESQL_URL"))
-        try:
-            template = server.create_database("plangate_template_" + uuid4().hex[:8])
-            asyncio.run(_migrated(template))
-            server.template = template
-            yield server
-        finally:
-            server.stop()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a fresh, migrated database: once on SQLite, once on PostgreSQL."""
+    """The address of an empty, migrated database: once on SQLite, once on PostgreSQL."""
     if request.param == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         file = tmp_path / "plangate.sqlite3"
@@ -72,9 +66,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{file}"
         return
     server: PostgresqlServer = request.getfixturevalue("postgresql")
-    name = "plangate_" + uuid4().hex
-    yield server.create_database(name, from_template=True)
-    server.drop_database(name)
+    yield server.url
+    server.empty()
 
 
 @pytest.fixture(scope="session")
