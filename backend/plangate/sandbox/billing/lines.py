@@ -1,0 +1,174 @@
+"""Lines of an invoice: a period in advance, usage in arrears, and shares of a period for a change in the middle."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from ..money import share, written
+from ..periods import written_day
+from ..resources.meters import usage
+from ..resources.prices import amount_of, amounts_in
+from ..state import new_id
+from ..world import World
+
+Obj = dict[str, Any]
+
+
+def period_line(world: World, subscription: Obj, item: Obj, *, start: int, end: int) -> Obj:
+    """A licensed item for a whole period, charged in advance."""
+    price = world.require("price", item["price"])
+    quantity = item.get("quantity") or 0
+    return new_line(
+        world,
+        amount=amount_of(price, subscription["currency"], quantity),
+        currency=subscription["currency"],
+        description=f"{quantity} × {_name(world, price)} (at {_rate(price, subscription['currency'])})",
+        period=(start, end),
+        price=price,
+        quantity=quantity,
+        subscription=subscription["id"],
+        item=item["id"],
+    )
+
+
+def trial_line(world: World, subscription: Obj, item: Obj, *, start: int, end: int) -> Obj:
+    """A trial costs nothing and says so."""
+    price = world.require("price", item["price"])
+    return new_line(
+        world,
+        amount=0,
+        currency=subscription["currency"],
+        description=f"Trial period for {_name(world, price)}",
+        period=(start, end),
+        price=price,
+        quantity=item.get("quantity") or 0,
+        subscription=subscription["id"],
+        item=item["id"],
+    )
+
+
+def usage_line(world: World, subscription: Obj, item: Obj, *, start: int, end: int) -> Obj:
+    """A metered item for a period that is over."""
+    price = world.require("price", item["price"])
+    meter = world.require("billing.meter", price["recurring"]["meter"])
+    used = usage(world, meter, subscription["customer"], start, end)
+    return new_line(
+        world,
+        amount=amount_of(price, subscription["currency"], used),
+        currency=subscription["currency"],
+        description=f"{used.normalize():f} × {_name(world, price)}",
+        period=(start, end),
+        price=price,
+        quantity=int(used),
+        subscription=subscription["id"],
+        item=item["id"],
+    )
+
+
+def share_line(world: World, subscription: Obj, item: Obj, *, since: int, is_credit: bool) -> Obj:
+    """The rest of a running period: given back for what was there, or charged for what comes."""
+    price = world.require("price", item["price"])
+    quantity = item.get("quantity") or 0
+    whole = amount_of(price, subscription["currency"], quantity)
+    start, end = item["current_period_start"], item["current_period_end"]
+    part = share(whole, start=start, end=end, since=since)
+    count = f"{quantity} × " if quantity != 1 else ""
+    words = "Unused time on" if is_credit else "Remaining time on"
+    return new_line(
+        world,
+        amount=-part if is_credit else part,
+        currency=subscription["currency"],
+        description=f"{words} {count}{_name(world, price)} after {written_day(since)}",
+        period=(since, end),
+        price=price,
+        quantity=quantity,
+        subscription=subscription["id"],
+        item=item["id"],
+        is_proration=True,
+    )
+
+
+def new_line(
+    world: World,
+    *,
+    amount: int,
+    currency: str,
+    description: str,
+    period: tuple[int, int],
+    price: Obj | None,
+    quantity: int,
+    subscription: str | None,
+    item: str | None,
+    is_proration: bool = False,
+    metadata: dict[str, str] | None = None,
+) -> Obj:
+    """An invoice line that belongs to no invoice yet."""
+    details = {
+        "invoice_item": None,
+        "proration": is_proration,
+        "proration_details": {"credited_items": None},
+        "subscription": subscription,
+    }
+    parent: Obj = {
+        "invoice_item_details": None if item else {**details, "invoice_item": new_id("ii")},
+        "subscription_item_details": {**details, "subscription_item": item} if item else None,
+        "type": "subscription_item_details" if item else "invoice_item_details",
+    }
+    pricing: Obj | None = None
+    if price is not None:
+        pricing = {
+            "price_details": {"price": price["id"], "product": price["product"]},
+            "type": "price_details",
+            "unit_amount_decimal": price["unit_amount_decimal"],
+        }
+    return {
+        "id": new_id("il"),
+        "object": "line_item",
+        "amount": amount,
+        "currency": currency,
+        "description": description,
+        "discount_amounts": [],
+        "discountable": not is_proration or amount > 0,
+        "discounts": [],
+        "invoice": None,
+        "livemode": False,
+        "metadata": metadata or {},
+        "parent": parent,
+        "period": {"start": period[0], "end": period[1]},
+        "pretax_credit_amounts": [],
+        "pricing": pricing,
+        "quantity": quantity,
+        "quantity_decimal": str(Decimal(quantity)),
+        "subscription": subscription,
+        "subtotal": amount,
+        "taxes": [],
+        "_is_proration": is_proration,
+    }
+
+
+def is_metered(world: World, item: Obj) -> bool:
+    """Whether an item is charged by use."""
+    recurring = world.require("price", item["price"])["recurring"] or {}
+    return bool(recurring.get("usage_type") == "metered")
+
+
+def interval_of(world: World, item: Obj) -> tuple[str, int]:
+    """An item's billing interval and how many of them make a period."""
+    recurring = world.require("price", item["price"])["recurring"]
+    return recurring["interval"], recurring["interval_count"]
+
+
+def _name(world: World, price: Obj) -> str:
+    product = world.store.get("product", price["product"])
+    return str(product["name"]) if product else price["product"]
+
+
+def _rate(price: Obj, currency: str) -> str:
+    recurring = price["recurring"]
+    count = recurring["interval_count"]
+    every = recurring["interval"] if count == 1 else f"{count} {recurring['interval']}s"
+    if price["billing_scheme"] == "tiered":
+        return f"tiered / {every}"
+    amount = Decimal(amounts_in(price, currency)["unit_amount_decimal"])
+    return f"{written(int(amount), currency)} / {every}"

@@ -1,0 +1,216 @@
+"""Schedules at work: entering phases, carrying them out on the subscription, releasing it at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import invalid
+from ..periods import boundary
+from ..routing import merged_metadata
+from ..world import World
+from .changes import (
+    apply_change,
+    charge_change,
+    check_rows,
+    checked_quantity,
+    new_item,
+    plan_change,
+)
+from .ending import end_subscription
+from .lines import interval_of, is_metered
+
+Obj = dict[str, Any]
+
+
+def advance_schedule(world: World, schedule: Obj) -> None:
+    """The current phase is over, or the first one starts: enter the next, or finish."""
+    now = world.now()
+    following = next((p for p in schedule["phases"] if p["start_date"] <= now < p["end_date"]), None)
+    if following is None:
+        finish_schedule(world, schedule)
+        return
+    with world.changing(schedule, None):
+        schedule["status"] = "active"
+        schedule["current_phase"] = {"start_date": following["start_date"], "end_date": following["end_date"]}
+    if schedule["subscription"] is None:
+        start_scheduled_subscription(world, schedule, following)
+    else:
+        carry_out(world, schedule, following, behavior=following["proration_behavior"])
+    world.emit("subscription_schedule.updated", schedule)
+
+
+def finish_schedule(world: World, schedule: Obj) -> None:
+    """The last phase is over: cancel the subscription, or let it go on by itself."""
+    subscription = world.store.get("subscription", schedule["subscription"])
+    if schedule["end_behavior"] == "cancel":
+        if subscription is not None and subscription["ended_at"] is None:
+            with world.changing(schedule, None):
+                schedule["status"] = "completed"
+                schedule["completed_at"] = world.now()
+                schedule["current_phase"] = None
+            end_subscription(world, subscription, invoices_now=True)
+            world.emit("subscription_schedule.completed", schedule)
+        return
+    release_schedule(world, schedule)
+
+
+def release_schedule(world: World, schedule: Obj) -> None:
+    """Detach a schedule: the subscription keeps what it has."""
+    subscription = world.store.get("subscription", schedule["subscription"])
+    with world.changing(schedule, None):
+        schedule["status"] = "released"
+        schedule["released_at"] = world.now()
+        schedule["released_subscription"] = schedule["subscription"]
+        schedule["subscription"] = None
+        schedule["current_phase"] = None
+    if subscription is not None:
+        with world.changing(subscription, "customer.subscription.updated"):
+            subscription["schedule"] = None
+    world.emit("subscription_schedule.released", schedule)
+
+
+def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> None:
+    """A schedule that waited for its day makes its subscription."""
+    from ..resources.subscriptions import start_subscription  # noqa: PLC0415 - subscriptions know schedules too.
+
+    settings = schedule["default_settings"]
+    subscription = start_subscription(
+        world,
+        {
+            "customer": schedule["customer"],
+            "items": [{k: row[k] for k in ("price", "quantity", "metadata") if row.get(k)} for row in phase["items"]],
+            "metadata": phase["metadata"],
+            "default_payment_method": phase["default_payment_method"] or settings["default_payment_method"],
+            "collection_method": phase["collection_method"] or settings["collection_method"],
+            "billing_mode": {"type": schedule["billing_mode"]["type"]},
+            "currency": phase["currency"],
+            "discounts": phase["discounts"] or None,
+            "trial_end": phase["trial_end"],
+            "payment_behavior": "default_incomplete",
+        },
+        pays_now=True,
+    )
+    with world.changing(subscription, "customer.subscription.updated"):
+        subscription["schedule"] = schedule["id"]
+    with world.changing(schedule, None):
+        schedule["subscription"] = subscription["id"]
+
+
+def carry_out(world: World, schedule: Obj, phase: Obj, *, behavior: str) -> None:
+    """Make the subscription what a phase says: items, discounts, tax, metadata, trial, payment settings."""
+    subscription = world.require("subscription", schedule["subscription"])
+    if subscription["ended_at"] is not None:
+        return
+    now = world.now()
+    rows = phase_rows(world, subscription, phase)
+    with world.changing(subscription, "customer.subscription.updated"):
+        if phase["metadata"]:
+            subscription["metadata"] = merged_metadata(subscription["metadata"], phase["metadata"])
+        subscription["default_tax_rates"] = list(phase["default_tax_rates"] or [])
+        subscription["discounts"] = discount_ids(world, subscription, phase["discounts"])
+        for name in ("default_payment_method", "collection_method", "description"):
+            if phase[name]:
+                subscription[name] = phase[name]
+        at_boundary = all(item["current_period_end"] <= now for item in subscription["_items"])
+        if at_boundary:
+            _swap_at_boundary(world, subscription, rows, phase)
+    if at_boundary:
+        return
+    trial_end = phase["trial_end"]
+    ends_trial = subscription["status"] == "trialing" and not phase["trial"] and trial_end is None
+    restarts = phase["billing_cycle_anchor"] == "phase_start" and phase["start_date"] == now
+    if not _differs(subscription, rows) and not ends_trial and not restarts:
+        if trial_end in (None, subscription["trial_end"]):
+            return
+    change = plan_change(
+        world,
+        subscription,
+        rows,
+        behavior=behavior,
+        at=now,
+        restarts=restarts,
+        trial_end=now if ends_trial else (trial_end if trial_end != subscription["trial_end"] else None),
+    )
+    charge_change(
+        world,
+        subscription,
+        change,
+        behavior=behavior,
+        payment_behavior="allow_incomplete" if _has_method(world, subscription) else "default_incomplete",
+        proration_date=None,
+    )
+
+
+def phase_rows(world: World, subscription: Obj, phase: Obj) -> list[Obj]:
+    """Items of a phase as rows: a price that stays keeps its row and comes first, a new one gets a new row."""
+    old = {item["price"]: item for item in subscription["_items"]}
+    kept, fresh = [], []
+    for number, entry in enumerate(phase["items"]):
+        where = f"items[{number}]"
+        before = old.get(entry["price"])
+        if before is None:
+            given = {
+                k: v for k, v in entry.items() if k in ("price", "quantity", "metadata", "tax_rates") and v is not None
+            }
+            row = new_item(world, subscription, given, where)
+            sibling = subscription["_items"][0]
+            row["current_period_start"] = sibling["current_period_start"]
+            row["current_period_end"] = sibling["current_period_end"]
+            fresh.append(row)
+            continue
+        row = dict(before)
+        row["metadata"] = merged_metadata(row["metadata"], entry.get("metadata"))
+        if not is_metered(world, row):
+            row["quantity"] = checked_quantity(world, row["price"], entry.get("quantity"), where)
+            row["quantity"] = 1 if row["quantity"] is None else row["quantity"]
+        kept.append(row)
+    rows = [*kept, *fresh]
+    if not rows:
+        raise invalid("A phase must have at least one item.", param="phases[0][items]")
+    check_rows(world, subscription, rows, "items")
+    return rows
+
+
+def discount_ids(world: World, subscription: Obj, rows: list[Obj] | None) -> list[str]:
+    """Discount objects for what a list of coupons, promotion codes or discounts names."""
+    from ..resources.coupons import new_discount  # noqa: PLC0415 - coupons sit above billing.
+
+    found = []
+    for row in rows or []:
+        if row.get("discount"):
+            found.append(world.require("discount", row["discount"], param="discounts[0][discount]")["id"])
+            continue
+        current = [world.store.get("discount", d) for d in subscription["discounts"]]
+        same = next((d for d in current if d and row.get("coupon") == d["source"]["coupon"]), None)
+        discount = same or new_discount(world, row, customer=subscription["customer"], subscription=subscription["id"])
+        found.append(discount["id"])
+    return found
+
+
+def _swap_at_boundary(world: World, subscription: Obj, rows: list[Obj], phase: Obj) -> None:
+    now = world.now()
+    before = {interval_of(world, item) for item in subscription["_items"]}
+    if phase["billing_cycle_anchor"] == "phase_start":
+        subscription["billing_cycle_anchor"] = now
+    for row in rows:
+        if interval_of(world, row) not in before and phase["billing_cycle_anchor"] != "phase_start":
+            # Without `phase_start` the new interval begins, and its first period is never collected.
+            interval, count = interval_of(world, row)
+            row["current_period_start"] = now
+            row["current_period_end"] = boundary(now, interval, count, 1)
+    subscription["_items"] = rows
+    if phase["trial_end"] and phase["trial_end"] > now:
+        change = plan_change(world, subscription, rows, behavior="none", at=now, trial_end=phase["trial_end"])
+        apply_change(world, subscription, change)
+
+
+def _differs(subscription: Obj, rows: list[Obj]) -> bool:
+    def shape(items: list[Obj]) -> list[tuple[str, int | None]]:
+        return sorted(((i["price"], i["quantity"]) for i in items), key=str)
+
+    return shape(subscription["_items"]) != shape(rows)
+
+
+def _has_method(world: World, subscription: Obj) -> bool:
+    customer = world.require("customer", subscription["customer"])
+    return bool(subscription["default_payment_method"] or customer["invoice_settings"]["default_payment_method"])
