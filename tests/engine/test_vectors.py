@@ -1,6 +1,7 @@
 """Holds the engine to the language-neutral vectors, and the vectors to their schema."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -34,7 +35,7 @@ def test_vector(file: VectorFile, case: Case) -> None:
 
 
 @pytest.mark.parametrize("path", paths(), ids=lambda path: path.stem)
-def test_files_follow_the_schema(path: Any) -> None:
+def test_files_follow_the_schema(path: Path) -> None:
     schema = json.loads((FOLDER / "schema.json").read_text())
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(json.loads(path.read_text())), key=str)
     assert [f"{list(error.path)}: {error.message}" for error in errors] == []
