@@ -37,6 +37,7 @@ from plangate.engine.model import (
     SourceKind,
 )
 from plangate.engine.snapshot import (
+    SINCE_EVER,
     Allowance,
     Answer,
     CompanySnapshot,
@@ -46,6 +47,8 @@ from plangate.engine.snapshot import (
     HeldPlan,
 )
 from plangate.engine.targeting import open_rules
+
+__all__ = ["CompanySnapshot", "build_snapshot", "gather", "is_in_force", "window_kinds"]
 
 _ON_OFF = (Reason.FLAG_OFF, Reason.FLAG_ON)
 
@@ -84,7 +87,7 @@ def build_snapshot(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Compa
         periods={kind: _period(kind, holdings, at) for kind in kinds},
         catalog=catalog,
         facts=facts,
-        valid_from=max((instant for instant in instants if instant <= at), default=None),
+        valid_from=max((instant for instant in instants if instant <= at), default=SINCE_EVER),
         valid_until=min((instant for instant in instants if instant > at), default=None),
     )
 

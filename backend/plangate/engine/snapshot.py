@@ -5,8 +5,8 @@ so a decision needs no such comparison. It is immutable and is replaced as a who
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,7 @@ from plangate.engine.model import (
 )
 from plangate.engine.periods import Cycle
 
+SINCE_EVER: Final = datetime.min.replace(tzinfo=UTC)
 CounterKey: TypeAlias = tuple[str, PeriodKind, str]
 NoticeCode: TypeAlias = Literal[
     "several_subscriptions",
@@ -106,7 +107,7 @@ class CompiledFeature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompanySnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One company as the engine sees it in `[valid_from, valid_until)`; None means without end on that side.
+    """One company as the engine sees it in `[valid_from, valid_until)`; `valid_until` None means without end.
 
     `periods` are the windows that contained the instant it was built for, by kind. `catalog` and `facts` are what it
     was compiled from, kept for the trace.
@@ -124,7 +125,7 @@ class CompanySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     periods: Mapping[PeriodKind, Period]
     catalog: Catalog
     facts: CompanyFacts
-    valid_from: datetime | None = None
+    valid_from: datetime = SINCE_EVER
     valid_until: datetime | None = None
 
     @property
@@ -134,6 +135,4 @@ class CompanySnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def holds_at(self, at: datetime) -> bool:
         """Whether this snapshot answers for `at`; otherwise it must be built again."""
-        return (self.valid_from is None or self.valid_from <= at) and (
-            self.valid_until is None or at < self.valid_until
-        )
+        return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
