@@ -1,0 +1,159 @@
+"""What a plan change promised to do in Stripe, and what became of it as far as fetched facts can tell.
+
+Pure: the journey that makes changes and the mirror that only watches Stripe both decide with it, so a change made
+whole by a webhook after a crash ends in the same state as one that was watched to its end.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from plangate.billing.mirror import CHANGE_METADATA
+from plangate.billing.transport import StripeJson
+from plangate.engine.model import Interval, SubscriptionFact
+from plangate.shapes import ChangeState
+
+LIVE_STATUSES = frozenset({"trialing", "active", "past_due"})
+OVER_STATUSES = frozenset({"canceled", "incomplete_expired"})
+
+
+class Action(StrEnum):
+    """How a change is made in Stripe."""
+
+    CHECKOUT = "checkout"  # The customer pays on Stripe's hosted page, which starts the subscription.
+    CREATE = "create"  # A subscription is started with the card on file.
+    UPDATE = "update"  # The items of the running subscription change now.
+    SCHEDULE = "schedule"  # A subscription schedule changes the items at the period's end.
+    CANCEL_AT_PERIOD_END = "cancel_at_period_end"
+    CANCEL_NOW = "cancel_now"
+    KEEP = "keep"  # A scheduled change or end is taken back.
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One item the subscription is to hold: a Stripe price, and how many (None for metered prices)."""
+
+    stripe_price_id: str
+    quantity: int | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything needed to carry a change out, saved with it, so that a resumed change does what was promised.
+
+    `lines` are all items held afterwards, `plan_price_id` is the base plan's among them. `params` go to Stripe
+    unchanged. `boundary` is when a schedule takes effect, in whole seconds. `stripe_schedule_id` is our schedule
+    already attached, to be rewritten or released first; `is_end_undone` takes back a scheduled end first.
+    """
+
+    action: Action
+    lines: tuple[Line, ...] = ()
+    plan_price_id: str | None = None
+    params: Mapping[str, Any] = {}
+    boundary: int | None = None
+    interval: Interval = Interval.MONTH
+    interval_count: int = 1
+    is_interval_changed: bool = False
+    stripe_schedule_id: str | None = None
+    is_end_undone: bool = False
+    trial_days: int = 0
+    trial_end: int | None = None
+    promotion_code: str | None = None
+
+
+def outcome(
+    terms: Terms,
+    state: ChangeState,
+    change_id: str,
+    *,
+    fact: SubscriptionFact | None,
+    subscriptions: Sequence[StripeJson],
+) -> ChangeState | None:
+    """The state a recorded change is in now, or None when the facts do not say.
+
+    `fact` is the subscription the change is about, as just fetched; `subscriptions` are all fetched ones, among which
+    one started by this change is found by its metadata.
+    """
+    if terms.action in {Action.CHECKOUT, Action.CREATE}:
+        return _outcome_of_start(change_id, subscriptions)
+    if fact is None:
+        return None
+    if state is ChangeState.CANCELLING:
+        return ChangeState.CANCELLED if not fact.phases and fact.scheduled_end_at is None else None
+    if terms.action is Action.UPDATE:
+        return _outcome_of_update(terms, state, fact, subscriptions)
+    if terms.action is Action.SCHEDULE:
+        return _outcome_of_schedule(terms, state, fact)
+    if fact.status in OVER_STATUSES:
+        return ChangeState.CANCELLED if terms.action is Action.KEEP else ChangeState.APPLIED
+    if terms.action is Action.CANCEL_AT_PERIOD_END:
+        if fact.scheduled_end_at is not None:
+            return ChangeState.SCHEDULED
+        return ChangeState.CANCELLED if state is ChangeState.SCHEDULED else None
+    if terms.action is Action.KEEP and not fact.phases and fact.scheduled_end_at is None:
+        return ChangeState.APPLIED
+    return None
+
+
+def holds_lines(fact: SubscriptionFact, lines: Sequence[Line]) -> bool:
+    """Whether the subscription holds exactly these items."""
+    held = Counter((item.stripe_price_id, item.quantity) for item in fact.items)
+    return held == Counter((line.stripe_price_id, line.quantity) for line in lines)
+
+
+def _outcome_of_start(change_id: str, subscriptions: Sequence[StripeJson]) -> ChangeState | None:
+    started = started_by(change_id, subscriptions)
+    if started is None:
+        return None
+    if started["status"] in {"active", "trialing"}:
+        return ChangeState.APPLIED
+    return ChangeState.FAILED if started["status"] == "incomplete_expired" else None
+
+
+def started_by(change_id: str, subscriptions: Sequence[StripeJson]) -> StripeJson | None:
+    """The fetched subscription that this change started."""
+    for subscription in subscriptions:
+        if (subscription.get("metadata") or {}).get(CHANGE_METADATA) == change_id:
+            return subscription
+    return None
+
+
+def _outcome_of_update(
+    terms: Terms, state: ChangeState, fact: SubscriptionFact, subscriptions: Sequence[StripeJson]
+) -> ChangeState | None:
+    has_trial_end = terms.trial_end is None or (
+        fact.trial_end_at is not None and int(fact.trial_end_at.timestamp()) == terms.trial_end
+    )
+    if holds_lines(fact, terms.lines) and has_trial_end:
+        return ChangeState.APPLIED
+    if state is not ChangeState.REQUIRES_ACTION:
+        return None
+    # The customer never confirmed the payment: Stripe dropped the pending update, and the items stayed as they were.
+    raw = next((one for one in subscriptions if one["id"] == fact.stripe_subscription_id), None)
+    return ChangeState.FAILED if raw is not None and raw.get("pending_update") is None else None
+
+
+def _outcome_of_schedule(terms: Terms, state: ChangeState, fact: SubscriptionFact) -> ChangeState | None:
+    if fact.status in OVER_STATUSES:
+        return ChangeState.CANCELLED
+    ahead = any(price == terms.plan_price_id for phase in fact.phases for price, _ in phase.prices)
+    if ahead and fact.is_schedule_ours:
+        return ChangeState.SCHEDULED
+    if fact.phases:
+        # Somebody rewrote the schedule to something else.
+        return ChangeState.CANCELLED if state is ChangeState.SCHEDULED else None
+    if _is_entered(terms, fact):
+        return ChangeState.APPLIED
+    return ChangeState.CANCELLED if state is ChangeState.SCHEDULED else None
+
+
+def _is_entered(terms: Terms, fact: SubscriptionFact) -> bool:
+    """Whether the phase this change scheduled is what the subscription holds now.
+
+    Looks at the period too: removing seats keeps the plan's price, and must not count as applied before its date.
+    """
+    has_begun = terms.boundary is not None and any(
+        item.period_start_at.timestamp() >= terms.boundary for item in fact.items
+    )
+    return has_begun and any(item.stripe_price_id == terms.plan_price_id for item in fact.items)

@@ -1,0 +1,279 @@
+"""Fetches what Stripe holds for a company and writes it back, one company at a time, under the company's lease.
+
+Used by everything that learns that something may have changed: webhooks, the sweep, imports, and plan changes after
+each of their own calls. No transaction is open while Stripe is asked; the lease's fence is checked when writing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from plangate.billing.gateway import CustomerState
+from plangate.billing.mirror import COMPANY_METADATA, ENVIRONMENT_METADATA, mirrored, state_hash, subscription_fact
+from plangate.billing.transport import StripeJson
+from plangate.change_terms import Terms, outcome, started_by
+from plangate.engine.model import SubscriptionFact
+from plangate.environment import Environment, Lease
+from plangate.errors import Code, Refusal
+from plangate.ids import new_id
+from plangate.shapes import Actor, ChangeState
+from plangate.store.audit import append_audit
+from plangate.store.companies import (
+    STRIPE_CUSTOMER_KEY,
+    CompanyRow,
+    add_keys,
+    company_row,
+    keys_of,
+    owners_of_keys,
+)
+from plangate.store.database import StoreSession
+from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
+from plangate.store.subscriptions import save_subscriptions, subscriptions_of
+
+STRIPE = Actor(kind="stripe", id="stripe")
+_WATCHED = ("applying", "awaiting_payment", "requires_action", "scheduled", "cancelling")
+_log = structlog.get_logger(__name__)
+
+
+class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+    """What one refetch found: the facts now stored, the raw subscriptions behind them, and whether anything changed."""
+
+    company_id: str
+    facts: tuple[SubscriptionFact, ...]
+    subscriptions: tuple[StripeJson, ...] = ()
+    schedules: tuple[StripeJson, ...] = ()
+    is_changed: bool = False
+
+    def raw(self, stripe_subscription_id: str) -> StripeJson | None:
+        """The subscription as Stripe answered it."""
+        return next((one for one in self.subscriptions if one["id"] == stripe_subscription_id), None)
+
+    def schedule(self, stripe_schedule_id: str) -> StripeJson | None:
+        """The schedule in force as Stripe answered it."""
+        return next((one for one in self.schedules if one["id"] == stripe_schedule_id), None)
+
+    def fact(self, stripe_subscription_id: str | None) -> SubscriptionFact | None:
+        """The fact about one subscription."""
+        return next((one for one in self.facts if one.stripe_subscription_id == stripe_subscription_id), None)
+
+
+async def refetch(env: Environment, company_id: str, *, wait_seconds: float = 8) -> Mirrored:
+    """Fetch and store the company's state in Stripe. Raises `StripeFailure`, or Refusal when the lease is taken."""
+    async with env.lease(company_id, wait_seconds=wait_seconds) as lease:
+        return await refetch_held(env, company_id, lease)
+
+
+async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirrored:
+    """As `refetch`, for a caller that holds the company's lease already.
+
+    Raises Refusal (change_in_progress) when the lease was lost meanwhile; then nothing is written.
+    """
+    async with env.reading() as session:
+        stripe_customer_ids = await customers_of(session, company_id)
+        known = await subscriptions_of(session, company_id)
+    if not stripe_customer_ids:
+        return Mirrored(company_id=company_id, facts=known)
+    states = [
+        state
+        for stripe_customer_id in stripe_customer_ids
+        if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
+    ]
+    found = await _completed(env, states, known)
+    subscriptions = tuple(one for state in states for one in state.subscriptions)
+    async with env.writing() as session:
+        if not await lease.still_held(session):
+            raise Refusal(
+                Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
+            )
+        is_changed = await save_subscriptions(session, company_id, [(fact, state_hash([fact])) for fact in found])
+        if is_changed:
+            await _note_change(session, company_id, known, found)
+        is_settled = await _settle_changes(session, company_id, found, subscriptions)
+        if is_changed or is_settled:
+            await env.touch(session, company_id)
+    return Mirrored(
+        company_id=company_id,
+        facts=found,
+        subscriptions=subscriptions,
+        schedules=tuple(one for state in states for one in state.schedules),
+        is_changed=is_changed,
+    )
+
+
+async def refetch_customer(
+    env: Environment, stripe_customer_id: str, *, is_every_customer_wanted: bool = False, wait_seconds: float = 8
+) -> Mirrored | None:
+    """Fetch and store the company that a Stripe customer belongs to; None when it is none of ours.
+
+    A customer not known yet is linked by our company id in its metadata; otherwise it becomes a company when it
+    subscribes to one of our prices (or, importing, in any case). Other products' customers are left alone.
+    """
+    async with env.reading() as session:
+        company_id = await company_of_customer(session, stripe_customer_id)
+    if company_id is None:
+        state = await env.gateway.fetch_customer_state(stripe_customer_id)
+        if state is None or state.is_deleted:
+            return None
+        company_id = await _linked(env, state, is_every_customer_wanted=is_every_customer_wanted)
+        if company_id is None:
+            return None
+    return await refetch(env, company_id, wait_seconds=wait_seconds)
+
+
+async def customers_of(session: StoreSession, company_id: str) -> list[str]:
+    """The Stripe customer ids of a company, the one linked first at the front."""
+    keys = (await keys_of(session, [company_id]))[company_id]
+    return [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
+
+
+async def company_of_customer(session: StoreSession, stripe_customer_id: str) -> str | None:
+    """The company that a Stripe customer id belongs to."""
+    key = (STRIPE_CUSTOMER_KEY, stripe_customer_id)
+    return (await owners_of_keys(session, dict([key]))).get(key)
+
+
+async def _completed(
+    env: Environment, states: Sequence[CustomerState], known: Sequence[SubscriptionFact]
+) -> tuple[SubscriptionFact, ...]:
+    """All fetched facts, and those known before that no customer lists any more: deleted with their customer."""
+    facts = {fact.stripe_subscription_id: fact for state in states for fact in mirrored(state)}
+    for fact in known:
+        if fact.stripe_subscription_id in facts:
+            continue
+        raw = await env.gateway.fetch_subscription(fact.stripe_subscription_id)
+        if raw is not None:
+            facts[fact.stripe_subscription_id] = subscription_fact(raw)
+            continue
+        ended_at = fact.ended_at or env.clock.now().replace(microsecond=0)
+        facts[fact.stripe_subscription_id] = msgspec.structs.replace(
+            fact, status="canceled", ended_at=ended_at, scheduled_end_at=None, phases=(), stripe_schedule_id=None
+        )
+    return tuple(facts[name] for name in sorted(facts))
+
+
+async def _linked(env: Environment, state: CustomerState, *, is_every_customer_wanted: bool) -> str | None:
+    """The company a customer met for the first time is linked to, made when it is ours; None when it is not."""
+    metadata: Mapping[str, Any] = state.customer.get("metadata") or {}
+    named = metadata.get(COMPANY_METADATA)
+    is_ours = metadata.get(ENVIRONMENT_METADATA) in {None, "", env.id}
+    catalog = await env.catalog()
+    is_subscriber = any(
+        item["price"]["id"] in catalog.price_owners
+        for subscription in state.subscriptions
+        for item in subscription["items"]["data"]
+    )
+    key = (STRIPE_CUSTOMER_KEY, state.stripe_customer_id)
+    try:
+        async with env.writing() as session:
+            if isinstance(named, str) and is_ours and await company_row(session, named) is not None:
+                company_id = named
+                await add_keys(session, company_id, [key])
+            elif is_subscriber or is_every_customer_wanted:
+                company_id = new_id("comp")
+                name = state.customer.get("name")
+                await session.add(
+                    CompanyRow(
+                        id=company_id,
+                        environment_id=env.id,
+                        name=name,
+                        created_at=session.now,
+                        updated_at=session.now,
+                    )
+                )
+                await add_keys(session, company_id, [key])
+            else:
+                return None
+            await append_audit(
+                session,
+                actor=STRIPE,
+                action="company.linked",
+                subject=company_id,
+                company_id=company_id,
+                after={STRIPE_CUSTOMER_KEY: state.stripe_customer_id},
+            )
+            await env.touch(session, company_id)
+    except IntegrityError:
+        # Somebody linked the same customer a moment ago; theirs is the one.
+        async with env.reading() as session:
+            return await company_of_customer(session, state.stripe_customer_id)
+    return company_id
+
+
+async def _note_change(
+    session: StoreSession, company_id: str, known: Sequence[SubscriptionFact], found: Sequence[SubscriptionFact]
+) -> None:
+    """One audit entry for each subscription that changed: its status and prices before and after."""
+    before = {fact.stripe_subscription_id: fact for fact in known}
+    for fact in found:
+        earlier = before.get(fact.stripe_subscription_id)
+        if earlier == fact:
+            continue
+        await append_audit(
+            session,
+            actor=STRIPE,
+            action="subscription.changed",
+            subject=fact.stripe_subscription_id,
+            company_id=company_id,
+            before=None if earlier is None else _summary(earlier),
+            after=_summary(fact),
+        )
+
+
+def _summary(fact: SubscriptionFact) -> dict[str, object]:
+    return {
+        "status": fact.status,
+        "prices": {item.stripe_price_id: item.quantity for item in fact.items},
+        "scheduled_end_at": fact.scheduled_end_at,
+        "phases": len(fact.phases),
+    }
+
+
+async def _settle_changes(
+    session: StoreSession,
+    company_id: str,
+    facts: Sequence[SubscriptionFact],
+    subscriptions: Sequence[StripeJson],
+) -> bool:
+    """Move recorded changes on to what the facts say became of them. Answers whether any moved."""
+    by_id = {fact.stripe_subscription_id: fact for fact in facts}
+    is_moved = False
+    for row in await changes_in(session, company_id, _WATCHED):
+        terms = msgspec.convert(row.terms, Terms)
+        reached = outcome(
+            terms,
+            ChangeState(row.state),
+            row.id,
+            fact=by_id.get(row.stripe_subscription_id or ""),
+            subscriptions=subscriptions,
+        )
+        if reached is None or reached.value == row.state:
+            continue
+        await _move(session, row, reached, subscriptions)
+        is_moved = True
+    return is_moved
+
+
+async def _move(
+    session: StoreSession, row: PlanChangeRow, reached: ChangeState, subscriptions: Sequence[StripeJson]
+) -> None:
+    values: dict[str, object] = {"state": reached.value, "next_action": None}
+    started = started_by(row.id, subscriptions)
+    if started is not None:
+        values["stripe_subscription_id"] = started["id"]
+    if reached is ChangeState.FAILED:
+        detail = "The payment was not confirmed in time; nothing was changed."
+        values["refusal"] = {"code": Code.PAYMENT_FAILED.value, "detail": detail}
+    await update_change(session, row.id, **values)
+    await append_audit(
+        session,
+        actor=STRIPE,
+        action=f"plan_change.{reached.value}",
+        subject=row.id,
+        company_id=row.company_id,
+        before={"state": row.state},
+        after={"state": reached.value},
+    )
+    _log.info("plan_change_moved", change=row.id, company=row.company_id, before=row.state, after=reached.value)

@@ -1,0 +1,26 @@
+"""Moves a company between plans and add-ons: preview (a signed quote), confirm, take back, and finish what is open."""
+
+from plangate.plan_changes.journey import (
+    cancel_scheduled,
+    confirm,
+    get,
+    listing,
+    portal_url,
+    preview,
+    resume_unfinished,
+    settle_pending,
+)
+from plangate.plan_changes.request import ChangeRequest, Force
+
+__all__ = [
+    "ChangeRequest",
+    "Force",
+    "cancel_scheduled",
+    "confirm",
+    "get",
+    "listing",
+    "portal_url",
+    "preview",
+    "resume_unfinished",
+    "settle_pending",
+]

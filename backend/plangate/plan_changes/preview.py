@@ -1,0 +1,311 @@
+"""Works out a change without making it: when it happens, what it costs, what is gained and lost; and signs that."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import msgspec
+
+from plangate.billing.mirror import state_hash
+from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
+from plangate.clock import wall_now
+from plangate.engine.effects import Effect, effects, violations
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.model import Catalog, SubscriptionFact
+from plangate.engine.plan_change import (
+    ChangeKind as EngineKind,
+)
+from plangate.engine.plan_change import (
+    Holding,
+    Immediate,
+    Refused,
+    Scheduled,
+    fitted,
+    holding_of,
+    judge,
+    timing,
+)
+from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.what_if import with_holding
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal, invalid
+from plangate.ids import new_id
+from plangate.mirroring import customers_of
+from plangate.plan_changes.amounts import Amounts, amounts_of
+from plangate.plan_changes.quotes import Promise, signed
+from plangate.plan_changes.request import ChangeRequest, checked, target_holding
+from plangate.plan_changes.terms import Drafted, draft, target_lines
+from plangate.shapes import Actor, ChangeKind, EntitlementEffect, Quote, Violation
+from plangate.standing import Standing
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A change worked out in full: the quote for people, what it promises, and the terms that would carry it out."""
+
+    quote: Quote
+    promise: Promise
+    drafted: Drafted
+    held: Holding
+    target: Holding
+    effective_at: datetime
+    stripe_customer_id: str | None
+    subscription: SubscriptionFact | None
+
+
+async def propose(
+    env: Environment,
+    company_id: str,
+    request: ChangeRequest,
+    *,
+    actor: Actor,
+    proration_at: int | None = None,
+) -> Proposal:
+    """Work out a change from what is mirrored; asks Stripe only for amounts and the card on file.
+
+    `proration_at` is given when a confirmed quote is worked out once more. Raises Refusal for everything that the
+    change may not be, with the way out.
+    """
+    checked(request)
+    is_self_service = actor.kind == "customer"
+    if request.force is not None and is_self_service:
+        raise Refusal(Code.FORBIDDEN, "Only staff may force a change.")
+    standing = await _standing(env, company_id)
+    at = env.clock.now()
+    snapshot = standing.snapshot_at(at)
+    catalog = standing.catalog
+    current = holding_of(snapshot)
+    async with env.reading() as session:
+        stripe_customer_ids = await customers_of(session, company_id)
+    subscription = snapshot.subscription
+    if subscription is not None:
+        stripe_customer_id: str | None = subscription.stripe_customer_id
+    else:
+        stripe_customer_id = stripe_customer_ids[0] if stripe_customer_ids else None
+    prorated_at = proration_at if proration_at is not None else int(at.timestamp())
+    violated: tuple[Violation, ...] = ()
+    ends: tuple[str, ...] = ()
+    if request.resume or request.trial_end is not None:
+        kind, effective_at, target = ChangeKind.RESUME, at, current
+        drafted = _kept(subscription) if request.resume else _trial(catalog, subscription, current, request, actor, at)
+        if request.trial_end is not None:
+            kind = ChangeKind.UPGRADE
+        after = snapshot
+    else:
+        target = target_holding(catalog, current, request)
+        verdict, violated = _judged(standing, snapshot, current, target, request, at, is_self_service=is_self_service)
+        kind, effective_at, target, ends = ChangeKind(verdict.kind), verdict.effective_at, verdict.target, verdict.ends
+        has_card = False
+        if subscription is None and verdict.kind is not EngineKind.CANCEL and stripe_customer_id is not None:
+            has_card = await env.gateway.default_payment_method(stripe_customer_id) is not None
+        drafted = draft(
+            catalog,
+            verdict,
+            current,
+            subscription,
+            has_card=has_card,
+            trial_days=_trial_days(catalog, standing, target) if subscription is None else 0,
+            proration_at=datetime.fromtimestamp(prorated_at, UTC),
+            promotion_code=request.promotion_code,
+        )
+        after = _after(standing, target, effective_at)
+    currency = target.currency or current.currency or "usd"
+    amounts = await amounts_of(
+        env.gateway,
+        drafted,
+        subscription=subscription,
+        stripe_customer_id=stripe_customer_id,
+        currency=currency,
+        effective_at=effective_at,
+        at=at,
+    )
+    promise = Promise(
+        quote_id=new_id("quo"),
+        environment_id=env.id,
+        company_id=company_id,
+        request=request,
+        proration_at=prorated_at,
+        fingerprint=_fingerprint(standing, drafted.terms),
+        kind=kind.value,
+        effective_at=int(effective_at.timestamp()) if drafted.terms.boundary is not None else 0,
+        due_minor=amounts.due_today.amount_minor,
+        credit_minor=amounts.credit.amount_minor if amounts.credit is not None else 0,
+        currency=currency,
+    )
+    quote = _quote(env, promise, amounts, drafted, snapshot, after, kind, effective_at, violated, ends)
+    return Proposal(
+        quote=quote,
+        promise=promise,
+        drafted=drafted,
+        held=current,
+        target=target,
+        effective_at=effective_at,
+        stripe_customer_id=stripe_customer_id,
+        subscription=subscription,
+    )
+
+
+async def _standing(env: Environment, company_id: str) -> Standing:
+    standing = await env.standings.of(company_id)
+    if standing is None:
+        raise Refusal(Code.NOT_FOUND, "There is no such company.")
+    return standing
+
+
+def _judged(
+    standing: Standing,
+    snapshot: CompanySnapshot,
+    current: Holding,
+    target: Holding,
+    request: ChangeRequest,
+    at: datetime,
+    *,
+    is_self_service: bool,
+) -> tuple[Immediate | Scheduled, tuple[Violation, ...]]:
+    """The engine's verdict. Its limits are looked at as of the instant the change would take effect."""
+    catalog = standing.catalog
+    later = timing(catalog, snapshot, current, target, at=at, when=request.timing)
+    effective_at = later or at
+    after = _after(standing, fitted(catalog, target)[0], effective_at)
+    over = violations(after, standing.counters, effective_at=effective_at, before=snapshot)
+    verdict = judge(
+        catalog,
+        snapshot,
+        current,
+        target,
+        at=at,
+        violations=over,
+        when=request.timing,
+        is_self_service=is_self_service,
+        is_forced=request.force is not None,
+    )
+    if isinstance(verdict, Refused):
+        _refuse(verdict, snapshot)
+    shown = tuple(Violation(feature=one.feature, used=one.used, limit=one.limit, name=one.name) for one in over)
+    return verdict, shown if verdict.kind is EngineKind.DOWNGRADE or verdict.violations else ()
+
+
+def _refuse(refused: Refused, snapshot: CompanySnapshot) -> NoReturn:
+    extra: dict[str, object] = {"way_out": refused.way_out}
+    if refused.url is not None:
+        extra["url"] = refused.url
+    if refused.label is not None:
+        extra["label"] = refused.label
+    if refused.violations:
+        extra["violations"] = [msgspec.to_builtins(one) for one in refused.violations]
+    if refused.may_force:
+        extra["may_force"] = True
+    if refused.code is Code.DOWNGRADE_SCHEDULED and snapshot.subscription is not None:
+        dates = [phase.starts_at for phase in snapshot.subscription.phases]
+        pinned = min(dates, default=snapshot.subscription.scheduled_end_at)
+        if pinned is not None:
+            extra["effective_at"] = pinned.isoformat().replace("+00:00", "Z")
+    raise Refusal(refused.code, refused.detail, extra=extra)
+
+
+def _after(standing: Standing, target: Holding, at: datetime) -> CompanySnapshot:
+    """The company as it would be on the target from that instant."""
+    return build_snapshot(standing.catalog, with_holding(standing.facts, standing.catalog, target, at), at)
+
+
+def _kept(subscription: SubscriptionFact | None) -> Drafted:
+    """The terms of taking back whatever is scheduled."""
+    if subscription is None or (not subscription.phases and subscription.scheduled_end_at is None):
+        raise Refusal(Code.NOTHING_SCHEDULED, "No change is scheduled, so there is nothing to take back.")
+    refuse_foreign(subscription)
+    return Drafted(terms=Terms(action=Action.KEEP, stripe_schedule_id=subscription.stripe_schedule_id))
+
+
+def refuse_foreign(subscription: SubscriptionFact) -> None:
+    """Raise Refusal when another system's schedule manages the subscription: it is respected, never overwritten."""
+    if subscription.stripe_schedule_id is not None and not subscription.is_schedule_ours:
+        raise Refusal(
+            Code.FOREIGN_SCHEDULE,
+            "Another system schedules changes of this subscription: release its schedule in Stripe first.",
+        )
+
+
+def _trial(
+    catalog: Catalog,
+    subscription: SubscriptionFact | None,
+    current: Holding,
+    request: ChangeRequest,
+    actor: Actor,
+    at: datetime,
+) -> Drafted:
+    """The terms of moving the end of a running trial: staff only, and forward in time."""
+    if actor.kind == "customer":
+        raise Refusal(Code.FORBIDDEN, "Only staff may move the end of a trial.")
+    if subscription is None or subscription.status != "trialing":
+        raise Refusal(Code.SUBSCRIPTION_INACTIVE, "No trial is running, so its end cannot be moved.")
+    refuse_foreign(subscription)
+    if request.trial_end is None or request.trial_end <= at:
+        raise invalid("/trial_end", "The new end of the trial must lie ahead.")
+    lines = target_lines(catalog, current, subscription)
+    ends = int(request.trial_end.timestamp())
+    return Drafted(
+        terms=Terms(
+            action=Action.UPDATE,
+            lines=tuple(Line(line.stripe_price_id, line.quantity) for line in lines),
+            params={"trial_end": ends, "proration_behavior": "none"},
+            trial_end=ends,
+        ),
+        lines=lines,
+    )
+
+
+def _trial_days(catalog: Catalog, standing: Standing, target: Holding) -> int:
+    """The days of trial a company gets when it subscribes: once per plan."""
+    plan = catalog.newest("plan", target.plan) if target.plan is not None else None
+    if plan is None or not plan.trial_days:
+        return 0
+    for subscription in standing.facts.subscriptions:
+        owners = (catalog.price_owners.get(item.stripe_price_id) for item in subscription.items)
+        is_of_plan = any(owner is not None and (owner.kind, owner.key) == ("plan", plan.key) for owner in owners)
+        if subscription.trial_end_at is not None and is_of_plan:
+            return 0
+    return plan.trial_days
+
+
+def _fingerprint(standing: Standing, terms: Terms) -> str:
+    """Stands for everything the quote was worked out from, but for the moment: change any of it and it differs."""
+    live = [fact for fact in standing.facts.subscriptions if fact.status in LIVE_STATUSES]
+    told = [state_hash(live), standing.catalog.revision, msgspec.to_builtins(terms)]
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
+
+
+def _quote(
+    env: Environment,
+    promise: Promise,
+    amounts: Amounts,
+    drafted: Drafted,
+    before: CompanySnapshot,
+    after: CompanySnapshot,
+    kind: ChangeKind,
+    effective_at: datetime,
+    violated: Sequence[Violation],
+    ends: Sequence[str],
+) -> Quote:
+    text, expires_at = signed(promise, secrets=env.secret_keys, wall_now=wall_now())
+    gained, lost = effects(before, after)
+    return Quote(
+        quote=text,
+        kind=kind,
+        when=effective_at,
+        due_today=amounts.due_today,
+        lines=amounts.lines,
+        credit=amounts.credit,
+        tax=amounts.tax,
+        next_invoice=amounts.next_invoice,
+        gained=tuple(_effect(one) for one in gained),
+        lost=tuple(_effect(one) for one in lost),
+        violations=tuple(violated),
+        ends=tuple(ends),
+        expires_at=expires_at,
+        is_scheduled=drafted.terms.action in {Action.SCHEDULE, Action.CANCEL_AT_PERIOD_END},
+        needs_checkout=drafted.terms.action is Action.CHECKOUT,
+    )
+
+
+def _effect(one: Effect) -> EntitlementEffect:
+    return EntitlementEffect(feature=one.feature, name=one.name, before=one.before, after=one.after)

@@ -1,0 +1,122 @@
+"""What somebody asks for, and the holding it comes to: what is not mentioned stays as it is."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from plangate.engine.model import Catalog, Interval
+from plangate.engine.plan_change import Holding
+from plangate.engine.pricing import price_for
+from plangate.errors import Code, Refusal, invalid
+
+_QUANTITY_MAX: Final = 1_000_000
+_ENTRIES_MAX: Final = 50
+_REASON_LENGTH_MAX: Final = 500
+PLAN_QUANTITY: Final = "plan"
+
+
+class Force(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Staff insists on a change that usage speaks against; the reason is kept in the audit."""
+
+    reason: str
+
+
+class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A change asked for. `add_ons` and `quantities` give absolute numbers; 0 takes an add-on away.
+
+    `quantities` names the plan (its key, or `plan`) or an add-on. `cancel` leads to the fallback plan, `resume` takes
+    a scheduled change or end back, `trial_end` moves the end of a running trial.
+    """
+
+    plan: str | None = None
+    interval: Interval | None = None
+    currency: str | None = None
+    quantities: Mapping[str, int] = {}
+    add_ons: Mapping[str, int] = {}
+    cancel: Literal["now", "period_end"] | None = None
+    resume: bool = False
+    trial_end: datetime | None = None
+    when: Literal["auto", "now", "period_end"] = "auto"
+    promotion_code: str | None = None
+    force: Force | None = None
+
+    @property
+    def timing(self) -> Literal["auto", "now", "period_end"]:
+        """When it should take effect: a cancellation says so itself."""
+        return self.cancel or self.when
+
+
+def checked(request: ChangeRequest) -> ChangeRequest:
+    """The request, if it asks for one thing within bounds. Raises Refusal (422) naming the field at fault."""
+    asked_for = [
+        name
+        for name, is_asked in (
+            ("cancel", request.cancel is not None),
+            ("resume", request.resume),
+            ("trial_end", request.trial_end is not None),
+            ("plan", bool(request.plan or request.interval or request.quantities or request.add_ons)),
+        )
+        if is_asked
+    ]
+    if not asked_for:
+        raise invalid("", "Say what should change: plan, interval, quantities, add_ons, cancel, resume or trial_end.")
+    if len(asked_for) > 1:
+        raise invalid(f"/{asked_for[0]}", f"Ask for one thing at a time, not for {' and '.join(asked_for)}.")
+    for field, entries in (("quantities", request.quantities), ("add_ons", request.add_ons)):
+        if len(entries) > _ENTRIES_MAX:
+            raise invalid(f"/{field}", f"At most {_ENTRIES_MAX} entries are possible.")
+        for key, quantity in entries.items():
+            if not 0 <= quantity <= _QUANTITY_MAX:
+                raise invalid(f"/{field}/{_escaped(key)}", f"A quantity lies between 0 and {_QUANTITY_MAX:,}.")
+    if request.force is not None and not 1 <= len(request.force.reason.strip()) <= _REASON_LENGTH_MAX:
+        raise invalid("/force/reason", f"Give a reason of at most {_REASON_LENGTH_MAX} characters.")
+    if request.trial_end is not None and request.trial_end.tzinfo is None:
+        raise invalid("/trial_end", "Give the instant with its time zone, such as 2026-12-01T00:00:00Z.")
+    return request
+
+
+def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -> Holding:
+    """What the company would be on. A change of plan or interval takes the newest version, others keep the one held."""
+    if request.cancel is not None:
+        return Holding(plan=catalog.fallback_plan)
+    plan = request.plan or current.plan
+    if plan is None:
+        raise invalid("/plan", "The company is on no plan yet: name the one it should move to.")
+    version = catalog.newest("plan", plan)
+    if version is None:
+        raise Refusal(Code.NOT_FOUND, "There is no such plan: choose one that is on sale.")
+    if version.is_free and not request.add_ons:
+        return Holding(plan=plan)
+    currency = request.currency or current.currency or (version.prices[0].currency if version.prices else None)
+    interval = request.interval or current.interval
+    if interval is None:
+        offered = price_for(version, currency=currency, interval=Interval.MONTH)
+        interval = offered.interval if offered is not None else Interval.MONTH
+    is_same_base = plan == current.plan and interval == current.interval
+    add_ons = {**current.add_ons, **request.add_ons}
+    quantity = current.quantity if plan == current.plan else 1
+    for key, number in request.quantities.items():
+        if key in {PLAN_QUANTITY, plan}:
+            if number < 1:
+                raise invalid(f"/quantities/{_escaped(key)}", "A plan is held at least once; cancel it instead.")
+            quantity = number
+        elif catalog.newest("add_on", key) is not None:
+            add_ons[key] = number
+        else:
+            raise invalid(f"/quantities/{_escaped(key)}", "This is neither the plan nor an add-on.")
+    return Holding(
+        plan=plan,
+        version=current.version if is_same_base else None,
+        interval=interval,
+        interval_count=current.interval_count if is_same_base else 1,
+        currency=currency,
+        quantity=quantity,
+        add_ons={key: number for key, number in add_ons.items() if number > 0},
+    )
+
+
+def _escaped(key: str) -> str:
+    """A key inside a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")

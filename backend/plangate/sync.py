@@ -1,0 +1,209 @@
+"""Brings Stripe's state into ours: webhooks from the inbox, the sweep that heals what was missed, and the import.
+
+A webhook is only a hint that something of a customer changed. It is stored before it is answered; here the customer's
+present objects are fetched instead of believing the payload, so order, repetition and age of events do not matter.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from plangate.billing.gateway import reference
+from plangate.billing.transport import within
+from plangate.clock import wall_now
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal
+from plangate.mirroring import refetch_customer
+from plangate.store.inbox import (
+    InboxRow,
+    InboxState,
+    claim_events,
+    cursor,
+    known_event_ids,
+    set_cursor,
+    settle_event,
+    store_event,
+)
+
+_CLAIMED_AT_ONCE: Final = 50
+_CLAIM_SECONDS: Final = 60
+_REFETCH_SECONDS: Final = 20
+_ATTEMPTS_MAX: Final = 15
+_BACKOFF_SECONDS_MAX: Final = 3_600
+_SWEEP_CURSOR: Final = "events"
+_SWEEP_OVERLAP: Final = timedelta(minutes=10)
+_EVENTS_KEPT: Final = timedelta(days=29)  # Stripe lists events of the last 30 days.
+_ERROR_LENGTH_MAX: Final = 500
+_TEXT_LENGTH_MAX: Final = 255
+_log = structlog.get_logger(__name__)
+
+# Events that say that something of one customer may have changed. All others are kept, and ignored.
+_CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
+
+
+class ImportCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import went through: customers seen, those that are companies, and those whose facts changed."""
+
+    customers: int = 0
+    companies: int = 0
+    changed: int = 0
+
+
+async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None:
+    """Store one verified event for later; the stored row, or None when its id was known.
+
+    An event of another account or mode is stored as ignored. Raises Refusal (malformed) for something that is no event.
+    """
+    row = inbox_row(env, event, received_at=wall_now())
+    async with env.writing() as session:
+        is_new = await store_event(session, row)
+    return row if is_new else None
+
+
+def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: datetime) -> InboxRow:
+    """The row an event is stored as: pending when it concerns a customer of this environment, else ignored.
+
+    Raises Refusal when it lacks what every snapshot event has, as thin events and other envelopes do.
+    """
+    event_id, event_type, told = event.get("id"), event.get("type"), event.get("data")
+    if not _is_text(event_id) or not _is_text(event_type):
+        raise Refusal(Code.MALFORMED, "The body is no Stripe event: it has no id or no type.")
+    subject = told.get("object") if isinstance(told, Mapping) else None
+    if not isinstance(subject, Mapping):
+        raise Refusal(
+            Code.MALFORMED, "This address takes snapshot events, which carry data.object; send thin ones elsewhere."
+        )
+    object_id = subject.get("id")
+    stripe_customer_id = _customer_of(subject) if str(event_type).startswith(_CUSTOMER_EVENTS) else None
+    is_foreign = not _is_of_environment(env, event)
+    return InboxRow(
+        environment_id=env.id,
+        stripe_event_id=str(event_id),
+        type=str(event_type),
+        stripe_object_id=object_id if _is_text(object_id) else None,
+        stripe_customer_id=stripe_customer_id,
+        payload=event,
+        state=InboxState.IGNORED.value if is_foreign or stripe_customer_id is None else InboxState.PENDING.value,
+        available_at=received_at,
+        received_at=received_at,
+        processed_at=None,
+        last_error="of another account or mode" if is_foreign else None,
+    )
+
+
+async def work_inbox(env: Environment, *, limit: int = _CLAIMED_AT_ONCE) -> int:
+    """Act on due events, one refetch for each customer they name. Answers how many events were claimed."""
+    async with env.writing() as session:
+        claimed = await claim_events(session, wall_now=wall_now(), lease_seconds=_CLAIM_SECONDS, limit=limit)
+    by_customer: dict[str, list[InboxRow]] = {}
+    for row in claimed:
+        by_customer.setdefault(row.stripe_customer_id or "", []).append(row)
+    for stripe_customer_id, rows in by_customer.items():
+        await _act_on(env, stripe_customer_id, rows)
+    return len(claimed)
+
+
+async def sweep(env: Environment) -> int:
+    """Store the events that no webhook brought, since the last sweep; answers how many were missed.
+
+    Events are listed again from a little before the newest one seen, because Stripe's times are whole seconds and
+    events may appear late. After a gap longer than Stripe keeps events, everything is imported instead.
+    """
+    began_at = env.clock.now()
+    async with env.reading() as session:
+        reached: Mapping[str, int] | None = await cursor(session, _SWEEP_CURSOR)
+    since = None if reached is None else datetime.fromtimestamp(reached["created"], began_at.tzinfo)
+    if since is not None and since < began_at - _EVENTS_KEPT:
+        _log.warning("sweep_gap_too_long", environment=env.id, since=since.isoformat())
+        await import_account(env)
+        since = began_at
+    listed = await env.gateway.list_events(created_from=(since or began_at - _EVENTS_KEPT) - _SWEEP_OVERLAP)
+    rows = [inbox_row(env, event, received_at=wall_now()) for event in listed]
+    missed = 0
+    async with env.writing() as session:
+        known = await known_event_ids(session, [row.stripe_event_id for row in rows])
+        for row in rows:
+            if row.stripe_event_id not in known and await store_event(session, row):
+                missed += 1
+        newest = max((int(event["created"]) for event in listed), default=int(began_at.timestamp()))
+        await set_cursor(session, _SWEEP_CURSOR, {"created": newest})
+    if missed:
+        _log.info("sweep_found_missed_events", environment=env.id, missed=missed)
+    return missed
+
+
+async def import_account(env: Environment, *, is_every_customer_wanted: bool = False) -> ImportCounts:
+    """Fetch every customer of the Stripe account and store its state, one company at a time.
+
+    Customers that are none of ours are left alone unless `is_every_customer_wanted`. Can be repeated at any time.
+    """
+    customers = companies = changed = 0
+    async for page in env.gateway.iterate_customers():
+        for customer in page:
+            customers += 1
+            mirror = await refetch_customer(env, customer["id"], is_every_customer_wanted=is_every_customer_wanted)
+            companies += mirror is not None
+            changed += mirror is not None and mirror.is_changed
+    return ImportCounts(customers=customers, companies=companies, changed=changed)
+
+
+async def _act_on(env: Environment, stripe_customer_id: str, rows: Sequence[InboxRow]) -> None:
+    """Refetch one customer and settle all its claimed events alike. Nothing of their payloads is used."""
+    state, error = InboxState.PROCESSED, None
+    try:
+        with within(_REFETCH_SECONDS):
+            mirror = await refetch_customer(env, stripe_customer_id, wait_seconds=2)
+        if mirror is None:
+            state = InboxState.IGNORED
+    except Refusal as refusal:
+        error = f"{refusal.code.value}: {refusal.detail}"
+    except Exception as problem:  # noqa: BLE001 - one customer we cannot read must not keep all others waiting.
+        error = f"{type(problem).__name__}: {problem}"
+        _log.exception("inbox_failed", environment=env.id, stripe_customer=stripe_customer_id)
+    now = wall_now()
+    async with env.writing() as session:
+        for row in rows:
+            if error is None:
+                await settle_event(session, row.stripe_event_id, state=state, wall_now=now)
+            elif row.attempts >= _ATTEMPTS_MAX:
+                await settle_event(
+                    session,
+                    row.stripe_event_id,
+                    state=InboxState.FAILED,
+                    wall_now=now,
+                    error=error[:_ERROR_LENGTH_MAX],
+                )
+            else:
+                await settle_event(
+                    session,
+                    row.stripe_event_id,
+                    state=InboxState.PENDING,
+                    wall_now=now,
+                    error=error[:_ERROR_LENGTH_MAX],
+                    available_at=now + timedelta(seconds=backoff_seconds(row.attempts)),
+                )
+
+
+def backoff_seconds(attempts: int) -> float:
+    """How long to wait after this many tries: half a second, doubling, at most an hour."""
+    return float(min(0.5 * 2 ** max(0, attempts - 1), _BACKOFF_SECONDS_MAX))
+
+
+def _customer_of(subject: Mapping[str, Any]) -> str | None:
+    """The customer an object belongs to; a customer belongs to itself."""
+    found = subject.get("id") if subject.get("object") == "customer" else reference(subject.get("customer"))
+    return str(found) if _is_text(found) else None
+
+
+def _is_of_environment(env: Environment, event: Mapping[str, Any]) -> bool:
+    """Whether an event is of this environment's account and mode. `account` is only there for connected accounts."""
+    account = event.get("account")
+    is_own_account = account is None or not env.settings.stripe_account or account == env.settings.stripe_account
+    return is_own_account and event.get("livemode") is (env.settings.stripe_mode == "live")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _TEXT_LENGTH_MAX
