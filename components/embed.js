@@ -154,6 +154,8 @@ async function ask(reason) {
 async function send(owner, url, ctx) {
   const { request } = ctx;
   try {
+    // The last header htmx adds; a visitor sends Accept alone, which needs no preflight.
+    delete request.headers["HX-Request-Type"];
     let current = await token(held.text ? "expired" : "initial");
     const go = () => {
       const address = new URL(url);
@@ -307,7 +309,7 @@ class PlangateElement extends HTMLElement {
     const dialog = this.overlay.querySelector("dialog");
     if (dialog && !dialog.open) dialog.showModal();
     if (!dialog && !this.focused() && (this.focusId || ctx.sourceEvent instanceof Event)) this.refocus();
-    const notice = this.shadowRoot?.querySelector("[data-announce]");
+    const notice = (dialog || this.content).querySelector("[data-announce]");
     if (notice) this.status.textContent = notice.textContent.trim();
     if (!this.failed && !this.isReady) {
       this.isReady = true;

@@ -3,8 +3,13 @@
 A wheel carries them as `plangate/_components`; a checkout has them in `components/` at its root.
 """
 
+import sys
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Protocol, cast
+
+from starlette.types import ASGIApp
 
 from plangate.errors import StartRefused
 
@@ -25,3 +30,23 @@ def components_folder() -> Path:
 def component_text(name: str) -> str:
     """The text of one component file, such as `embed.css` or `messages/en.json`."""
     return (components_folder() / name).read_text(encoding="utf-8")
+
+
+class SiteFactory(Protocol):
+    """How the demo site is made: its own origin, Plangate's, and the two keys. See components/demo/app.py."""
+
+    def __call__(self, *, url: str, plangate_url: str, secret_key: str, publishable_key: str) -> ASGIApp:
+        """The site as an ASGI application."""
+
+
+def demo_site() -> SiteFactory:
+    """The demo site's factory, loaded from its file: in a checkout it is in no package."""
+    file = components_folder() / "demo" / "app.py"
+    spec = spec_from_file_location("plangate_demo_site", file)
+    if spec is None or spec.loader is None:
+        raise StartRefused("The demo site is missing from this installation: install Plangate again.")
+    module = module_from_spec(spec)
+    # Dataclasses look their module up by name while it loads.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return cast(SiteFactory, module.create_site)

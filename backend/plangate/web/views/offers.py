@@ -1,0 +1,110 @@
+"""What the views share: which price applies, and one granted feature put into words."""
+
+from plangate.engine.model import (
+    UNLIMITED,
+    Catalog,
+    Entitlement,
+    Feature,
+    FeatureType,
+    Interval,
+    Json,
+    PeriodKind,
+    PlanVersion,
+    Price,
+)
+from plangate.web.fragments import FeatureLine
+from plangate.web.wording import Reader
+
+INTERVAL_ORDER = (Interval.MONTH, Interval.YEAR, Interval.WEEK, Interval.DAY)
+
+
+def price_of(version: PlanVersion, *, currency: str, interval: str) -> Price | None:
+    """The version's price for exactly this currency and interval, or None."""
+    for price in version.prices:
+        if price.currency == currency and price.interval == interval and price.interval_count == 1:
+            return price
+    return None
+
+
+def held_price(catalog: Catalog, key: str, number: int, *, currency: str, interval: str) -> Price | None:
+    """What the held version of a plan or add-on costs, also when newer versions cost something else."""
+    newest = catalog.plans.get(key) or catalog.add_ons.get(key)
+    if newest is not None and newest.version == number:
+        return price_of(newest, currency=currency, interval=interval)
+    for owner in catalog.price_owners.values():
+        is_wanted = owner.key == key and owner.version == number
+        if is_wanted and owner.price.currency == currency and owner.price.interval == interval:
+            return owner.price
+    return None
+
+
+def name_of(catalog: Catalog, key: str | None) -> str:
+    """The name of a plan or add-on, its key when the catalogue has forgotten it."""
+    version = catalog.plans.get(key or "") or catalog.add_ons.get(key or "")
+    return version.name if version else (key or "")
+
+
+def feature_line(reader: Reader, feature: Feature, granted: Entitlement, *, before: Entitlement | None) -> FeatureLine:
+    """One granted feature as a line: its text, and what it was in the plan before when that was a number."""
+    text = _granted_text(reader, feature, granted)
+    hint = ""
+    if before is not None and isinstance(before.limit, int) and before.limit > 0:
+        hint = reader.say("feature.instead", before=reader.number(before.limit, divisor=feature.display_divisor))
+    return FeatureLine(text=text, hint=hint, description=feature.description)
+
+
+def is_more(granted: Entitlement, before: Entitlement | None) -> bool:
+    """Whether an entitlement gives something that the one before does not."""
+    if before is None:
+        return is_granting(granted)
+    if granted.limit is UNLIMITED:
+        return before.limit is not UNLIMITED
+    if isinstance(granted.limit, int):
+        return before.limit is not UNLIMITED and granted.limit > (before.limit if isinstance(before.limit, int) else 0)
+    if granted.enabled is not None:
+        return granted.enabled and not before.enabled
+    return granted.config != before.config or granted.limit_trait != before.limit_trait
+
+
+def is_granting(granted: Entitlement) -> bool:
+    """Whether an entitlement gives anything at all: an off switch and a limit of 0 do not."""
+    return granted.enabled is not False and granted.limit != 0
+
+
+def effect_text(reader: Reader, feature: Feature | None, value: Json, *, is_bare: bool = False) -> str:
+    """A value from a quote in words: true, a number (`is_bare`: without its unit), "unlimited", config or null."""
+    if value is None or value is False:
+        return reader.say("receipt.off")
+    if value is True:
+        return reader.say("receipt.on")
+    if value == "unlimited":
+        return reader.say("receipt.unlimited")
+    if isinstance(value, int) and feature is not None and feature.type is not FeatureType.CONFIG:
+        return reader.number(value, divisor=feature.display_divisor) if is_bare else reader.count(value, feature)
+    return _config_text(reader, value)
+
+
+def _granted_text(reader: Reader, feature: Feature, granted: Entitlement) -> str:
+    if granted.limit is UNLIMITED:
+        return reader.say("feature.unlimited", units=feature.units)
+    if isinstance(granted.limit, int):
+        quantity = reader.count(granted.limit, feature)
+        is_lasting = granted.period is None or feature.type in {FeatureType.SEAT, FeatureType.TRAIT}
+        if is_lasting or granted.period is PeriodKind.ALL_TIME:
+            text = reader.say("feature.limit_total", quantity=quantity)
+        else:
+            text = reader.say("feature.limit", quantity=quantity, period=reader.say(f"period.{granted.period}"))
+        return reader.say("feature.overage", included=text) if granted.soft_limit is not None else text
+    if granted.limit_trait is not None:
+        return reader.say("feature.trait", name=feature.name)
+    if granted.config is not None:
+        return reader.say("feature.config", name=feature.name, value=_config_text(reader, granted.config))
+    return feature.name
+
+
+def _config_text(reader: Reader, value: Json) -> str:
+    if isinstance(value, bool):
+        return reader.say("receipt.on" if value else "receipt.off")
+    if isinstance(value, int):
+        return reader.number(value)
+    return str(value)

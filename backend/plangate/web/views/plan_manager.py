@@ -1,0 +1,311 @@
+"""The plan manager: what a company has, what it costs, when it pays next, what waits, and the ways to change it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plangate.engine.model import Catalog, FeatureType, PlanVersion, Stacking
+from plangate.shapes import ChangeKind, ChangeState, Company, PlanChange, SubscriptionView
+from plangate.web.fragments import (
+    Action,
+    AddOnLine,
+    Banner,
+    Fact,
+    Frame,
+    Notice,
+    PlanManagerView,
+    Tone,
+    web_address,
+)
+from plangate.web.views.offers import held_price, name_of, price_of
+from plangate.web.wording import Reader
+
+_POLL_SECONDS = 3
+_UNFINISHED = frozenset({ChangeState.REQUESTED, ChangeState.APPLYING, ChangeState.CANCELLING})
+_STATUS_TONES: dict[str, Tone] = {"active": "good", "trialing": "good", "past_due": "bad", "unpaid": "bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the holder of the token may do: change plans, and pay."""
+
+    can_change: bool = False
+    can_pay: bool = False
+
+
+def plan_manager_view(
+    frame: Frame,
+    catalog: Catalog,
+    company: Company,
+    changes: Sequence[PlanChange],
+    *,
+    abilities: Abilities,
+    notice: Notice | None = None,
+) -> PlanManagerView:
+    """The overview. `changes` are the company's plan changes, newest first or in any order."""
+    reader = frame.reader
+    subscription = company.subscription
+    pending = pending_change(changes)
+    badge = ""
+    tone: Tone = ""
+    if subscription is not None:
+        key = f"manager.status.{subscription.status}"
+        badge = reader.say(key if reader.knows(key) else "manager.status.other")
+        tone = _STATUS_TONES.get(subscription.status, "warn")
+    return PlanManagerView(
+        frame=frame,
+        notice=notice,
+        plan=name_of(catalog, company.plan.key if company.plan else None),
+        badge=badge,
+        badge_tone=tone,
+        facts=_facts(reader, catalog, company),
+        banners=tuple(change_banners(reader, catalog, company, pending, abilities=abilities)),
+        add_ons=_add_ons(reader, catalog, company) if abilities.can_change else (),
+        actions=_actions(reader, company, pending) if abilities.can_change else (),
+        poll_seconds=_POLL_SECONDS if pending is not None and pending.state in _UNFINISHED else 0,
+    )
+
+
+def pending_change(changes: Sequence[PlanChange]) -> PlanChange | None:
+    """The newest change that still waits for somebody or something, or None. A scheduled one does not count."""
+    waiting = _UNFINISHED | {ChangeState.AWAITING_PAYMENT, ChangeState.REQUIRES_ACTION}
+    return max((change for change in changes if change.state in waiting), key=lambda c: c.created_at, default=None)
+
+
+def change_banners(
+    reader: Reader,
+    catalog: Catalog,
+    company: Company,
+    pending: PlanChange | None,
+    *,
+    abilities: Abilities,
+) -> list[Banner]:
+    """What waits or went wrong, the most pressing first: an overdue payment, an open payment, a scheduled change."""
+    banners: list[Banner] = []
+    current = name_of(catalog, company.plan.key if company.plan else None)
+    if company.subscription is not None and company.subscription.status == "past_due":
+        action = Action(label=reader.say("manager.update_card"), post="portal") if abilities.can_pay else None
+        banners.append(
+            Banner(
+                text=reader.say("manager.past_due"),
+                hint=reader.say("manager.past_due_hint", current=current),
+                tone="bad",
+                icon="alert",
+                action=action,
+            )
+        )
+    if pending is not None:
+        banners.append(_pending_banner(reader, catalog, pending, abilities=abilities))
+    banner = _scheduled_banner(reader, catalog, company, current, abilities=abilities)
+    return [*banners, banner] if banner else banners
+
+
+def _pending_banner(reader: Reader, catalog: Catalog, change: PlanChange, *, abilities: Abilities) -> Banner:
+    url = web_address(change.next_action.url) if change.next_action and abilities.can_pay else ""
+    if change.state is ChangeState.AWAITING_PAYMENT:
+        return Banner(
+            text=reader.say("manager.awaiting", plan=name_of(catalog, change.to.plan)),
+            hint=reader.say("manager.awaiting_hint"),
+            icon="clock",
+            action=Action(label=reader.say("manager.awaiting_button"), url=url, style="primary") if url else None,
+        )
+    if change.state is ChangeState.REQUIRES_ACTION:
+        is_invoice = change.next_action is not None and change.next_action.kind == "pay_invoice"
+        label = reader.say("manager.pay_button" if is_invoice else "manager.action_button")
+        return Banner(
+            text=reader.say("manager.past_due" if is_invoice else "manager.action"),
+            hint=reader.say("manager.action_hint"),
+            tone="warn",
+            icon="alert",
+            action=Action(label=label, url=url, style="primary") if url else None,
+        )
+    return Banner(text=reader.say("manager.settling"), hint=reader.say("manager.settling_hint"), icon="clock")
+
+
+def _scheduled_banner(
+    reader: Reader, catalog: Catalog, company: Company, current: str, *, abilities: Abilities
+) -> Banner | None:
+    scheduled = company.scheduled_change
+    cancel_at = company.subscription.cancel_at if company.subscription else None
+    if scheduled is None and cancel_at is None:
+        return None
+    keep = None
+    if abilities.can_change:
+        keep = Action(label=reader.say("manager.keep"), post="cancel-scheduled", element_id="keep-plan")
+    if scheduled is None or scheduled.kind == ChangeKind.CANCEL:
+        at = scheduled.effective_at if scheduled else cancel_at
+        text = reader.say("manager.scheduled_cancel", date=reader.day(at)) if at else ""
+        hint = reader.say("manager.scheduled_cancel_hint", current=current)
+        return Banner(text=text, hint=hint, icon="clock", action=keep)
+    date = reader.day(scheduled.effective_at)
+    held = company.plan.key if company.plan else None
+    if scheduled.plan is None or scheduled.plan == held:
+        text = reader.say("manager.scheduled_other", date=date)
+    else:
+        text = reader.say("manager.scheduled_plan", plan=name_of(catalog, scheduled.plan), date=date)
+    hint = reader.say("manager.scheduled_plan_hint", current=current)
+    return Banner(text=text, hint=hint, icon="clock", action=keep)
+
+
+# --- what it costs -------------------------------------------------------------------------------------
+
+
+def _facts(reader: Reader, catalog: Catalog, company: Company) -> tuple[Fact, ...]:
+    subscription = company.subscription
+    price_label, next_label = reader.say("manager.price"), reader.say("manager.next")
+    if subscription is None or company.plan is None:
+        plan = catalog.plans.get(company.plan.key) if company.plan else None
+        by_hand = plan is not None and not plan.is_free
+        cost = reader.say("manager.by_hand" if by_hand else "manager.no_charge")
+        nothing = reader.say("manager.no_next")
+        return (Fact(label=price_label, text=cost), Fact(label=next_label, text=nothing))
+    add_ons = {held.key: (held.version, held.quantity) for held in company.add_ons}
+    total = _total(catalog, subscription, company.plan.key, company.plan.version, add_ons, subscription.interval)
+    facts = []
+    if total is not None:
+        amount = reader.money(total, subscription.currency)
+        facts.append(Fact(label=price_label, text=f"{amount} {reader.say(f'each.{subscription.interval}')}"))
+    facts.append(_next_payment(reader, catalog, company, subscription, total))
+    if subscription.trial_end is not None and subscription.status == "trialing":
+        label = reader.say("manager.status.trialing")
+        text = reader.say("manager.trial_ends", date=reader.day(subscription.trial_end))
+        facts.append(Fact(label=label, text=text))
+    return tuple(facts)
+
+
+def _next_payment(
+    reader: Reader, catalog: Catalog, company: Company, subscription: SubscriptionView, total: int | None
+) -> Fact:
+    """The next regular payment before tax and credit; at a scheduled change it is the new plan's."""
+    label = reader.say("manager.next")
+    scheduled = company.scheduled_change
+    if subscription.cancel_at is not None or (scheduled is not None and scheduled.kind == ChangeKind.CANCEL):
+        return Fact(label=label, text=reader.say("manager.no_next"))
+    at = subscription.period.end
+    if scheduled is not None and scheduled.plan is not None and scheduled.effective_at <= at:
+        plan = catalog.plans.get(scheduled.plan)
+        add_ons = {key: (_newest(catalog, key), count) for key, count in scheduled.add_ons.items()}
+        interval = scheduled.interval or subscription.interval
+        total = _total(catalog, subscription, scheduled.plan, plan.version if plan else 0, add_ons, interval)
+    if total is None:
+        return Fact(label=label, text=reader.day(at))
+    amount = reader.money(total, subscription.currency)
+    text = reader.say("manager.next_text", amount=amount, date=reader.day(at))
+    return Fact(label=label, text=text, hint=reader.say("manager.next_hint"))
+
+
+def _total(
+    catalog: Catalog,
+    subscription: SubscriptionView,
+    plan: str,
+    version: int,
+    add_ons: dict[str, tuple[int, int]],
+    interval: str,
+) -> int | None:
+    """Minor units of plan and add-ons each interval, or None when the catalogue does not know a price."""
+    total = 0
+    for key, (number, quantity) in {plan: (version, 1), **add_ons}.items():
+        price = held_price(catalog, key, number, currency=subscription.currency, interval=interval)
+        if price is None:
+            return None
+        total += price.amount_minor * quantity
+    return total
+
+
+def _newest(catalog: Catalog, key: str) -> int:
+    add_on = catalog.add_ons.get(key)
+    return add_on.version if add_on else 0
+
+
+# --- the ways to change it ---------------------------------------------------------------------------------
+
+
+def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tuple[Action, ...]:
+    if pending is not None and pending.state in _UNFINISHED:
+        return ()
+    has_paid_plan = company.subscription is not None
+    label = reader.say("manager.change" if has_paid_plan else "manager.choose")
+    actions = [Action(label=label, get="plan-manager?view=choices", style="primary", element_id="change-plan")]
+    scheduled = company.scheduled_change
+    is_ending = company.subscription is not None and company.subscription.cancel_at is not None
+    if has_paid_plan and not is_ending and scheduled is None:
+        actions.append(
+            Action(
+                label=reader.say("manager.cancel"),
+                post="preview",
+                fields={"cancel": "period_end"},
+                style="plain",
+                element_id="cancel-plan",
+            )
+        )
+    return tuple(actions)
+
+
+def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnLine, ...]:
+    """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to."""
+    subscription = company.subscription
+    if subscription is None or company.plan is None:
+        return ()
+    held = {add_on.key: add_on.quantity for add_on in company.add_ons}
+    offered = sorted(
+        (add_on for add_on in catalog.add_ons.values() if add_on.key in held or _fits(add_on, company.plan.key)),
+        key=lambda add_on: (add_on.key not in held, add_on.position, add_on.key),
+    )
+    lines = []
+    for add_on in offered:
+        price = price_of(add_on, currency=subscription.currency, interval=subscription.interval)
+        if price is None and add_on.key not in held:
+            continue
+        quantity = held.get(add_on.key, 0)
+        each = ""
+        if price is not None:
+            amount = reader.short_money(price.amount_minor, price.currency)
+            words = reader.say(f"each.{price.interval}")
+            each = f"{amount} {words}"
+            if _is_countable(catalog, add_on):
+                each = reader.say("manager.add_on_price", price=amount, each=words)
+        lines.append(
+            AddOnLine(
+                key=add_on.key,
+                name=add_on.name,
+                description=add_on.description,
+                price=each,
+                quantity=quantity,
+                held=reader.say("manager.held", count=reader.number(quantity)) if quantity else "",
+                quantity_label=reader.say("manager.quantity", name=add_on.name),
+                update=_add_on_action(reader, add_on, "update")
+                if quantity and _is_countable(catalog, add_on)
+                else None,
+                remove=_add_on_action(reader, add_on, "remove", quantity=0) if quantity else None,
+                add=None if quantity else _add_on_action(reader, add_on, "add", quantity=1),
+            )
+        )
+    return tuple(lines)
+
+
+def _add_on_action(reader: Reader, add_on: PlanVersion, verb: str, *, quantity: int | None = None) -> Action:
+    fields = {"add_on": add_on.key}
+    if quantity is not None:
+        fields["quantity"] = str(quantity)
+    label = reader.say(f"manager.{verb}")
+    return Action(
+        label=label,
+        post="preview",
+        fields=fields,
+        style="plain" if verb == "remove" else "",
+        spoken=f"{label}: {add_on.name}",
+        element_id=f"{verb}-{add_on.key}",
+    )
+
+
+def _fits(add_on: PlanVersion, plan: str) -> bool:
+    return not add_on.is_archived and (not add_on.fits or plan in add_on.fits)
+
+
+def _is_countable(catalog: Catalog, add_on: PlanVersion) -> bool:
+    """Whether having two of it means more: some allowance adds up, or it is a seat."""
+    for entitlement in add_on.entitlements:
+        feature = catalog.features.get(entitlement.feature)
+        is_seat = feature is not None and feature.type is FeatureType.SEAT
+        if isinstance(entitlement.limit, int) and (entitlement.stacking is Stacking.SUM or is_seat):
+            return True
+    return False

@@ -1,0 +1,269 @@
+"""The pricing table: which plans are on sale to this reader, at what price, and what one button each says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from plangate.engine.model import Catalog, Entitlement, Interval, PlanVersion, Price
+from plangate.engine.pricing import monthly_amount
+from plangate.shapes import Company
+from plangate.web.fragments import (
+    Action,
+    Banner,
+    Card,
+    FeatureLine,
+    Frame,
+    IntervalChoice,
+    Notice,
+    Offer,
+    PlanButton,
+    PricingView,
+    web_address,
+)
+from plangate.web.views.offers import INTERVAL_ORDER, feature_line, is_granting, is_more, price_of
+from plangate.web.wording import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class PricingWish:
+    """What the page asked for. Unknown plans and currencies are ignored; `sign_up_url` is for visitors only."""
+
+    interval: str = ""
+    currency: str = ""
+    plans: Sequence[str] = ()
+    sign_up_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What all cards of one table share."""
+
+    reader: Reader
+    catalog: Catalog
+    company: Company | None
+    can_change: bool
+    currency: str
+    intervals: tuple[Interval, ...]
+    held: str | None = None
+    held_interval: str | None = None
+    held_amount: int | None = None
+    scheduled: str | None = None
+    scheduled_at: datetime | None = None
+    trials_used: frozenset[str] = field(default_factory=frozenset)
+
+
+def pricing_view(
+    frame: Frame,
+    catalog: Catalog,
+    company: Company | None,
+    *,
+    wish: PricingWish,
+    can_change: bool,
+    notice: Notice | None = None,
+    banners: Sequence[Banner] = (),
+    back: Action | None = None,
+) -> PricingView:
+    """The table for a visitor (`company` None) or for a company, whose own plan and currency then decide."""
+    plans = _on_sale(catalog, wish.plans)
+    currencies = _currencies(plans, company)
+    currency = (
+        wish.currency.lower() if wish.currency.lower() in currencies else (currencies[0] if currencies else "usd")
+    )
+    prices = [price for plan in plans for price in plan.prices if price.currency == currency]
+    intervals = tuple(interval for interval in INTERVAL_ORDER if any(price.interval is interval for price in prices))
+    table = _table(frame.reader, catalog, company, can_change=can_change, currency=currency, intervals=intervals)
+    wanted = wish.interval or table.held_interval or ""
+    chosen = wanted if wanted in intervals else (intervals[0] if intervals else "")
+    cards = [_card(table, plan, plans[index - 1] if index else None) for index, plan in enumerate(plans)]
+    return PricingView(
+        frame=frame,
+        notice=notice,
+        banners=tuple(banners),
+        title=frame.reader.say("manager.choices_title" if back else "pricing.label"),
+        is_title_shown=back is not None,
+        back=back,
+        intervals=tuple(_interval_choice(table, plans, interval, chosen) for interval in intervals),
+        currencies=currencies,
+        currency=currency,
+        cards=tuple(cards),
+        sign_up_url=None if company is not None else web_address(wish.sign_up_url),
+    )
+
+
+def _on_sale(catalog: Catalog, wanted: Sequence[str]) -> list[PlanVersion]:
+    plans = sorted(
+        (plan for plan in catalog.plans.values() if not plan.is_archived), key=lambda plan: (plan.position, plan.key)
+    )
+    if wanted:
+        by_key = {plan.key: plan for plan in plans}
+        plans = [by_key[key] for key in dict.fromkeys(wanted) if key in by_key]
+    return plans
+
+
+def _currencies(plans: Sequence[PlanVersion], company: Company | None) -> tuple[str, ...]:
+    if company is not None and company.subscription is not None:
+        return (company.subscription.currency,)
+    return tuple(dict.fromkeys(price.currency for plan in plans for price in plan.prices))
+
+
+def _table(
+    reader: Reader,
+    catalog: Catalog,
+    company: Company | None,
+    *,
+    can_change: bool,
+    currency: str,
+    intervals: tuple[Interval, ...],
+) -> _Table:
+    if company is None or company.plan is None:
+        return _Table(reader, catalog, company, can_change, currency, intervals)
+    held_interval = company.subscription.interval if company.subscription else None
+    held = catalog.plans.get(company.plan.key)
+    price = price_of(held, currency=currency, interval=held_interval) if held and held_interval else None
+    scheduled = company.scheduled_change
+    return _Table(
+        reader,
+        catalog,
+        company,
+        can_change,
+        currency,
+        intervals,
+        held=company.plan.key,
+        held_interval=held_interval,
+        held_amount=int(monthly_amount(price)) if price else 0,
+        scheduled=scheduled.plan if scheduled else None,
+        scheduled_at=scheduled.effective_at if scheduled else None,
+    )
+
+
+def _interval_choice(table: _Table, plans: Sequence[PlanVersion], interval: Interval, chosen: str) -> IntervalChoice:
+    most = max((_yearly_saving(table, plan) for plan in plans), default=0) if interval is Interval.YEAR else 0
+    saving = ""
+    if most > 0:
+        saving = table.reader.say("pricing.save_up_to", amount=table.reader.short_money(most, table.currency))
+    return IntervalChoice(
+        key=interval, label=table.reader.say(str(interval)), saving=saving, is_chosen=interval == chosen
+    )
+
+
+def _yearly_saving(table: _Table, plan: PlanVersion) -> int:
+    """Minor units saved each year by paying yearly: twelve monthly prices less the yearly one."""
+    monthly = price_of(plan, currency=table.currency, interval=Interval.MONTH)
+    yearly = price_of(plan, currency=table.currency, interval=Interval.YEAR)
+    return monthly.amount_minor * 12 - yearly.amount_minor if monthly and yearly else 0
+
+
+def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Card:
+    reader = table.reader
+    is_current = plan.key == table.held
+    gains, everything = _features(table, plan, previous)
+    trial_days = plan.trial_days if table.company is None or table.company.subscription is None else 0
+    badge = ""
+    if is_current:
+        badge = reader.say("pricing.yours")
+    elif trial_days and plan.prices:
+        badge = reader.say("pricing.trial_badge", days=trial_days)
+    if previous is not None and everything:
+        gains_title = reader.say("pricing.everything_in", plan=previous.name)
+    else:
+        gains_title = reader.say("pricing.includes")
+    return Card(
+        key=plan.key,
+        name=plan.name,
+        description=plan.description,
+        badge=badge,
+        is_recommended=plan.is_recommended,
+        is_current=is_current,
+        offers=_offers(table, plan, trial_days),
+        gains_title=gains_title,
+        gains=gains,
+        everything_title=reader.say("pricing.all_features", count=len(everything)),
+        everything=everything,
+    )
+
+
+def _offers(table: _Table, plan: PlanVersion, trial_days: int) -> tuple[Offer, ...]:
+    reader = table.reader
+    if plan.is_contact_us or not plan.prices:
+        kind = "contact" if plan.is_contact_us else "free"
+        headline, note = reader.say(f"pricing.{kind}"), reader.say(f"pricing.{kind}_note")
+        button = _button(table, plan, None)
+        return (Offer(interval="", price=None, headline=headline, per="", note=note, saving="", button=button),)
+    offers = []
+    for interval in table.intervals:
+        price = price_of(plan, currency=table.currency, interval=interval)
+        if price is None:
+            word = PlanButton(kind="word", label=reader.say("pricing.not_sold"))
+            offers.append(Offer(interval=interval, price=None, headline="—", per="", note="", saving="", button=word))
+            continue
+        note = reader.say(f"pricing.billed.{interval}")
+        if trial_days:
+            each = f"{reader.short_money(price.amount_minor, price.currency)} {reader.say(f'each.{interval}')}"
+            note = reader.say("pricing.trial", days=trial_days, price=each)
+        saved = _yearly_saving(table, plan) if interval is Interval.YEAR else 0
+        offers.append(
+            Offer(
+                interval=interval,
+                price=reader.price(price.amount_minor, price.currency),
+                headline="",
+                per=reader.say(f"per.{interval}"),
+                note=note,
+                saving=reader.say("pricing.save", amount=reader.short_money(saved, price.currency))
+                if saved > 0
+                else "",
+                button=_button(table, plan, price),
+            )
+        )
+    return tuple(offers)
+
+
+def _button(table: _Table, plan: PlanVersion, price: Price | None) -> PlanButton | None:
+    """The one button of a card at one price; a word where there is nothing to press, None where nothing is to say."""
+    reader = table.reader
+    is_held = plan.key == table.held and (price is None or price.interval == table.held_interval)
+    if is_held or (plan.key == table.held and table.company is not None and table.company.subscription is None):
+        return PlanButton(kind="word", label=reader.say("pricing.yours"))
+    if table.scheduled == plan.key and table.scheduled_at is not None:
+        return PlanButton(kind="word", label=reader.say("pricing.starts", date=reader.day(table.scheduled_at)))
+    if plan.is_contact_us:
+        url = web_address(plan.contact_url)
+        label = reader.say("pricing.contact_button" if url else "pricing.contact")
+        return PlanButton(kind="contact" if url else "word", label=label, url=url)
+    if table.company is not None and not table.can_change:
+        return None
+    return PlanButton(kind="choose", label=_choose_label(table, plan, price), is_primary=plan.is_recommended)
+
+
+def _choose_label(table: _Table, plan: PlanVersion, price: Price | None) -> str:
+    reader = table.reader
+    if price is not None and plan.key == table.held:
+        return reader.say(f"pricing.switch.{price.interval}")
+    if table.held is None:
+        return reader.say("pricing.choose", plan=plan.name) if plan.prices else reader.say("pricing.start_free")
+    amount = monthly_amount(price) if price else 0
+    is_upgrade = bool(plan.prices) and amount >= (table.held_amount or 0)
+    return reader.say("pricing.upgrade" if is_upgrade else "pricing.move", plan=plan.name)
+
+
+def _features(
+    table: _Table, plan: PlanVersion, previous: PlanVersion | None
+) -> tuple[tuple[FeatureLine, ...], tuple[FeatureLine, ...]]:
+    """The difference to the plan before first, then all of it; only one list when nothing is repeated."""
+    granted = _by_feature(plan)
+    before = _by_feature(previous) if previous else {}
+    gains: list[FeatureLine] = []
+    everything: list[FeatureLine] = []
+    for key, feature in table.catalog.features.items():
+        entitlement = granted.get(key)
+        if feature.is_archived or entitlement is None or not is_granting(entitlement):
+            continue
+        everything.append(feature_line(table.reader, feature, entitlement, before=None))
+        if is_more(entitlement, before.get(key)):
+            gains.append(feature_line(table.reader, feature, entitlement, before=before.get(key)))
+    if len(gains) == len(everything) or not gains:
+        return tuple(everything), ()
+    return tuple(gains), tuple(everything)
+
+
+def _by_feature(plan: PlanVersion) -> dict[str, Entitlement]:
+    return {entitlement.feature: entitlement for entitlement in plan.entitlements}

@@ -1,0 +1,191 @@
+"""A quote as a small receipt, and a refusal as a way out: the two answers to "what would this change do?"."""
+
+from collections.abc import Mapping
+
+from plangate.engine.model import Catalog, Json
+from plangate.errors import Code, Refusal
+from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote
+from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptView, RefusalView, web_address
+from plangate.web.views.offers import effect_text, name_of
+from plangate.web.wording import Reader
+
+
+def receipt_view(
+    frame: Frame,
+    catalog: Catalog,
+    company: Company,
+    quote: Quote,
+    *,
+    wish: Mapping[str, str],
+    key: str,
+    is_fresh_price: bool = False,
+) -> ReceiptView:
+    """The receipt of one quote. `wish` are the form fields it was asked with, sent back for a fresh quote if need be.
+
+    `key` is the idempotency key of this rendering; `is_fresh_price` says that an earlier quote no longer held.
+    """
+    reader = frame.reader
+    held = company.plan.key if company.plan else None
+    target = wish.get("plan") or held
+    plan, current = name_of(catalog, target), name_of(catalog, held)
+    lines = [
+        ReceiptLine(text=line.description, amount=reader.money(line.amount_minor, quote.due_today.currency))
+        for line in quote.lines
+    ]
+    if quote.tax is not None and quote.tax.amount_minor:
+        tax = reader.money(quote.tax.amount_minor, quote.tax.currency)
+        lines.append(ReceiptLine(text=reader.say("receipt.tax"), amount=tax))
+    if quote.credit is not None and quote.credit.amount_minor:
+        credit = reader.money(-abs(quote.credit.amount_minor), quote.credit.currency)
+        lines.append(ReceiptLine(text=reader.say("receipt.credit"), amount=credit))
+    due = reader.money(quote.due_today.amount_minor, quote.due_today.currency)
+    return ReceiptView(
+        frame=frame,
+        notice=Notice(text=reader.say("receipt.stale"), tone="warn") if is_fresh_price else None,
+        title=_title(reader, quote, plan, is_same_plan=target == held),
+        lead=_lead(reader, quote, company, plan=plan, current=current),
+        lines=tuple(lines),
+        due=ReceiptLine(text=reader.say("receipt.due"), amount=due),
+        following=_following(reader, quote),
+        gained=tuple(_effect(reader, catalog, effect) for effect in quote.gained),
+        lost=(
+            *(_effect(reader, catalog, effect) for effect in quote.lost),
+            *(reader.say("receipt.add_on_ends", name=name_of(catalog, ended)) for ended in quote.ends),
+        ),
+        hint=_hint(reader, quote, due),
+        confirm=Action(
+            label=_confirm_label(reader, quote, due),
+            post="confirm",
+            fields={**wish, "quote": quote.quote},
+            key=key,
+            style="primary",
+        ),
+        cancel_label=reader.say("receipt.keep", plan=current) if _is_less(quote) else reader.say("not_now"),
+    )
+
+
+def refusal_view(
+    frame: Frame, catalog: Catalog, company: Company | None, refusal: Refusal, *, can_change: bool
+) -> RefusalView:
+    """A refused change as a dialog: the reason in its own words, and the button that leads out of it."""
+    reader = frame.reader
+    action = None
+    current = name_of(catalog, company.plan.key if company and company.plan else None)
+    next_url = web_address(_next_url(refusal.extra.get("next_action")))
+    if refusal.code is Code.DOWNGRADE_SCHEDULED and can_change:
+        action = Action(label=reader.say("manager.keep_named", plan=current), post="cancel-scheduled", style="primary")
+    elif next_url:
+        action = Action(label=reader.say("refusal.pay"), url=next_url, style="primary")
+    elif refusal.code is Code.SELF_SERVICE_DISABLED and (
+        url := web_address(catalog.settings.self_service_downgrade_url)
+    ):
+        label = catalog.settings.self_service_downgrade_label or reader.say("refusal.contact")
+        action = Action(label=label, url=url, style="primary")
+    return RefusalView(
+        frame=frame,
+        title=reader.say("refusal.title"),
+        text=refusal.detail,
+        reasons=(),
+        hint=reader.say("refusal.unchanged"),
+        action=action,
+        close_label=reader.say("refusal.close"),
+    )
+
+
+def over_limit_view(frame: Frame, catalog: Catalog, quote: Quote, *, plan: str | None) -> RefusalView:
+    """A downgrade that usage forbids: every feature in the way, what is used, what the limit would be."""
+    reader = frame.reader
+    reasons = []
+    for violation in quote.violations:
+        feature = catalog.features.get(violation.feature)
+        used = reader.number(violation.used, divisor=feature.display_divisor if feature else 1)
+        limit = reader.number(violation.limit, divisor=feature.display_divisor if feature else 1)
+        name = violation.name or (feature.name if feature else violation.feature)
+        reasons.append(reader.say("refusal.violation", name=name, used=used, limit=limit))
+    return RefusalView(
+        frame=frame,
+        title=reader.say("refusal.title"),
+        text=reader.say("refusal.over", plan=name_of(catalog, plan)),
+        reasons=tuple(reasons),
+        hint=reader.say("refusal.over_hint"),
+        action=None,
+        close_label=reader.say("refusal.close"),
+    )
+
+
+def _next_url(next_action: object) -> str:
+    if isinstance(next_action, Mapping):
+        return str(next_action.get("url") or "")
+    return str(getattr(next_action, "url", "") or "")
+
+
+def _is_less(quote: Quote) -> bool:
+    return quote.kind in {ChangeKind.DOWNGRADE, ChangeKind.CANCEL}
+
+
+def _title(reader: Reader, quote: Quote, plan: str, *, is_same_plan: bool) -> str:
+    if quote.kind is ChangeKind.CANCEL:
+        return reader.say("receipt.cancel")
+    if is_same_plan and quote.kind is not ChangeKind.RESUME:
+        return reader.say("receipt.same", plan=plan)
+    return reader.say(f"receipt.{quote.kind}", plan=plan)
+
+
+def _lead(reader: Reader, quote: Quote, company: Company, *, plan: str, current: str) -> str:
+    if quote.kind is ChangeKind.CANCEL:
+        key = "receipt.ends" if quote.is_scheduled else "receipt.ends_now"
+        text = reader.say(key, date=reader.day(quote.when))
+    elif quote.is_scheduled:
+        text = reader.say("receipt.later", date=reader.day(quote.when))
+    else:
+        text = reader.say("receipt.now_keep" if company.plan else "receipt.now")
+    if plan and current and plan != current:
+        names = {"from": current, "to": plan}
+        return f"{reader.say('receipt.from_to', **names)}. {text}"
+    return text
+
+
+def _following(reader: Reader, quote: Quote) -> str:
+    if quote.next_invoice is None:
+        return reader.say("receipt.no_next")
+    amount = reader.money(quote.next_invoice.amount_minor, quote.next_invoice.currency)
+    return reader.say("receipt.next", amount=amount, date=reader.day(quote.next_invoice.at))
+
+
+def _confirm_label(reader: Reader, quote: Quote, due: str) -> str:
+    if quote.is_scheduled:
+        key = "receipt.cancel_on" if quote.kind is ChangeKind.CANCEL else "receipt.switch_on"
+        return reader.say(key, date=reader.day(quote.when))
+    if quote.kind is ChangeKind.CANCEL:
+        return reader.say("receipt.cancel_now")
+    if quote.needs_checkout:
+        return reader.say("receipt.checkout")
+    return (
+        reader.say("receipt.pay", amount=due)
+        if quote.due_today.amount_minor > 0
+        else reader.say("receipt.confirm_free")
+    )
+
+
+def _hint(reader: Reader, quote: Quote, due: str) -> str:
+    valid = reader.say("receipt.valid", time=reader.time(quote.expires_at))
+    if quote.needs_checkout:
+        return f"{reader.say('receipt.checkout_hint', amount=due)} {valid}"
+    return valid
+
+
+def _effect(reader: Reader, catalog: Catalog, effect: EntitlementEffect) -> str:
+    feature = catalog.features.get(effect.feature)
+    name = effect.name or (feature.name if feature else effect.feature)
+    if _is_switch(effect.before) and _is_switch(effect.after):
+        return reader.say("receipt.lost_all", name=name)
+    after = effect_text(reader, feature, effect.after)
+    if effect.before is None or effect.before is False:
+        return reader.say("receipt.change", name=name, after=after)
+    return reader.say(
+        "receipt.change_from", name=name, after=after, before=effect_text(reader, feature, effect.before, is_bare=True)
+    )
+
+
+def _is_switch(value: Json) -> bool:
+    return value is None or isinstance(value, bool)
