@@ -1,7 +1,6 @@
 """What only the whole catalogue document can tell: names that must exist, values that must fit their feature's type."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from pydantic import ValidationError
 
@@ -15,8 +14,6 @@ from plangate.catalog_document import (
     spelled_out,
 )
 from plangate.errors import Code, FieldError
-
-_NUMERIC: Final = frozenset({"event", "trait", "seat"})
 
 
 def faults_of(document: CatalogDocument) -> list[FieldError]:
@@ -157,7 +154,6 @@ def _entitlement(
 ) -> Iterator[FieldError]:
     given = {name for name in entitled.model_fields_set if getattr(entitled, name) is not None}
     values = given & {"enabled", "limit", "limit_trait", "config"}
-    is_numeric = feature.type in _NUMERIC
     allowed = {
         "boolean": {"enabled"},
         "config": {"config"},
@@ -168,9 +164,10 @@ def _entitlement(
     for name in sorted(given - allowed):
         why = "only usage is counted over a period" if name == "period" else _expected(feature)
         yield _at((*path, name), f"does not fit a feature of the type {feature.type}: {why}")
+    values &= allowed
     if len(values) > 1:
         yield _at(path, f"gives {' and '.join(sorted(values))}: one of them is enough")
-    if not values and not (is_numeric and entitled.soft_limit is not None):
+    if not given & {*allowed, "enabled", "limit", "limit_trait", "config"} - {"period", "stacking"}:
         yield _at(path, _expected(feature))
     if isinstance(entitled.limit, int) and entitled.soft_limit is not None and entitled.soft_limit >= entitled.limit:
         yield _at((*path, "soft_limit"), "must be below the limit, which refuses everything beyond it")

@@ -1,0 +1,264 @@
+"""Planning and applying a catalogue: first in Stripe, then here in one transaction, then old prices leave the shelf."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+
+from plangate.catalog.impact import Impact, impact_of
+from plangate.catalog.revision import Change, Draft, draft
+from plangate.catalog.stripe_side import archive_in_stripe, make_in_stripe
+from plangate.catalog_document import CatalogDocument, compile_catalog, document_value, offered_version
+from plangate.catalog_file import parse_catalog
+from plangate.engine.model import Catalog
+from plangate.environment import Environment, Lease
+from plangate.errors import Code, Refusal
+from plangate.shapes import Actor
+from plangate.store.audit import append_audit
+from plangate.store.catalog import (
+    CatalogRevisionRow,
+    PlanVersionRow,
+    StripePriceRow,
+    all_plan_versions,
+    all_stripe_prices,
+    publish_revision,
+    revision_row,
+    save_stripe_object,
+    save_stripe_price,
+    stripe_objects_of,
+)
+from plangate.store.database import StoreSession
+
+_LEASE: Final = "catalog"
+_BUSY: Final = "Another catalogue is being applied. Try again in a minute."
+
+
+class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document changes, and for whom. `revision` is the one in force afterwards (planned: that it is based on).
+
+    `impact` is None where it was not asked for.
+    """
+
+    revision: int
+    changes: tuple[Change, ...]
+    is_applied: bool = False
+    impact: Impact | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the document says what is in force already."""
+        return not self.changes
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """Everything of the catalogue in the store, read in one transaction."""
+
+    revision: CatalogRevisionRow | None
+    versions: list[PlanVersionRow]
+    prices: list[StripePriceRow]
+    plan_products: dict[str, str]
+    add_on_products: dict[str, str]
+
+    @property
+    def number(self) -> int:
+        return 0 if self.revision is None else self.revision.revision
+
+
+async def current(environment: Environment) -> dict[str, Any]:
+    """The catalogue document in force, in its canonical form. Before the first it is empty but for its version."""
+    return document_value(await current_document(environment))
+
+
+async def current_document(environment: Environment) -> CatalogDocument:
+    """The catalogue document in force."""
+    async with environment.reading() as session:
+        row = await revision_row(session)
+    return CatalogDocument() if row is None else CatalogDocument.model_validate(row.document)
+
+
+async def plan(
+    environment: Environment,
+    document: CatalogDocument | Mapping[str, Any],
+    *,
+    with_impact: bool = True,
+    impact_limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> CatalogDiff:
+    """What applying the document would change, and for which companies; writes nothing.
+
+    Raises Refusal (422) that lists every fault of the document.
+    """
+    wanted = _parsed(document)
+    async with environment.reading() as session:
+        stored = await _stored(session)
+    drafted = draft(stored.revision, stored.versions, wanted)
+    impact = None
+    if with_impact and drafted.changes:
+        before, after = _compiled(environment, stored), _compiled_draft(environment, stored, drafted)
+        impact = await impact_of(environment, before, after, limit=impact_limit, progress=progress)
+    return CatalogDiff(revision=stored.number, changes=drafted.changes, impact=impact)
+
+
+async def apply(
+    environment: Environment,
+    document: CatalogDocument | Mapping[str, Any],
+    *,
+    actor: Actor,
+    expected_revision: int | None = None,
+) -> CatalogDiff:
+    """Make the document the catalogue in force, in Stripe and here; a document in force already changes nothing.
+
+    A changed plan or add-on is published as its next version and all its holders get it at once. May be repeated
+    after a failure at any point. Raises Refusal: 422 for faults; 409 `catalog_stale` when the revision in force is not
+    `expected_revision`; 409 while another one is being applied; 422 or 503 from Stripe.
+    """
+    wanted = _parsed(document)
+    async with _turn(environment) as lease:
+        async with environment.reading() as session:
+            stored = await _stored(session)
+        _assert_revision(stored.number, expected_revision)
+        drafted = draft(stored.revision, stored.versions, wanted)
+        if drafted.changes:
+            intent_id = _intent(environment, drafted)
+            made = await make_in_stripe(
+                environment,
+                [
+                    offered_version(drafted.document, kind, key, version=drafted.versions[f"{kind}:{key}"])
+                    for kind, key, _ in drafted.document.sold()
+                    if _needs_stripe(stored, drafted, kind, key)
+                ],
+                intent_id=intent_id,
+            )
+            async with environment.writing() as session:
+                if not await lease.still_held(session):
+                    raise Refusal(Code.CHANGE_IN_PROGRESS, _BUSY)
+                row = await revision_row(session)
+                _assert_revision(0 if row is None else row.revision, stored.number)
+                await publish_revision(
+                    session,
+                    drafted.revision_row(environment.id, author=actor, at=session.now),
+                    drafted.version_rows(environment.id, at=session.now),
+                )
+                for product in made.products:
+                    await save_stripe_object(session, product)
+                # Holders of a changed plan move with their price: every price of it now sells the newest version.
+                for price in _moved(stored.prices, drafted):
+                    await save_stripe_price(session, price)
+                for price in made.prices:
+                    await save_stripe_price(session, price)
+                await append_audit(
+                    session,
+                    actor=actor,
+                    action="catalog.apply",
+                    subject=f"revision {drafted.revision}",
+                    before={"revision": stored.number},
+                    after={"revision": drafted.revision, "changes": drafted.changes},
+                )
+                environment.touch_everything(session)
+        number = drafted.revision if drafted.changes else stored.number
+        await _clear_shelf(environment, drafted.document, intent_id=f"catalog:{environment.id}:{number}:shelf")
+    return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes))
+
+
+@asynccontextmanager
+async def _turn(environment: Environment) -> AsyncIterator[Lease]:
+    """One apply at a time."""
+    async with AsyncExitStack() as stack:
+        try:
+            lease = await stack.enter_async_context(environment.lease(_LEASE))
+        except Refusal as busy:
+            if busy.code is Code.CHANGE_IN_PROGRESS:
+                raise Refusal(busy.code, _BUSY, headers=busy.headers) from None
+            raise
+        yield lease
+
+
+def _parsed(document: CatalogDocument | Mapping[str, Any]) -> CatalogDocument:
+    return document if isinstance(document, CatalogDocument) else parse_catalog(document)
+
+
+def _assert_revision(found: int, expected: int | None) -> None:
+    if expected is not None and found != expected:
+        raise Refusal(
+            Code.CATALOG_STALE,
+            f"The catalogue is at revision {found}, not {expected}: somebody applied another one. Plan again first.",
+            extra={"revision": found},
+        )
+
+
+async def _stored(session: StoreSession) -> _Stored:
+    return _Stored(
+        await revision_row(session),
+        await all_plan_versions(session),
+        await all_stripe_prices(session),
+        await stripe_objects_of(session, "plan"),
+        await stripe_objects_of(session, "add_on"),
+    )
+
+
+def _compiled(environment: Environment, stored: _Stored) -> Catalog:
+    return compile_catalog(
+        stored.revision,
+        stored.versions,
+        stored.prices,
+        stored.plan_products,
+        stored.add_on_products,
+        time_zone=environment.settings.time_zone,
+    )
+
+
+def _compiled_draft(environment: Environment, stored: _Stored, drafted: Draft) -> Catalog:
+    """The catalogue as it would be once published; prices that Stripe does not have yet have no id."""
+    now = environment.clock.now()
+    moved = {row.stripe_price_id: row for row in _moved(stored.prices, drafted)}
+    return compile_catalog(
+        drafted.revision_row(environment.id, author={}, at=now),
+        [*stored.versions, *drafted.version_rows(environment.id, at=now)],
+        [moved.get(row.stripe_price_id, row) for row in stored.prices],
+        stored.plan_products,
+        stored.add_on_products,
+        time_zone=environment.settings.time_zone,
+    )
+
+
+def _moved(rows: list[StripePriceRow], drafted: Draft) -> list[StripePriceRow]:
+    """The known prices of what is published anew, as prices of the new version."""
+    return [
+        row.model_copy(update={"owner_version": drafted.versions[f"{row.owner_kind}:{row.owner_key}"]})
+        for row in rows
+        if any((row.owner_kind, row.owner_key) == published for published in drafted.published)
+    ]
+
+
+def _needs_stripe(stored: _Stored, drafted: Draft, kind: str, key: str) -> bool:
+    """Whether Stripe must hear of it: it is published anew, its name changes, or it comes back from the archive."""
+    return any((change.kind, change.key) == (kind, key) for change in drafted.changes) or key not in (
+        stored.plan_products if kind == "plan" else stored.add_on_products
+    )
+
+
+def _intent(environment: Environment, drafted: Draft) -> str:
+    """The same for the same document over the same revision, so that a repeat finds the calls already made."""
+    said = hashlib.sha256(msgspec.json.encode(document_value(drafted.document))).hexdigest()
+    return f"catalog:{environment.id}:{drafted.revision}:{said[:24]}"
+
+
+async def _clear_shelf(environment: Environment, document: CatalogDocument, *, intent_id: str) -> None:
+    """Archive the prices that nothing on sale uses any more, in Stripe and then here."""
+    on_sale = {
+        (kind, key, price.currency, price.interval, price.interval_count, price.amount_minor)
+        for kind, key, sold in document.sold()
+        if not sold.archived
+        for price in sold.prices
+    }
+    async with environment.reading() as session:
+        rows = await all_stripe_prices(session)
+    for row in rows:
+        terms = (row.owner_kind, row.owner_key, row.currency, row.interval, row.interval_count, row.amount_minor)
+        if row.is_active and terms not in on_sale:
+            await archive_in_stripe(environment, [row], intent_id=intent_id)
+            async with environment.writing() as session:
+                await save_stripe_price(session, row.model_copy(update={"is_active": False}))
+                environment.touch_everything(session)

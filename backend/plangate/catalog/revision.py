@@ -1,0 +1,255 @@
+"""From the catalogue in force and a new document to the next revision: what changes, and which versions it publishes.
+
+Pure. Nothing that was published disappears: what the new document leaves out stays as archived.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from plangate.catalog_document import (
+    CatalogDocument,
+    Kind,
+    PriceDocument,
+    document_value,
+    offered_version,
+    resolved_entitlement,
+)
+from plangate.catalog_file import refused
+from plangate.catalog_rules import pointer_of
+from plangate.engine.model import Json, PlanVersion
+from plangate.errors import Code, FieldError
+from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow
+
+Subject: TypeAlias = Literal["catalog", "setting", "feature", "plan", "add_on"]
+Action: TypeAlias = Literal["added", "changed", "archived", "restored"]
+
+
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """One field that changes, as the document writes it; None is nothing. Amounts are in minor units."""
+
+    field: str
+    before: Json
+    after: Json
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the catalogue that changes. `version` is the plan or add-on version it publishes, if any."""
+
+    kind: Subject
+    key: str
+    action: Action
+    name: str = ""
+    version: int | None = None
+    details: tuple[Detail, ...] = ()
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """The next revision, not yet published. `published` are the versions it publishes, by kind and key."""
+
+    revision: int
+    document: CatalogDocument
+    changes: tuple[Change, ...]
+    versions: Mapping[str, int]
+    published: Mapping[tuple[Kind, str], PlanVersion]
+
+    def revision_row(self, environment_id: str, *, author: object, at: datetime) -> CatalogRevisionRow:
+        """The row that stores it."""
+        return CatalogRevisionRow(
+            environment_id=environment_id,
+            revision=self.revision,
+            document=document_value(self.document),
+            versions=dict(self.versions),
+            author=msgspec.to_builtins(author),
+            recorded_at=at,
+        )
+
+    def version_rows(self, environment_id: str, *, at: datetime) -> list[PlanVersionRow]:
+        """The rows of the versions it publishes."""
+        return [
+            PlanVersionRow(
+                environment_id=environment_id,
+                kind=kind,
+                key=key,
+                version=version.version,
+                document=msgspec.to_builtins(version),
+                recorded_at=at,
+            )
+            for (kind, key), version in self.published.items()
+        ]
+
+
+def draft(current: CatalogRevisionRow | None, published: Sequence[PlanVersionRow], wanted: CatalogDocument) -> Draft:
+    """What publishing `wanted` over the revision in force would make.
+
+    Raises Refusal (422) when a feature would change its type: its usage and overrides would lose their meaning.
+    """
+    before = CatalogDocument() if current is None else CatalogDocument.model_validate(current.document)
+    faults = [
+        FieldError(
+            pointer_of("features", key, "type"),
+            Code.INVALID,
+            f"was published as {before.features[key].type}; give the new kind a key of its own",
+        )
+        for key, feature in wanted.features.items()
+        if key in before.features and before.features[key].type != feature.type
+    ]
+    if faults:
+        raise refused(faults)
+    after = _keeping_archived(before, wanted)
+    versions: dict[str, int] = {} if current is None else dict(current.versions)
+    terms = {(row.kind, row.key, row.version): msgspec.convert(row.document, PlanVersion) for row in published}
+    new: dict[tuple[Kind, str], PlanVersion] = {}
+    for kind, key, _ in after.sold():
+        held = versions.get(f"{kind}:{key}", 0)
+        offered = offered_version(after, kind, key, version=held + 1)
+        known = terms.get((kind, key, held))
+        if known is None or _terms(known) != _terms(offered):
+            versions[f"{kind}:{key}"] = held + 1
+            new[kind, key] = offered
+    changes = tuple(_changes(before, after, new))
+    return Draft(
+        revision=(current.revision if current is not None else 0) + 1,
+        document=after,
+        changes=changes,
+        versions=versions,
+        published=new,
+    )
+
+
+def _keeping_archived(before: CatalogDocument, wanted: CatalogDocument) -> CatalogDocument:
+    """The wanted document, with what it no longer mentions added as archived: somebody may still hold it."""
+    parts = {
+        name: {
+            **getattr(wanted, name),
+            **{
+                key: part.model_copy(update={"archived": True, **({"recommended": False} if name == "plans" else {})})
+                for key, part in getattr(before, name).items()
+                if key not in getattr(wanted, name)
+            },
+        }
+        for name in ("features", "plans", "add_ons")
+    }
+    return wanted.model_copy(update=parts)
+
+
+def _terms(version: PlanVersion) -> tuple[object, ...]:
+    """What makes another version of a plan or add-on when it changes; the rest is how it is shown."""
+    return (
+        sorted((msgspec.to_builtins(one) for one in version.entitlements), key=lambda one: str(one["feature"])),
+        sorted((price.currency, price.interval, price.interval_count, price.amount_minor) for price in version.prices),
+        version.trial_days,
+        sorted(version.fits),
+        version.is_contact_us,
+    )
+
+
+def _changes(
+    before: CatalogDocument, after: CatalogDocument, published: Mapping[tuple[Kind, str], PlanVersion]
+) -> Iterator[Change]:
+    for role in ("initial_plan", "fallback_plan", "trial_expiry_plan"):
+        old, new = getattr(before, role), getattr(after, role)
+        if old != new:
+            yield Change(kind="catalog", key=role, action="changed", details=(Detail(field="", before=old, after=new),))
+    for name, old in before.settings.model_dump().items():
+        new = getattr(after.settings, name)
+        if old != new:
+            yield Change(kind="setting", key=name, action="changed", details=(Detail(field="", before=old, after=new),))
+    left, right = document_value(before), document_value(after)
+    for key in after.features:
+        change = _part(
+            "feature", key, left.get("features", {}).get(key), right["features"][key], name=after.features[key].name
+        )
+        if change is not None:
+            yield change
+    for kind, key, sold in after.sold():
+        section = "plans" if kind == "plan" else "add_ons"
+        version = published.get((kind, key))
+        change = _part(
+            kind,
+            key,
+            _plain(before, kind, key, left.get(section, {}).get(key)),
+            _plain(after, kind, key, right[section][key]) or {},
+            name=sold.name,
+            version=None if version is None else version.version,
+        )
+        if change is not None:
+            yield change
+    for section in ("features", "plans", "add_ons"):
+        known = [key for key in getattr(before, section) if key in getattr(after, section)]
+        shown = [key for key in getattr(after, section) if key in getattr(before, section)]
+        if known != shown:
+            detail = Detail(field="", before=", ".join(known), after=", ".join(shown))
+            yield Change(
+                kind="catalog", key=f"order of {section.replace('_', '-')}", action="changed", details=(detail,)
+            )
+
+
+def _part(
+    kind: Subject,
+    key: str,
+    before: Mapping[str, Json] | None,
+    after: Mapping[str, Json],
+    *,
+    name: str,
+    version: int | None = None,
+) -> Change | None:
+    if before is None:
+        details = tuple(Detail(field=field, before=None, after=value) for field, value in _fields(after))
+        return Change(kind=kind, key=key, action="added", name=name, version=version, details=details)
+    old, new = dict(_fields(before)), dict(_fields(after))
+    was_archived, is_archived = bool(old.pop("archived", False)), bool(new.pop("archived", False))
+    details = tuple(
+        Detail(field=field, before=old.get(field), after=new.get(field))
+        for field in dict.fromkeys([*old, *new])
+        if old.get(field) != new.get(field)
+    )
+    action: Action = "changed"
+    if was_archived is not is_archived:
+        action = "archived" if is_archived else "restored"
+    elif not details and version is None:
+        return None
+    return Change(kind=kind, key=key, action=action, name=name, version=version, details=details)
+
+
+def _fields(part: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """The fields of a part, its mappings one level down flattened: `entitlements.sso`, `prices.usd/month`."""
+    for name, value in part.items():
+        if name in {"entitlements", "prices"}:
+            for key, one in value.items():
+                yield f"{name}.{key}", one
+        else:
+            yield name, value
+
+
+def _plain(
+    document: CatalogDocument, kind: Kind, key: str, written: Mapping[str, Json] | None
+) -> Mapping[str, Json] | None:
+    """A plan or add-on with prices by currency and interval, and entitlements in full so that only meaning differs."""
+    if written is None:
+        return None
+    sold = document.plans[key] if kind == "plan" else document.add_ons[key]
+    plain = dict(written)
+    if sold.prices:
+        plain["prices"] = {_price_name(price): price.amount_minor for price in sold.prices}
+    if sold.entitlements:
+        plain["entitlements"] = {
+            feature: {
+                name: value
+                for name, value in msgspec.to_builtins(
+                    resolved_entitlement(feature, document.features[feature], entitled)
+                ).items()
+                if value is not None
+                and name not in {"feature", "price_behaviour"}
+                and (name, value) != ("stacking", "max")
+            }
+            for feature, entitled in sold.entitlements.items()
+        }
+    return plain
+
+
+def _price_name(price: PriceDocument) -> str:
+    count = "" if price.interval_count == 1 else f"{price.interval_count} "
+    return f"{price.currency}/{count}{price.interval}"
