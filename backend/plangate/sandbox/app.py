@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from .api import answer_api
 from .control import control_routes
+from .pages.routes import page_routes
 from .server import Sandbox
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def create_app(config: SandboxConfig) -> Starlette:
         routes=[
             Route("/v1/{rest:path}", answer_api, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]),
             *control_routes(),
+            *page_routes(),
         ],
     )
     app.state.sandbox = sandbox

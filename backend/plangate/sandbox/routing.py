@@ -108,7 +108,7 @@ def in_range(value: int, wanted: int | Obj | None) -> bool:
         return True
     if isinstance(wanted, int):
         return value == wanted
-    return (
+    return bool(
         value > wanted.get("gt", value - 1)
         and value >= wanted.get("gte", value)
         and value < wanted.get("lt", value + 1)

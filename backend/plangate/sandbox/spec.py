@@ -197,7 +197,7 @@ def _object(fields: dict[str, Field], tree: Tree, path: str) -> dict[str, Any]:
 
 
 def _value(rules: tuple[Rule, ...], node: Node, where: str) -> Any:  # noqa: ANN401 - as varied as Stripe's API.
-    by_kind = {rule.kind: rule for rule in rules}
+    by_kind: dict[str, Rule] = {rule.kind: rule for rule in rules}
     if isinstance(node, dict):
         if "object" in by_kind:
             return _object(by_kind["object"].fields, node, where)

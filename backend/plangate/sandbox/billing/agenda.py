@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from ..world import World
+from plangate.sandbox.world import World
+
 from .phases import advance_schedule
 from .renewals import act_on_invoice, act_on_subscription, invoice_due, subscription_due
 

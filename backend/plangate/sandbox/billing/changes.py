@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ApiError, invalid
-from ..periods import boundary, period_at
-from ..resources.prices import amounts_in, price_of
-from ..routing import merged_metadata
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.errors import ApiError, invalid
+from plangate.sandbox.periods import boundary, period_at
+from plangate.sandbox.resources.prices import amounts_in, price_of
+from plangate.sandbox.routing import merged_metadata
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .collecting import NO_METHOD, collect, default_method, finalize, payment_error
 from .ending import clear_pending_update
 from .invoicing import draft_invoice, keep_for_later, pending_lines
@@ -168,13 +169,13 @@ def plan_change(
         return Change(rows, subscription["billing_cycle_anchor"])
     changed = {interval_of(world, row) for row in old}.isdisjoint(interval_of(world, row) for row in rows)
     if restarts or changed:
-        credits = _credits(world, subscription, old, at) if behavior != "none" and not is_trialing else []
+        credited_lines = _credits(world, subscription, old, at) if behavior != "none" and not is_trialing else []
         arrears = [
             usage_line(world, subscription, item, start=item["current_period_start"], end=now)
             for item in old
             if is_metered(world, item)
         ]
-        lines = [*credits, *[a for a in arrears if a["amount"]], *open_cycle(world, subscription, rows, now)]
+        lines = [*credited_lines, *[a for a in arrears if a["amount"]], *open_cycle(world, subscription, rows, now)]
         return Change(rows, now, lines, starts_cycle=True)
     return _change_in_cycle(world, subscription, rows, behavior=behavior, at=at)
 
@@ -290,7 +291,7 @@ def _pay_then_apply(world: World, subscription: Obj, change: Change, invoice: Ob
 
 
 def _pending_row(world: World, row: Obj) -> Obj:
-    from ..render import item_view  # noqa: PLC0415 - only this rare row needs it.
+    from plangate.sandbox.render import item_view  # noqa: PLC0415 - only this rare row needs it.
 
     return item_view(world, row)
 
@@ -333,19 +334,19 @@ def _trial_change(
     world: World, subscription: Obj, rows: list[Obj], *, behavior: str, at: int, trial_end: int
 ) -> Change:
     now = world.now()
-    credits = []
+    credited_lines = []
     if behavior != "none" and subscription["status"] != "trialing":
-        credits = _credits(world, subscription, subscription["_items"], at)
+        credited_lines = _credits(world, subscription, subscription["_items"], at)
     if trial_end <= now:
         return Change(
-            rows, now, [*credits, *open_cycle(world, subscription, rows, now)], starts_cycle=True, trial_end=now
+            rows, now, [*credited_lines, *open_cycle(world, subscription, rows, now)], starts_cycle=True, trial_end=now
         )
     lines = []
     for row in rows:
         row["current_period_start"] = now
         row["current_period_end"] = trial_end
         lines.append(trial_line(world, subscription, row, start=now, end=trial_end))
-    return Change(rows, trial_end, [*credits, *lines], trial_end=trial_end)
+    return Change(rows, trial_end, [*credited_lines, *lines], trial_end=trial_end)
 
 
 def _credits(world: World, subscription: Obj, items: list[Obj], at: int) -> list[Obj]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..cards import Outcome, charge_outcome, refusal
-from ..clock import DAY
-from ..errors import ApiError
-from ..resources.customers import add_balance
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.cards import Outcome, charge_outcome, refusal
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.errors import ApiError
+from plangate.sandbox.resources.customers import add_balance
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .invoicing import balance_used
 from .standing import after_failed, after_paid, subscription_of
 
@@ -270,7 +271,7 @@ def _fail_intent(world: World, intent: Obj, method: Obj | None, outcome: Outcome
         else:
             intent["status"] = "requires_payment_method"
             intent["payment_method"] = None
-        if outcome not in ("no_method", "ok"):
+        if outcome != "no_method":
             intent["last_payment_error"] = refusal(outcome).body["error"]
     if outcome == "authenticate":
         world.emit("payment_intent.requires_action", intent)

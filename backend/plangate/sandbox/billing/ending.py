@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..world import World
+from plangate.sandbox.world import World
+
 from .collecting import pay_now, void
 from .invoicing import draft_invoice, keep_for_later, pending_lines
 from .lines import is_metered, share_line, usage_line
@@ -23,12 +24,12 @@ def end_subscription(
 ) -> None:
     """End a subscription now.
 
-    ``prorates`` credits unused time (kept for a next invoice unless ``invoices_now``); usage not billed yet is
+    ``prorates`` credited_lines unused time (kept for a next invoice unless ``invoices_now``); usage not billed yet is
     invoiced only with ``invoices_now``. An attached schedule ends with it.
     """
     now = world.now()
     schedule = world.store.get("subscription_schedule", subscription["schedule"])
-    credits = credit_lines(world, subscription, at=now) if prorates else []
+    credited_lines = credit_lines(world, subscription, at=now) if prorates else []
     clear_pending_update(world, subscription)
     with world.changing(subscription, None):
         subscription["status"] = status
@@ -57,20 +58,20 @@ def end_subscription(
             for item in subscription["_items"]
             if is_metered(world, item)
         ]
-        if credits or usage or pending_lines(world, subscription):
+        if credited_lines or usage or pending_lines(world, subscription):
             customer = world.require("customer", subscription["customer"])
             invoice = draft_invoice(
                 world,
                 customer=customer,
                 subscription=subscription,
-                lines=[*credits, *usage],
+                lines=[*credited_lines, *usage],
                 reason="subscription_update",
             )
             with world.changing(subscription, None):
                 subscription["latest_invoice"] = invoice["id"]
             pay_now(world, invoice)
-    elif credits:
-        keep_for_later(world, subscription, credits)
+    elif credited_lines:
+        keep_for_later(world, subscription, credited_lines)
     world.emit("customer.subscription.deleted", subscription)
 
 

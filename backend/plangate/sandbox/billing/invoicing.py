@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..money import percentage
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.money import percentage
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from ..money import share, written
-from ..periods import written_day
-from ..resources.meters import usage
-from ..resources.prices import amount_of, amounts_in
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.money import share, written
+from plangate.sandbox.periods import written_day
+from plangate.sandbox.resources.meters import usage
+from plangate.sandbox.resources.prices import amount_of, amounts_in
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

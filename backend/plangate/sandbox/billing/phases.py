@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import invalid
-from ..periods import boundary
-from ..routing import merged_metadata
-from ..world import World
+from plangate.sandbox.errors import invalid
+from plangate.sandbox.periods import boundary
+from plangate.sandbox.routing import merged_metadata
+from plangate.sandbox.world import World
+
 from .changes import (
     apply_change,
     charge_change,
@@ -71,7 +72,7 @@ def release_schedule(world: World, schedule: Obj) -> None:
 
 def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> None:
     """A schedule that waited for its day makes its subscription."""
-    from ..resources.subscriptions import start_subscription  # noqa: PLC0415 - subscriptions know schedules too.
+    from plangate.sandbox.resources.subscriptions import start_subscription  # noqa: PLC0415 - subscriptions know schedules too.
 
     settings = schedule["default_settings"]
     subscription = start_subscription(
@@ -173,7 +174,7 @@ def phase_rows(world: World, subscription: Obj, phase: Obj) -> list[Obj]:
 
 def discount_ids(world: World, subscription: Obj, rows: list[Obj] | None) -> list[str]:
     """Discount objects for what a list of coupons, promotion codes or discounts names."""
-    from ..resources.coupons import new_discount  # noqa: PLC0415 - coupons sit above billing.
+    from plangate.sandbox.resources.coupons import new_discount  # noqa: PLC0415 - coupons sit above billing.
 
     found = []
     for row in rows or []:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..clock import DAY
-from ..periods import period_at
-from ..world import World
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.periods import period_at
+from plangate.sandbox.world import World
+
 from .changes import PENDING_SECONDS, open_cycle
 from .collecting import collect, finalize, void, write_off
 from .ending import clear_pending_update, end_subscription, expire_incomplete
@@ -103,7 +104,10 @@ def renew(world: World, subscription: Obj) -> None:
     with world.changing(subscription, "customer.subscription.updated"):
         subscription["latest_invoice"] = invoice["id"]
     with world.changing(invoice, None):
-        if subscription["status"] == "unpaid" or (subscription["pause_collection"] or {}).get("behavior") == "keep_as_draft":
+        if (
+            subscription["status"] == "unpaid"
+            or (subscription["pause_collection"] or {}).get("behavior") == "keep_as_draft"
+        ):
             invoice["auto_advance"] = False
         else:
             invoice["automatically_finalizes_at"] = now + world.config.draft_seconds

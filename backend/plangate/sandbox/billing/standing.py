@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..world import World
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

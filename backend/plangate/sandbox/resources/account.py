@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import invalid, required
-from ..render import view
-from ..routing import Call, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.errors import invalid, required
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..billing.invoicing import Previewed
-from ..cards import CARDS, refusal
-from ..clock import DAY
-from ..errors import invalid, required
-from ..money import percentage
-from ..render import view
-from ..routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.billing.invoicing import Previewed
+from plangate.sandbox.cards import CARDS, refusal
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.errors import invalid, required
+from plangate.sandbox.money import percentage
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .coupons import new_discount
 from .customers import create_customer, live_customer
 from .payment_methods import attach, new_method

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..errors import invalid
-from ..render import view
-from ..routing import Call, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.errors import invalid
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .payment_methods import attach, usable_method
 
 Obj = dict[str, Any]
@@ -82,7 +83,7 @@ def update_customer(world: World, call: Call) -> Obj:
 
 def delete_customer(world: World, call: Call) -> Obj:
     """`DELETE /v1/customers/{id}`: its subscriptions end at once."""
-    from ..billing.ending import end_subscription  # noqa: PLC0415 - ending looks customers up.
+    from plangate.sandbox.billing.ending import end_subscription  # noqa: PLC0415 - ending looks customers up.
 
     customer = live_customer(world, call.ids[0])
     for subscription in world.store.all("subscription"):
@@ -236,7 +237,7 @@ def _clauses(query: str) -> list[re.Match[str]]:
 
 def _fits(customer: Obj, clause: re.Match[str]) -> bool:
     if clause["field"] == "metadata":
-        return customer["metadata"].get(clause["key"] or "") == clause["value"]
+        return bool(customer["metadata"].get(clause["key"] or "") == clause["value"])
     held = customer[clause["field"]] or ""
     if clause["op"] == "~":
         return clause["value"].lower() in held.lower()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..billing.agenda import Agenda
-from ..billing.collecting import collect, finalize, mark_paid, payment_error, void, write_off
-from ..billing.ending import end_subscription
-from ..billing.invoicing import Previewed, add_up
-from ..billing.phases import discount_ids
-from ..clock import DAY
-from ..errors import ApiError, invalid, required
-from ..render import embedded, view
-from ..routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
-from ..world import World
+from plangate.sandbox.billing.agenda import Agenda
+from plangate.sandbox.billing.collecting import collect, finalize, mark_paid, payment_error, void, write_off
+from plangate.sandbox.billing.ending import end_subscription
+from plangate.sandbox.billing.invoicing import Previewed, add_up
+from plangate.sandbox.billing.phases import discount_ids
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.errors import ApiError, invalid, required
+from plangate.sandbox.render import embedded, view
+from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.world import World
+
 from .payment_methods import usable_method
 from .schedules import change_schedule
 from .subscriptions import change_subscription, check_updatable, start_subscription

@@ -5,13 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from ..clock import DAY
-from ..errors import ApiError, invalid
-from ..render import view
-from ..routing import Call, Route, newest_first, page
-from ..spec import DECIMAL
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.errors import ApiError, invalid
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, newest_first, page
+from plangate.sandbox.spec import DECIMAL
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

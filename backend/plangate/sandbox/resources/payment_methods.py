@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cards import CARDS, TOKENS, card_named, refusal
-from ..errors import invalid, required
-from ..render import view
-from ..routing import Call, Route, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.cards import CARDS, TOKENS, card_named, refusal
+from plangate.sandbox.errors import invalid, required
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..render import view
-from ..routing import Call, Route
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .customers import live_customer
 
 Obj = dict[str, Any]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from ..errors import invalid, only_one, required
-from ..money import charge_for, half_up
-from ..render import view
-from ..routing import Call, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.errors import invalid, only_one, required
+from plangate.sandbox.money import charge_for, half_up
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .products import new_product
 
 Obj = dict[str, Any]

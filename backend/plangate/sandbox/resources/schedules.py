@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ..billing.ending import end_subscription
-from ..billing.lines import interval_of
-from ..billing.phases import advance_schedule, carry_out, release_schedule
-from ..errors import ApiError, invalid, only_one, required
-from ..periods import boundary
-from ..render import view
-from ..routing import Call, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.billing.ending import end_subscription
+from plangate.sandbox.billing.lines import interval_of
+from plangate.sandbox.billing.phases import advance_schedule, carry_out, release_schedule
+from plangate.sandbox.errors import ApiError, invalid, only_one, required
+from plangate.sandbox.periods import boundary
+from plangate.sandbox.render import view
+from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .customers import live_customer
 from .prices import amounts_in, price_of
 
@@ -158,8 +159,8 @@ def build_phases(world: World, given: list[Obj], *, current: Obj | None = None) 
     phases: list[Obj] = []
     for number, entry in enumerate(given):
         where = f"phases[{number}]"
-        start = entry.get("start_date", phases[-1]["end_date"] if phases else None)
-        start = world.now() if start == "now" else start
+        given_start = entry.get("start_date", phases[-1]["end_date"] if phases else None)
+        start = world.now() if given_start in (None, "now") else int(given_start)
         if phases and start != phases[-1]["end_date"]:
             raise invalid(
                 "The phases of a subscription schedule must be contiguous: each must start where the one before ends.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..billing.changes import (
+from plangate.sandbox.billing.changes import (
     charge_change,
     check_rows,
     checked_price,
@@ -13,18 +13,19 @@ from ..billing.changes import (
     plan_change,
     wanted_items,
 )
-from ..billing.collecting import NO_METHOD, collect, default_method, finalize, payment_error
-from ..billing.ending import end_subscription
-from ..billing.invoicing import draft_invoice
-from ..billing.lines import is_metered, period_line, trial_line
-from ..billing.phases import discount_ids
-from ..clock import DAY
-from ..errors import ApiError, invalid, only_one, required
-from ..money import share
-from ..render import item_view, view
-from ..routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
-from ..state import new_id
-from ..world import World
+from plangate.sandbox.billing.collecting import NO_METHOD, collect, default_method, finalize, payment_error
+from plangate.sandbox.billing.ending import end_subscription
+from plangate.sandbox.billing.invoicing import draft_invoice
+from plangate.sandbox.billing.lines import is_metered, period_line, trial_line
+from plangate.sandbox.billing.phases import discount_ids
+from plangate.sandbox.clock import DAY
+from plangate.sandbox.errors import ApiError, invalid, only_one, required
+from plangate.sandbox.money import share
+from plangate.sandbox.render import item_view, view
+from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
+from plangate.sandbox.state import new_id
+from plangate.sandbox.world import World
+
 from .customers import live_customer
 
 Obj = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What people see: hosted Checkout, invoices, the billing portal and the control page, plainly marked as a sandbox."""
