@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse, Response
 from .config import API_VERSION
 from .errors import ApiError, invalid
 from .faults import Fault, failure_of
-from .forms import parse_form
+from .forms import Tree, parse_form
 from .render import expand
 from .routes import find_route
-from .routing import Call, Params
+from .routing import Call, Params, Route
 from .spec import parse_params
 from .state import new_id
 
@@ -98,7 +98,7 @@ async def _act(sandbox: Sandbox, request: Request, form: str, entry: Obj, header
         sandbox.keys.start(key)
         headers["Original-Request"] = headers["Request-Id"]
     try:
-        status, body, is_kept = _run(sandbox, route.params, tree, Call(path, ids, Params({})), route.answer, entry, key)
+        status, body, is_kept = _run(sandbox, route, tree, Call(path, ids, Params({})), entry, key)
         if rule is not None and rule.when == "after" and rule.fault != "timeout":
             failure = failure_of(rule)
             status, body, is_kept = failure.status, failure.body, failure.is_replayable
@@ -112,24 +112,16 @@ async def _act(sandbox: Sandbox, request: Request, form: str, entry: Obj, header
     return status, body
 
 
-def _run(
-    sandbox: Sandbox,
-    params_type: str,
-    tree: Any,
-    call: Call,
-    answer: Any,
-    entry: Obj,
-    key: str | None,
-) -> tuple[int, Obj, bool]:
+def _run(sandbox: Sandbox, route: Route, tree: Tree, call: Call, entry: Obj, key: str | None) -> tuple[int, Obj, bool]:
     world = sandbox.world
     try:
-        call.params = Params(parse_params(params_type, tree))
+        call.params = Params(parse_params(route.params, tree))
     except ApiError as error:
         return error.status, error.body, error.is_replayable
     world.request = {"id": entry["request_id"], "idempotency_key": key}
     world.store.begin()
     try:
-        body = expand(world, answer(world, call), call.params.get("expand") or [])
+        body = expand(world, route.answer(world, call), call.params.get("expand") or [])
     except ApiError as error:
         if error.keeps_changes:
             world.store.commit()
@@ -186,9 +178,9 @@ def _authenticate(request: Request, secret_key: str) -> None:
     if not value:
         raise ApiError(
             401,
-            "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
-            "auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for "
-            "details, or we can help at https://support.stripe.com/.",
+            "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+            "Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See "
+            "https://stripe.com/docs/api#authentication for details, or we can help at https://support.stripe.com/.",
         )
     if not hmac.compare_digest(value.encode(), secret_key.encode()):
         shown = f"{value[:8]}{'*' * 8}{value[-4:]}" if len(value) > 16 else "****"

@@ -130,9 +130,9 @@ def failure_of(rule: Fault) -> ApiError:
         return ApiError(
             429,
             "This object cannot be accessed right now because another API request or Stripe process is currently "
-            "accessing it. If you see this error intermittently, retry the request. If you see this error frequently and "
-            "are making multiple concurrent requests to a single object, make your requests serially or at a lower rate. "
-            "For more details, see https://stripe.com/docs/rate-limits#object-lock-timeouts.",
+            "accessing it. If you see this error intermittently, retry the request. If you see this error frequently "
+            "and are making multiple concurrent requests to a single object, make your requests serially or at a lower "
+            "rate. For more details, see https://stripe.com/docs/rate-limits#object-lock-timeouts.",
             code="lock_timeout",
             is_replayable=False,
         )

@@ -52,8 +52,8 @@ class KeyRing:
             raise ApiError(
                 400,
                 f"Keys for idempotent requests can only be used for the same endpoint they were first used for "
-                f"('{path}' vs '{kept['endpoint'].partition(' ')[2]}'). Try using a key other than '{key}' if you meant "
-                "to execute a different request.",
+                f"('{path}' vs '{kept['endpoint'].partition(' ')[2]}'). Try using a key other than '{key}' if you "
+                "meant to execute a different request.",
                 type="idempotency_error",
                 is_replayable=False,
             )

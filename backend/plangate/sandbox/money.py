@@ -60,10 +60,8 @@ def percentage(amount: int, percent: float) -> int:
 
 def written(amount: int, currency: str) -> str:
     """`$49.00`, `€0.50`, `¥500`, `CHF 12.00`."""
-    if currency in ZERO_DECIMAL:
-        number = f"{abs(amount):,}"
-    else:
-        number = f"{abs(amount) // 100:,}.{abs(amount) % 100:02d}"
+    whole, rest = divmod(abs(amount), 1 if currency in ZERO_DECIMAL else 100)
+    number = f"{whole:,}" if currency in ZERO_DECIMAL else f"{whole:,}.{rest:02d}"
     symbol = _SYMBOLS.get(currency, f"{currency.upper()} ")
     return f"{'-' if amount < 0 else ''}{symbol}{number}"
 

@@ -73,7 +73,7 @@ class Route:
 def page(world: World, call: Call, rows: list[Obj], *, shown: Callable[[World, Obj], Obj] = view) -> Obj:
     """One page of a list, newest first, with Stripe's cursors.
 
-    ``rows`` come newest first. Raises ApiError 400 for a limit outside 1–100 or an unknown cursor.
+    ``rows`` come newest first. Raises ApiError 400 for a limit outside 1 to 100 or an unknown cursor.
     """
     limit = call.params.get("limit", 10)
     if not 1 <= limit <= 100:
@@ -117,7 +117,7 @@ def in_range(value: int, wanted: int | Obj | None) -> bool:
 
 
 def merged_metadata(old: dict[str, str], given: dict[str, str] | str | None) -> dict[str, str]:
-    """Metadata after an update: an empty value unsets a key, an empty text unsets all. Raises 400 over Stripe's limits."""
+    """Metadata after an update: an empty value unsets a key, an empty text all. Raises 400 over Stripe's limits."""
     if given is None:
         return dict(old)
     if isinstance(given, str):

@@ -1,8 +1,9 @@
-"""The official package's own types, turned into rules: which parameters exist, and which fields an object must carry."""
+"""The official package's own types as rules: which parameters exist, and which fields an object must carry."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 import types
@@ -84,7 +85,7 @@ def inner_classes(resource_type: str, name: str) -> type | None:
 
 def class_required_fields(cls: type) -> frozenset[str]:
     """Always-present fields of a nested resource class."""
-    hints = cls.__dict__.get("__annotations__", {})
+    hints = inspect.get_annotations(cls)
     return frozenset(n for n, h in hints.items() if not n.startswith("_") and not _is_optional(h))
 
 
@@ -96,7 +97,7 @@ def _resource_class(resource_type: str) -> type:
 
 
 def _resource_hints(resource_type: str) -> dict[str, object]:
-    hints = _resource_class(resource_type).__dict__.get("__annotations__", {})
+    hints = inspect.get_annotations(_resource_class(resource_type))
     return {n: h for n, h in hints.items() if not n.startswith("_") and "ClassVar" not in str(h)}
 
 

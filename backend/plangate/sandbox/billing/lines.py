@@ -14,6 +14,8 @@ from plangate.sandbox.world import World
 
 Obj = dict[str, Any]
 
+TIMES = "\u00d7"
+
 
 def period_line(world: World, subscription: Obj, item: Obj, *, start: int, end: int) -> Obj:
     """A licensed item for a whole period, charged in advance."""
@@ -23,7 +25,7 @@ def period_line(world: World, subscription: Obj, item: Obj, *, start: int, end: 
         world,
         amount=amount_of(price, subscription["currency"], quantity),
         currency=subscription["currency"],
-        description=f"{quantity} × {_name(world, price)} (at {_rate(price, subscription['currency'])})",
+        description=f"{quantity} {TIMES} {_name(world, price)} (at {_rate(price, subscription['currency'])})",
         period=(start, end),
         price=price,
         quantity=quantity,
@@ -57,7 +59,7 @@ def usage_line(world: World, subscription: Obj, item: Obj, *, start: int, end: i
         world,
         amount=amount_of(price, subscription["currency"], used),
         currency=subscription["currency"],
-        description=f"{used.normalize():f} × {_name(world, price)}",
+        description=f"{used.normalize():f} {TIMES} {_name(world, price)}",
         period=(start, end),
         price=price,
         quantity=int(used),
@@ -73,7 +75,7 @@ def share_line(world: World, subscription: Obj, item: Obj, *, since: int, is_cre
     whole = amount_of(price, subscription["currency"], quantity)
     start, end = item["current_period_start"], item["current_period_end"]
     part = share(whole, start=start, end=end, since=since)
-    count = f"{quantity} × " if quantity != 1 else ""
+    count = f"{quantity} {TIMES} " if quantity != 1 else ""
     words = "Unused time on" if is_credit else "Remaining time on"
     return new_line(
         world,

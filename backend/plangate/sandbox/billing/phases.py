@@ -120,9 +120,9 @@ def carry_out(world: World, schedule: Obj, phase: Obj, *, behavior: str) -> None
     trial_end = phase["trial_end"]
     ends_trial = subscription["status"] == "trialing" and not phase["trial"] and trial_end is None
     restarts = phase["billing_cycle_anchor"] == "phase_start" and phase["start_date"] == now
-    if not _differs(subscription, rows) and not ends_trial and not restarts:
-        if trial_end in (None, subscription["trial_end"]):
-            return
+    keeps_trial = trial_end in (None, subscription["trial_end"])
+    if not _differs(subscription, rows) and not ends_trial and not restarts and keeps_trial:
+        return
     change = plan_change(
         world,
         subscription,

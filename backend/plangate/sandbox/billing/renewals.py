@@ -125,7 +125,7 @@ def invoice_due(invoice: Obj) -> int | None:
 
 
 def act_on_invoice(world: World, invoice: Obj) -> None:
-    """Finalize and charge a draft whose hour is over, or charge a failed one again; the last failure has consequences."""
+    """Finalize and charge a draft whose hour is over, or charge again; the last failure has consequences."""
     subscription = subscription_of(world, invoice)
     if invoice["status"] == "draft":
         finalize(world, invoice)

@@ -20,7 +20,15 @@ Obj = dict[str, Any]
 OFFERED = ("visa", "declined", "authenticate_once", "authenticate_always", "insufficient", "fails_later")
 
 
-def show(sandbox: Sandbox, stripe_id: str, _form: dict[str, str], **extra: object) -> Response:
+def show(
+    sandbox: Sandbox,
+    stripe_id: str,
+    _form: dict[str, str],
+    *,
+    error: str | None = None,
+    code_error: str | None = None,
+    chosen: str | None = "visa",
+) -> Response:
     """The page of an open session; a closed one says what became of it."""
     session = _session(sandbox, stripe_id)
     if session["status"] != "open":
@@ -28,25 +36,25 @@ def show(sandbox: Sandbox, stripe_id: str, _form: dict[str, str], **extra: objec
     every, after_trial, trial_days = _rhythm(sandbox, session)
     heading = {"subscription": "Subscribe", "payment": "Pay", "setup": "Save a card"}[session["mode"]]
     amount = written(session["amount_total"] or 0, session["currency"] or "usd")
-    values: dict[str, object] = {
-        "session": session,
-        "heading": heading,
-        "total": amount if session["mode"] != "setup" else "Save a card for later",
-        "every": every if not trial_days else "",
-        "trial_days": trial_days,
-        "after_trial": after_trial,
-        "lines": [_line(sandbox, session, row) for row in session["_line_items"]],
-        "asks_email": session["customer"] is None,
-        "email": session["customer_email"] or "",
-        "needs_card": needs_card(session),
-        "cards": [(name, CARDS[name]) for name in OFFERED],
-        "chosen": "visa",
-        "button": _button(session, amount, trial_days),
-        "terms": _terms(session, every, after_trial, trial_days),
-        "error": None,
-        "code_error": None,
-    }
-    return html("checkout.html", **{**values, **extra})
+    return html(
+        "checkout.html",
+        session=session,
+        heading=heading,
+        total=amount if session["mode"] != "setup" else "Save a card for later",
+        every=every if not trial_days else "",
+        trial_days=trial_days,
+        after_trial=after_trial,
+        lines=[_line(sandbox, session, row) for row in session["_line_items"]],
+        asks_email=session["customer"] is None,
+        email=session["customer_email"] or "",
+        needs_card=needs_card(session),
+        cards=[(name, CARDS[name]) for name in OFFERED],
+        chosen=chosen,
+        button=_button(session, amount, trial_days),
+        terms=_terms(session, every, after_trial, trial_days),
+        error=error,
+        code_error=code_error,
+    )
 
 
 def pay(sandbox: Sandbox, stripe_id: str, form: dict[str, str]) -> Response:

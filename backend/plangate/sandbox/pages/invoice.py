@@ -64,7 +64,7 @@ def pay(sandbox: Sandbox, stripe_id: str, form: dict[str, str]) -> Response:
         with world.changing(method, None):
             method["_authenticated"] = True
     collected = collect(world, found, method=method, is_authenticated=step == "complete")
-    if collected not in ("paid", "no_method"):
+    if collected != "paid" and collected != "no_method":
         return show(sandbox, stripe_id, form, error=refusal(collected).body["error"]["message"])
     return RedirectResponse(f"/i/{stripe_id}", status_code=303)
 

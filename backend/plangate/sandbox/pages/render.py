@@ -17,7 +17,10 @@ Obj = dict[str, Any]
 
 FOLDER = Path(__file__).parent
 _ASSETS = {"sandbox.css": "text/css", "sandbox.js": "text/javascript"}
-_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 def html(template: str, *, status: int = 200, **values: object) -> HTMLResponse:

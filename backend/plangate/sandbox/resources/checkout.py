@@ -359,8 +359,8 @@ def _line_items(world: World, p: Obj, mode: str) -> list[Obj]:
             raise required(f"{where}[quantity]")
         if mode == "payment" and price["type"] == "recurring":
             raise invalid(
-                "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use "
-                "only one-time prices."
+                "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or "
+                "use only one-time prices."
             )
         product = world.require("product", price["product"])
         rows.append(

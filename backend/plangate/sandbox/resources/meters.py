@@ -79,7 +79,7 @@ def list_meters(world: World, call: Call) -> Obj:
 
 
 def create_meter_event(world: World, call: Call) -> Obj:
-    """`POST /v1/billing/meter_events`. Raises 400 for a repeated identifier, a timestamp out of range or a bad value."""
+    """`POST /v1/billing/meter_events`. Raises 400 for a repeated identifier, a bad time or value."""
     p = call.params
     now = world.now()
     meter = next(
@@ -139,8 +139,7 @@ def create_meter_event(world: World, call: Call) -> Obj:
     if seen is not None:
         # The identifier is free again after a day, yet what it counted then still counts.
         world.store.add({**seen, "id": new_id("old")})
-    shown = {k: v for k, v in world.store.add(event).items() if k != "id" and not k.startswith("_")}
-    return shown
+    return {k: v for k, v in world.store.add(event).items() if k != "id" and not k.startswith("_")}
 
 
 def list_summaries(world: World, call: Call) -> Obj:

@@ -95,8 +95,8 @@ def change_schedule(world: World, schedule: Obj, p: Obj) -> None:
     """
     if schedule["status"] not in ("active", "not_started"):
         raise invalid(
-            f"You cannot update a subscription schedule that is currently in the `{schedule['status']}` status. It must "
-            "be in the `not_started` or `active` status."
+            f"You cannot update a subscription schedule that is currently in the `{schedule['status']}` status. It "
+            "must be in the `not_started` or `active` status."
         )
     with world.changing(schedule, "subscription_schedule.updated"):
         if "end_behavior" in p:
@@ -369,8 +369,8 @@ def _running(world: World, schedule: Obj) -> Obj:
 def _must_live(schedule: Obj, verb: str) -> None:
     if schedule["status"] not in ("active", "not_started"):
         raise invalid(
-            f"You cannot {verb} a subscription schedule that is currently in the `{schedule['status']}` status. It must "
-            "be in the `not_started` or `active` status."
+            f"You cannot {verb} a subscription schedule that is currently in the `{schedule['status']}` status. It "
+            "must be in the `not_started` or `active` status."
         )
 
 

@@ -67,7 +67,6 @@ def start_subscription(
     The first invoice is finalized, and charged when ``pays_now`` and the payment behaviour ask for it; ``method`` is
     the card to charge and keep. Raises ApiError 400 for what Stripe refuses and 402 for `error_if_incomplete`.
     """
-    now = world.now()
     customer = live_customer(world, p["customer"], param="customer")
     behavior = p.get("payment_behavior") or "allow_incomplete"
     if behavior == "pending_if_incomplete":
@@ -294,8 +293,8 @@ def _currency(world: World, customer: Obj, p: Obj) -> str:
     }
     if others and currency not in others:
         raise invalid(
-            "You cannot combine currencies on a single customer. This customer has an active subscription, subscription "
-            f"schedule, discount, quote, or invoice item with currency {sorted(others)[0]}."
+            "You cannot combine currencies on a single customer. This customer has an active subscription, "
+            f"subscription schedule, discount, quote, or invoice item with currency {min(others)}."
         )
     return str(currency)
 
@@ -308,8 +307,8 @@ def _blank(world: World, customer: Obj, p: Obj, currency: str) -> Obj:
         owner = world.require("payment_method", method, param="default_payment_method")["customer"]
         if owner != customer["id"]:
             raise invalid(
-                f"The customer does not have a payment method with the ID {method}. The payment method must be attached "
-                "to the customer.",
+                f"The customer does not have a payment method with the ID {method}. The payment method must be "
+                "attached to the customer.",
                 param="default_payment_method",
                 code="resource_missing",
             )
