@@ -11,16 +11,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import stripe
 import uvicorn
 
 from plangate.sandbox.app import create_app
 from plangate.sandbox.config import SandboxConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
-
-    import stripe
 
 Obj = dict[str, Any]
 
@@ -89,19 +88,33 @@ class SandboxServer:
 
     def client(self, **options: Any) -> stripe.StripeClient:  # noqa: ANN401 - whatever StripeClient takes.
         """An official client, async and sync, pointed here."""
-        import stripe
-
         options.setdefault("max_network_retries", 0)
         return stripe.StripeClient(
             self.secret_key,
             base_addresses={"api": self.url, "meter_events": self.url},
-            http_client=options.pop("http_client", None) or stripe.HTTPXClient(timeout=30, allow_sync_methods=True),
+            http_client=options.pop("http_client", None) or _Http(timeout=30, allow_sync_methods=True),
             **options,
         )
 
     def _serve(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+class _Http(stripe.HTTPXClient):
+    """The package's client, sending its encoded body as `content`: as `data` httpx warns at every call."""
+
+    def _get_request_args_kwargs(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        post_data: Any,  # noqa: ANN401 - as inherited
+    ) -> Any:  # noqa: ANN401 - as inherited
+        arguments, options = super()._get_request_args_kwargs(method, url, headers, post_data)
+        options["content"] = options.pop("data") or None
+        options["headers"] = {**headers, "Connection": "close"}  # Clients come and go with their event loops.
+        return arguments, options
 
 
 @contextlib.contextmanager

@@ -43,14 +43,14 @@ def advance_schedule(world: World, schedule: Obj) -> None:
 def finish_schedule(world: World, schedule: Obj) -> None:
     """The last phase is over: cancel the subscription, or let it go on by itself."""
     subscription = world.store.get("subscription", schedule["subscription"])
-    if schedule["end_behavior"] == "cancel":
+    if schedule["end_behavior"] == "cancel" or subscription is None or subscription["ended_at"] is not None:
+        with world.changing(schedule, None):
+            schedule["status"] = "completed"
+            schedule["completed_at"] = world.now()
+            schedule["current_phase"] = None
         if subscription is not None and subscription["ended_at"] is None:
-            with world.changing(schedule, None):
-                schedule["status"] = "completed"
-                schedule["completed_at"] = world.now()
-                schedule["current_phase"] = None
             end_subscription(world, subscription, invoices_now=True)
-            world.emit("subscription_schedule.completed", schedule)
+        world.emit("subscription_schedule.completed", schedule)
         return
     release_schedule(world, schedule)
 
@@ -75,19 +75,20 @@ def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> Non
     from plangate.sandbox.resources.subscriptions import start_subscription  # noqa: PLC0415 - subscriptions know schedules too.
 
     settings = schedule["default_settings"]
+    method = phase["default_payment_method"] or settings["default_payment_method"]
     subscription = start_subscription(
         world,
         {
             "customer": schedule["customer"],
             "items": [{k: row[k] for k in ("price", "quantity", "metadata") if row.get(k)} for row in phase["items"]],
             "metadata": phase["metadata"],
-            "default_payment_method": phase["default_payment_method"] or settings["default_payment_method"],
+            "default_payment_method": method,
             "collection_method": phase["collection_method"] or settings["collection_method"],
             "billing_mode": {"type": schedule["billing_mode"]["type"]},
             "currency": phase["currency"],
             "discounts": phase["discounts"] or None,
             "trial_end": phase["trial_end"],
-            "payment_behavior": "default_incomplete",
+            "payment_behavior": "allow_incomplete" if method or _default_of(world, schedule) else "default_incomplete",
         },
         pays_now=True,
     )
@@ -215,3 +216,9 @@ def _differs(subscription: Obj, rows: list[Obj]) -> bool:
 def _has_method(world: World, subscription: Obj) -> bool:
     customer = world.require("customer", subscription["customer"])
     return bool(subscription["default_payment_method"] or customer["invoice_settings"]["default_payment_method"])
+
+
+def _default_of(world: World, schedule: Obj) -> str | None:
+    customer = world.require("customer", schedule["customer"])
+    found: str | None = customer["invoice_settings"]["default_payment_method"]
+    return found
