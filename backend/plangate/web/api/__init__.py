@@ -1,0 +1,13 @@
+"""The HTTP API: one module per noun, each ending in the table of its operations."""
+
+from plangate.web.api import asking, catalog, companies, environment, overrides, plan_changes
+from plangate.web.operations import Operation
+
+OPERATIONS: tuple[Operation, ...] = (
+    *asking.OPERATIONS,
+    *companies.OPERATIONS,
+    *overrides.OPERATIONS,
+    *plan_changes.OPERATIONS,
+    *catalog.OPERATIONS,
+    *environment.OPERATIONS,
+)

@@ -1,0 +1,294 @@
+"""The hot routes: check, checks, consume and events; msgspec in, a journey, msgspec out, and nothing between."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from plangate import access, companies, members, metering
+from plangate.deployment import ApiKey
+from plangate.engine.model import Decision
+from plangate.environment import Environment
+from plangate.errors import Code, FieldError, Refusal, invalid
+from plangate.metering import EventResult, EventStatus
+from plangate.web.auth import actor_of
+from plangate.web.exchange import Exchange, encode_json
+from plangate.web.operations import VERSION_HEADER, Documented, Operation, wanted_version
+from plangate.web.problems import of_fields, placed_under, refusal_of_decoding
+from plangate.web.schemas import (
+    EVENTS_MAX,
+    CheckBody,
+    ChecksBody,
+    ConsumeBody,
+    IdentifyEvent,
+    TrackEvent,
+    bounded_instant,
+)
+
+_TAG: Final = "Access and usage"
+_VERSION: Final = b"plangate-version"
+
+Headers = tuple[tuple[bytes, bytes], ...]
+Event = TrackEvent | IdentifyEvent
+
+_check = msgspec.json.Decoder(CheckBody)
+_checks = msgspec.json.Decoder(ChecksBody)
+_consume = msgspec.json.Decoder(ConsumeBody)
+_event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_events: msgspec.json.Decoder[list[Event]] = msgspec.json.Decoder(list[Event])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Consumed(Decision, frozen=True, kw_only=True):
+    """The Decision, and whether the quantity was counted (now or, for a repeat, the first time)."""
+
+    counted: bool
+
+
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One result for each event, in order."""
+
+    results: list[EventResult]
+
+
+class ChecksAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One Decision for each feature asked about."""
+
+    decisions: Mapping[str, Decision]
+
+
+async def check(exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
+    """May this company do this, right now?"""
+    try:
+        asked = _check.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal_of_decoding(error) from None
+    env = key.environment
+    # Straight from memory when everything is there: no coroutine, no lookup beyond one dictionary.
+    if asked.at is None and exchange.version is None and len(asked.company) == 1:
+        (pair,) = asked.company.items()
+        standing = env.standings.peek(*pair)
+        if standing is not None:
+            user = None if asked.user is None else members.held_member(env, standing, asked.user)
+            if asked.user is None or user is not None:
+                decision = access.check_now(
+                    env, standing, asked.feature, quantity=asked.quantity, user=user, trace=asked.trace
+                )
+                return encode_json(decision), ()
+    decision = await access.check(
+        env,
+        company=asked.company,
+        feature=asked.feature,
+        user=asked.user,
+        quantity=asked.quantity,
+        at=bounded_instant("/at", asked.at),
+        trace=asked.trace,
+        at_least=wanted_version(exchange),
+    )
+    return encode_json(decision), ()
+
+
+async def checks(exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
+    """Many features, or all of them, in one question."""
+    try:
+        asked = _checks.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal_of_decoding(error) from None
+    env = key.environment
+    decisions = await access.checks(
+        env,
+        company=asked.company,
+        features=asked.features,
+        user=asked.user,
+        at=bounded_instant("/at", asked.at),
+        at_least=wanted_version(exchange),
+    )
+    return encode_json(ChecksAnswer(decisions=decisions)), ()
+
+
+async def consume(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
+    """Check and count, in one step."""
+    try:
+        asked = _consume.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal_of_decoding(error) from None
+    env = key.environment
+    decision, counted = await metering.consume(
+        env,
+        company=asked.company,
+        feature=asked.feature,
+        quantity=asked.quantity,
+        idempotency_key=asked.idempotency_key,
+        user=asked.user,
+        occurred_at=bounded_instant("/occurred_at", asked.occurred_at),
+    )
+    members = {name: getattr(decision, name) for name in Decision.__struct_fields__}
+    return encode_json(Consumed(**members, counted=counted)), _version_of(env, decision.company)
+
+
+async def events(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
+    """Record what happened: one event, or a list of up to a thousand."""
+    is_list = body.lstrip()[:1] == b"["
+    try:
+        told = _events.decode(body) if is_list else [_event.decode(body)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise (_every_fault(body) if is_list else None) or refusal_of_decoding(error) from None
+    if len(told) > EVENTS_MAX:
+        raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
+    env = key.environment
+    results = await _recorded(env, key, told)
+    return encode_json(EventsAnswer(results=results)), ()
+
+
+def _version_of(env: Environment, company_id: str | None) -> Headers:
+    standing = None if company_id is None else env.standings.held(company_id)
+    return () if standing is None else ((_VERSION, b"%d" % standing.facts.version),)
+
+
+async def _recorded(env: Environment, key: ApiKey, told: list[Event]) -> list[EventResult]:
+    """Each event's result, in order: runs of tracked events are recorded together, an identify stands alone."""
+    results: list[EventResult] = []
+    tracked: list[TrackEvent] = []
+    for event in told:
+        if isinstance(event, TrackEvent):
+            tracked.append(event)
+            continue
+        results += await _track(env, key, tracked)
+        tracked = []
+        results.append(await _identify(env, key, event))
+    return results + await _track(env, key, tracked)
+
+
+async def _track(env: Environment, key: ApiKey, told: list[TrackEvent]) -> list[EventResult]:
+    if not told:
+        return []
+    events_told = [
+        metering.TrackEvent(
+            event=event.event,
+            company=event.company,
+            user=event.user,
+            quantity=event.quantity,
+            occurred_at=event.occurred_at,
+            idempotency_key=event.idempotency_key,
+        )
+        for event in told
+    ]
+    results = await metering.record(env, events_told, may_correct=True)
+    for index, (event, result) in enumerate(zip(told, results, strict=True)):
+        if event.traits and result.status is EventStatus.ACCEPTED:
+            try:
+                await companies.upsert(env, keys=event.company, traits=event.traits, actor=actor_of(key))
+            except Refusal as refusal:
+                # The usage was counted; only what was said about the company could not be kept.
+                results[index] = EventResult(status=EventStatus.ACCEPTED, code=refusal.code, detail=refusal.detail)
+    return results
+
+
+async def _identify(env: Environment, key: ApiKey, event: IdentifyEvent) -> EventResult:
+    actor = actor_of(key)
+    try:
+        if event.user is None:
+            if event.company is None:
+                raise invalid("", "Say which company or user: give `company`, `user`, or both.")
+            await companies.upsert(env, keys=event.company, name=event.name, traits=event.traits, actor=actor)
+        else:
+            belongs_to = []
+            if event.company is not None:
+                await companies.upsert(env, keys=event.company, actor=actor)
+                belongs_to.append(event.company)
+            await companies.upsert_user(
+                env, keys=event.user, name=event.name, traits=event.traits, companies=belongs_to
+            )
+    except Refusal as refusal:
+        return EventResult(status=EventStatus.REFUSED, code=refusal.code, detail=refusal.detail)
+    return EventResult(status=EventStatus.ACCEPTED)
+
+
+def _every_fault(body: bytes) -> Refusal | None:
+    """All events of a list that could not be read, with pointers such as `/3/quantity`; None when it is no list."""
+    try:
+        items = _items.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    faults: list[FieldError] = []
+    for index, item in enumerate(items[:EVENTS_MAX]):
+        try:
+            _event.decode(item)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            faults += placed_under(f"/{index}", refusal_of_decoding(error))
+    return of_fields(faults) if faults else None
+
+
+_COMPANY: Final = {"id": "acme"}
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/v1/check",
+        name="check",
+        tag=_TAG,
+        summary="May this company do this, right now?",
+        text="Nothing is counted; `quantity` asks whether so much more would be allowed. An unknown company, user or "
+        "feature is a reason in the answer, not an error. With `at`, as known at that past instant.",
+        scope="check",
+        hot=check,
+        body=CheckBody,
+        example={"company": _COMPANY, "feature": "exports"},
+        responses={200: Documented("The Decision.", Decision)},
+        problems=(Code.KEY_CONFLICT, Code.TIMESTAMP_IN_FUTURE),
+        takes_version=True,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/checks",
+        name="checkMany",
+        tag=_TAG,
+        summary="Check many features at once",
+        text="Those named, or all features of the catalogue.",
+        scope="check",
+        hot=checks,
+        body=ChecksBody,
+        example={"company": _COMPANY, "features": ["exports", "sso"]},
+        responses={200: Documented("The Decisions by feature.", ChecksAnswer)},
+        problems=(Code.KEY_CONFLICT, Code.TIMESTAMP_IN_FUTURE),
+        takes_version=True,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/consume",
+        name="consume",
+        tag=_TAG,
+        summary="Check and count, in one step",
+        text="Yes and counted, or no and not counted; a hard limit admits exactly the limit, however many ask at once. "
+        "The same idempotency key answers as the first time and counts once; a refused key may be tried again.",
+        scope="track",
+        hot=consume,
+        body=ConsumeBody,
+        example={"company": _COMPANY, "feature": "exports", "idempotency_key": "export-8412"},
+        responses={200: Documented("The Decision, and whether it was counted.", Consumed, headers=(VERSION_HEADER,))},
+        problems=(
+            Code.KEY_CONFLICT,
+            Code.IDEMPOTENCY_CONFLICT,
+            Code.TIMESTAMP_IN_FUTURE,
+            Code.TIMESTAMP_TOO_OLD,
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/events",
+        name="recordEvents",
+        tag=_TAG,
+        summary="Record what happened",
+        text="One event or a list of up to 1,000, answered item by item. A limit never refuses an event. An event for "
+        "a company not known yet is kept and counted when its key appears within 24 hours. A body that does not have "
+        "the documented shape is refused as a whole, with a pointer to each event at fault.",
+        scope="track",
+        hot=events,
+        body=TrackEvent | IdentifyEvent | list[TrackEvent | IdentifyEvent],
+        example=[
+            {"type": "track", "event": "export", "company": _COMPANY, "idempotency_key": "export-8413"},
+            {"type": "identify", "company": _COMPANY, "traits": {"seats": 5}},
+        ],
+        responses={200: Documented("One result for each event.", EventsAnswer)},
+    ),
+)

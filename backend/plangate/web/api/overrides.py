@@ -1,0 +1,164 @@
+"""Overrides over HTTP: list, grant, edit with If-Match, revoke with a note."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from plangate import overrides
+from plangate.errors import Code, Refusal, invalid
+from plangate.shapes import OverrideView
+from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation
+from plangate.web.schemas import NoQuery, OverrideBody, OverrideEdit, RevokeBody, RevokeQuery
+
+_TAG: Final = "Overrides"
+_ETAG: Final = re.compile(rb'(?:W/)?"([^"\x00-\x1f]{1,100})"|([A-Za-z0-9_.-]{1,100})')
+
+
+class OverrideList(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a company's overrides, newest first; expired and revoked ones included."""
+
+    data: list[OverrideView]
+    next_cursor: None = None
+
+
+async def list_overrides(call: Call[None, None]) -> Answer:
+    """A company's overrides."""
+    company_id = call.path["company_id"]
+    await call.catch_up(company_id)
+    return Answer(OverrideList(data=list(await overrides.listing(call.environment, company_id))))
+
+
+async def grant_override(call: Call[OverrideBody, None]) -> Answer:
+    """Grant an override."""
+    body = call.body
+    granted = await overrides.grant(
+        call.environment,
+        call.path["company_id"],
+        feature=body.feature,
+        mode=body.mode,
+        value=body.value,
+        note=body.note,
+        actor=call.actor,
+        user=body.user,
+        period=body.period,
+        starts_at=body.starts_at,
+        expires_at=body.expires_at,
+    )
+    return Answer(granted, 201, await _headers(call, granted))
+
+
+async def edit_override(call: Call[OverrideEdit, None]) -> Answer:
+    """Change an override that nobody changed meanwhile."""
+    edited = await overrides.edit(
+        call.environment,
+        call.path["override_id"],
+        etag=_etag(call.exchange.if_match),
+        changes=call.body.changes(),
+        actor=call.actor,
+    )
+    return Answer(edited, headers=await _headers(call, edited))
+
+
+async def revoke_override(call: Call[RevokeBody | None, RevokeQuery]) -> Answer:
+    """End an override now."""
+    notes = {note for note in (call.query.note, call.body.note if call.body is not None else None) if note}
+    if len(notes) != 1:
+        raise invalid("/note", "Say in `note` why the override ends, in the query or in the body.")
+    revoked = await overrides.revoke(
+        call.environment,
+        call.path["override_id"],
+        note=notes.pop(),
+        actor=call.actor,
+        etag=_etag(call.exchange.if_match) or "*",
+    )
+    return Answer(revoked, headers=await _headers(call, revoked))
+
+
+async def _headers(call: Call[Any, Any], view: OverrideView) -> dict[str, str]:
+    return {"ETag": f'"{view.etag}"', **await call.version_of(view.company)}
+
+
+def _etag(if_match: bytes | None) -> str | None:
+    """The etag in If-Match, `*` for any, None without one. Raises Refusal (412) for what cannot be one of ours."""
+    if if_match is None:
+        return None
+    if if_match.strip() == b"*":
+        return "*"
+    found = _ETAG.fullmatch(if_match.strip())
+    if found is None:
+        raise Refusal(Code.ETAG_MISMATCH, "If-Match does not hold an etag of this override. Read it again.")
+    return (found[1] or found[2]).decode("latin-1")
+
+
+_HEADERS: Final = ("ETag", VERSION_HEADER)
+
+OPERATIONS: Final = (
+    Operation(
+        method="GET",
+        path="/v1/companies/{company_id}/overrides",
+        name="listOverrides",
+        tag=_TAG,
+        summary="A company's overrides",
+        text="Newest first, with those that ended.",
+        scope="read",
+        answer=list_overrides,
+        query=NoQuery,
+        responses={200: Documented("The overrides.", OverrideList)},
+        problems=(Code.NOT_FOUND,),
+        takes_version=True,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/companies/{company_id}/overrides",
+        name="grantOverride",
+        tag=_TAG,
+        summary="Grant an override",
+        text="`set` gives a value (the more generous of it and the plan's applies), `add` so many on top, `deny` an "
+        "explicit no. It starts counting at `starts_at` (default: now) and stops at `expires_at`, to the instant.",
+        scope="write",
+        answer=grant_override,
+        body=OverrideBody,
+        example={
+            "feature": "exports",
+            "mode": "add",
+            "value": 500,
+            "expires_at": "2026-12-01T00:00:00Z",
+            "note": "Migration week, ticket 4711",
+        },
+        responses={201: Documented("Granted.", OverrideView, headers=_HEADERS)},
+        problems=(Code.NOT_FOUND, Code.OVERRIDE_OVERLAP, Code.IDEMPOTENCY_CONFLICT),
+        takes_idempotency_key=True,
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/overrides/{override_id}",
+        name="editOverride",
+        tag=_TAG,
+        summary="Edit an override",
+        text="Send the etag you read in `If-Match`; fields left out stay as they are.",
+        scope="write",
+        answer=edit_override,
+        body=OverrideEdit,
+        example={"value": 800, "note": "One more week"},
+        responses={200: Documented("Edited.", OverrideView, headers=_HEADERS)},
+        problems=(Code.NOT_FOUND, Code.ETAG_REQUIRED, Code.ETAG_MISMATCH, Code.OVERRIDE_OVERLAP),
+        takes_if_match=True,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/overrides/{override_id}",
+        name="revokeOverride",
+        tag=_TAG,
+        summary="Revoke an override",
+        text="It stops counting at once; its history stays. The note may come in the query or in the body.",
+        scope="write",
+        answer=revoke_override,
+        body=RevokeBody,
+        is_body_optional=True,
+        query=RevokeQuery,
+        example={"note": "Granted by mistake"},
+        responses={200: Documented("Revoked.", OverrideView, headers=_HEADERS)},
+        problems=(Code.NOT_FOUND,),
+    ),
+)

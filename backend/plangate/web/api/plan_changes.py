@@ -1,0 +1,170 @@
+"""Plan changes over HTTP: preview a signed quote, confirm it, look it up, cancel what is scheduled."""
+
+from typing import Final
+
+import msgspec
+
+from plangate import plan_changes
+from plangate.engine.model import Interval
+from plangate.errors import Code
+from plangate.shapes import PlanChange, Quote
+from plangate.web.auth import require
+from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation
+from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery
+
+_TAG: Final = "Plan changes"
+_REFUSED: Final = (
+    Code.NOT_FOUND,
+    Code.CHANGE_IN_PROGRESS,
+    Code.DOWNGRADE_SCHEDULED,
+    Code.NO_CHANGE,
+    Code.OVER_LIMIT,
+    Code.PAST_DUE,
+    Code.SELF_SERVICE_DISABLED,
+    Code.FOREIGN_SCHEDULE,
+    Code.SUBSCRIPTION_INACTIVE,
+    Code.ADD_ON_UNFIT,
+    Code.CURRENCY_PINNED,
+    Code.CONTACT_US,
+    Code.STRIPE_REFUSED,
+    Code.STRIPE_BUSY,
+)
+
+
+class PlanChangeList(msgspec.Struct, frozen=True, kw_only=True):
+    """A company's plan changes, newest first."""
+
+    data: list[PlanChange]
+    next_cursor: None = None
+
+
+async def preview_change(call: Call[ChangeBody, None]) -> Answer:
+    """What a change would cost, and do."""
+    asked = request_of(call.body)
+    if asked.force is not None and call.key is not None:
+        require(call.exchange, "admin")
+    return Answer(await plan_changes.preview(call.environment, call.path["company_id"], asked, actor=call.actor))
+
+
+async def confirm_change(call: Call[ConfirmBody, None]) -> Answer:
+    """Make the change a quote promised."""
+    company_id = call.path["company_id"]
+    change = await plan_changes.confirm(
+        call.environment, company_id, call.body.quote, actor=call.actor, return_url=call.body.return_url
+    )
+    return Answer(change, 201, await call.version_of(company_id))
+
+
+async def list_changes(call: Call[None, None]) -> Answer:
+    """All changes of a company."""
+    return Answer(PlanChangeList(data=list(await plan_changes.listing(call.environment, call.path["company_id"]))))
+
+
+async def get_change(call: Call[None, None]) -> Answer:
+    """One change."""
+    return Answer(await plan_changes.get(call.environment, call.path["company_id"], call.path["change_id"]))
+
+
+async def cancel_scheduled(call: Call[None, None]) -> Answer:
+    """Keep the plan: the scheduled change is taken back."""
+    company_id = call.path["company_id"]
+    change = await plan_changes.cancel_scheduled(call.environment, company_id, actor=call.actor)
+    return Answer(change, headers=await call.version_of(company_id))
+
+
+def request_of(body: ChangeBody) -> plan_changes.ChangeRequest:
+    """The journey's request, from the parsed body."""
+    return plan_changes.ChangeRequest(
+        plan=body.plan,
+        interval=None if body.interval is None else Interval(body.interval),
+        currency=body.currency,
+        quantities=body.quantities,
+        add_ons=body.add_ons,
+        cancel=body.cancel,
+        resume=body.resume,
+        trial_end=body.trial_end,
+        when=body.when,
+        promotion_code=body.promotion_code,
+        force=None if body.force is None else plan_changes.Force(reason=body.force.reason),
+    )
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/v1/companies/{company_id}/plan-changes/preview",
+        name="previewPlanChange",
+        tag=_TAG,
+        summary="Preview a change",
+        text="Answers a signed quote, valid 15 minutes: what is due today, each line, what is gained and lost, and "
+        "when it takes effect. Nothing is changed. `force` needs the scope admin.",
+        scope="write",
+        answer=preview_change,
+        body=ChangeBody,
+        example={"plan": "starter"},
+        responses={200: Documented("The quote.", Quote)},
+        problems=_REFUSED,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/companies/{company_id}/plan-changes",
+        name="confirmPlanChange",
+        tag=_TAG,
+        summary="Confirm a quote",
+        text="Makes exactly the change the quote promised, once. If anything it promised no longer holds, nothing is "
+        "charged and the 409 carries a new quote. `next_action` says where a person must still act.",
+        scope="write",
+        answer=confirm_change,
+        body=ConfirmBody,
+        example={"quote": "eyJhbGciOi…", "return_url": "https://app.example.com/billing"},
+        responses={201: Documented("The change.", PlanChange, headers=(VERSION_HEADER,))},
+        problems=(
+            *_REFUSED,
+            Code.QUOTE_STALE,
+            Code.QUOTE_EXPIRED,
+            Code.PAYMENT_FAILED,
+            Code.ACTION_REQUIRED,
+            Code.IDEMPOTENCY_CONFLICT,
+        ),
+        takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/companies/{company_id}/plan-changes",
+        name="listPlanChanges",
+        tag=_TAG,
+        summary="A company's plan changes",
+        text="Requested, scheduled, applied, refused and cancelled ones, newest first.",
+        scope="read",
+        answer=list_changes,
+        query=NoQuery,
+        responses={200: Documented("The changes.", PlanChangeList)},
+        problems=(Code.NOT_FOUND,),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/companies/{company_id}/plan-changes/scheduled",
+        name="cancelScheduledChange",
+        tag=_TAG,
+        summary="Cancel the scheduled change",
+        text="The company keeps what it has; in Stripe the schedule is released, or the cancellation undone.",
+        scope="write",
+        answer=cancel_scheduled,
+        query=NoQuery,
+        responses={200: Documented("The cancelled change.", PlanChange, headers=(VERSION_HEADER,))},
+        problems=(Code.NOT_FOUND, Code.NOTHING_SCHEDULED, Code.CHANGE_IN_PROGRESS, Code.STRIPE_BUSY),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/companies/{company_id}/plan-changes/{change_id}",
+        name="getPlanChange",
+        tag=_TAG,
+        summary="One plan change",
+        text="Its state, and `next_action` while a person must act.",
+        scope="read",
+        answer=get_change,
+        query=NoQuery,
+        responses={200: Documented("The change.", PlanChange)},
+        problems=(Code.NOT_FOUND,),
+    ),
+)

@@ -1,0 +1,327 @@
+"""What callers may send: bodies and queries, strict and closed, so that no stored field can be slipped in.
+
+Bodies of the hot routes are msgspec structs; all others are pydantic models, which name every field at fault at once.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from plangate.engine.model import INT64_MAX
+from plangate.errors import invalid
+from plangate.web.tokens import TTL_LIMIT_SECONDS
+
+M = msgspec.Meta
+
+KEYS_MAX = 20
+TRAITS_MAX = 100
+EVENTS_MAX = 1_000
+FEATURES_MAX = 500
+TEXT_MAX = 4_000
+NOTE_MAX = 2_000
+QUOTE_MAX = 20_000
+_OFFSET_SECONDS_MAX = 20 * 366 * 86_400
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+
+# --- hot bodies (msgspec) ---------------------------------------------------------------------------
+
+Name = Annotated[str, M(min_length=1, max_length=64)]
+KeyValue = Annotated[str, M(min_length=1, max_length=255)]
+Keys = Annotated[
+    dict[Name, KeyValue],
+    M(min_length=1, max_length=KEYS_MAX, description='Keys another system knows it by, such as `{"id": "acme"}`.'),
+]
+FeatureKey = Annotated[str, M(min_length=1, max_length=200, description="A feature of the catalogue.")]
+Instant = Annotated[datetime, M(tz=True, description="RFC 3339, with an offset.")]
+IdempotencyText = Annotated[
+    str, M(min_length=1, max_length=255, description="Counts once for ever in this environment.")
+]
+Trait = (
+    Annotated[str, M(max_length=TEXT_MAX)] | Annotated[int, M(ge=-INT64_MAX - 1, le=INT64_MAX)] | float | bool | None
+)
+Traits = Annotated[dict[Name, Trait], M(max_length=TRAITS_MAX)]
+
+
+class CheckBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """May this company (and user) use so much of a feature? `quantity` makes it a preflight and is never counted."""
+
+    company: Keys
+    feature: FeatureKey
+    user: Keys | None = None
+    quantity: Annotated[int, M(ge=0, le=INT64_MAX)] = 1
+    at: Instant | None = None
+    trace: bool = False
+
+
+class ChecksBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The same question about several features, or about all of them when none are named."""
+
+    company: Keys
+    user: Keys | None = None
+    features: Annotated[list[FeatureKey], M(max_length=FEATURES_MAX)] | None = None
+    at: Instant | None = None
+
+
+class ConsumeBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """Check and count in one step: yes and counted, or no and not counted."""
+
+    company: Keys
+    feature: FeatureKey
+    idempotency_key: IdempotencyText
+    user: Keys | None = None
+    quantity: Annotated[int, M(ge=1, le=INT64_MAX)] = 1
+    occurred_at: Instant | None = None
+
+
+class TrackEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False, tag_field="type", tag="track"):
+    """Something was used. A negative quantity is a correction. `traits` are set on the company, if it is known."""
+
+    event: Annotated[str, M(min_length=1, max_length=200)]
+    company: Keys
+    user: Keys | None = None
+    quantity: Annotated[int, M(ge=-INT64_MAX, le=INT64_MAX)] = 1
+    occurred_at: Instant | None = None
+    idempotency_key: IdempotencyText | None = None
+    traits: Traits | None = None
+
+
+class IdentifyEvent(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False, tag_field="type", tag="identify"
+):
+    """A company or a user as it is now, made or updated by its keys.
+
+    With `user`, name and traits are the user's, who then belongs to `company`; without, they are the company's.
+    """
+
+    company: Keys | None = None
+    user: Keys | None = None
+    name: Annotated[str, M(min_length=1, max_length=200)] | None = None
+    traits: Traits | None = None
+
+
+def bounded_instant(pointer: str, value: datetime | None) -> datetime | None:
+    """The instant in UTC. Raises Refusal (422) for one that no period arithmetic can hold."""
+    if value is None:
+        return None
+    try:
+        instant = value.astimezone(UTC)
+    except OverflowError:
+        raise invalid(pointer, "This instant is out of range.") from None
+    if not _EARLIEST <= instant <= _LATEST:
+        raise invalid(pointer, "This instant is out of range: from 1970 to 9000.")
+    return instant
+
+
+# --- cold bodies and queries (pydantic) ---------------------------------------------------------------
+
+
+def _bounded(value: datetime) -> datetime:
+    try:
+        instant = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this instant is out of range") from None
+    if not _EARLIEST <= instant <= _LATEST:
+        raise ValueError("this instant is out of range: from 1970 to 9000")
+    return instant
+
+
+class Body(BaseModel):
+    """A closed, strict body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Query(BaseModel):
+    """A closed query; its texts are read as their types."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+BodyName = Annotated[str, Field(min_length=1, max_length=64)]
+BodyKeyValue = Annotated[str, Field(min_length=1, max_length=255)]
+BodyKeys = Annotated[dict[BodyName, BodyKeyValue], Field(min_length=1, max_length=KEYS_MAX)]
+BodyFeature = Annotated[str, Field(min_length=1, max_length=200)]
+BodyInstant = Annotated[AwareDatetime, AfterValidator(_bounded)]
+BodyTrait = (
+    StrictBool
+    | Annotated[StrictInt, Field(ge=-INT64_MAX - 1, le=INT64_MAX)]
+    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+    | Annotated[StrictStr, Field(max_length=TEXT_MAX)]
+    | None
+)
+BodyTraits = Annotated[dict[BodyName, BodyTrait], Field(max_length=TRAITS_MAX)]
+CatalogKey = Annotated[str, Field(min_length=1, max_length=200)]
+BodyQuantities = Annotated[dict[CatalogKey, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)]
+PeriodName = Literal["day", "week", "month", "billing_month", "billing_interval", "all_time"]
+Note = Annotated[str, Field(min_length=1, max_length=NOTE_MAX)]
+
+
+class CompanyBody(Body):
+    """A company to make or update, known by any of its keys."""
+
+    keys: BodyKeys
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    traits: BodyTraits | None = None
+    stripe_customer_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=KEYS_MAX)
+    ] = []
+
+
+class UserBody(Body):
+    """A user to make or update, and the companies they belong to."""
+
+    keys: BodyKeys
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    traits: BodyTraits | None = None
+    companies: Annotated[list[BodyKeys], Field(max_length=100)] = []
+
+
+class OverrideBody(Body):
+    """An exception for a company on one feature. `value` is a boolean, a number, `"unlimited"` or a config value."""
+
+    feature: BodyFeature
+    mode: Literal["set", "add", "deny"] = "set"
+    value: Any = None
+    user: BodyKeys | Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    period: PeriodName | None = None
+    starts_at: BodyInstant | None = None
+    expires_at: BodyInstant | None = None
+    note: Note
+
+
+class OverrideEdit(Body):
+    """The fields of an override to change; those left out stay. `expires_at: null` removes the expiry."""
+
+    value: Any = None
+    period: PeriodName | None = None
+    starts_at: BodyInstant | None = None
+    expires_at: BodyInstant | None = None
+    note: Note | None = None
+
+    def changes(self) -> Mapping[str, Any]:
+        """Only what was sent."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class RevokeBody(Body):
+    """Why the override ends."""
+
+    note: Note
+
+
+class ForceBody(Body):
+    """Staff's reason to go on although usage would exceed the limits afterwards."""
+
+    reason: Note
+
+
+class ChangeBody(Body):
+    """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine."""
+
+    plan: CatalogKey | None = None
+    interval: Literal["day", "week", "month", "year"] | None = None
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
+    quantities: BodyQuantities = {}
+    add_ons: BodyQuantities = {}
+    cancel: Literal["now", "period_end"] | None = None
+    resume: bool = False
+    trial_end: BodyInstant | None = None
+    when: Literal["auto", "now", "period_end"] = "auto"
+    promotion_code: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    force: ForceBody | None = None
+
+
+class ConfirmBody(Body):
+    """The signed text of a quote. `return_url` is where a hosted payment page sends the customer back to."""
+
+    quote: Annotated[str, Field(min_length=1, max_length=QUOTE_MAX)]
+    return_url: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^https?://")] | None = None
+
+
+class TokenBody(Body):
+    """Whom a component token speaks for, what it allows, and on which sites."""
+
+    company: BodyKeys
+    user: BodyKeys | None = None
+    scopes: Annotated[list[Literal["view", "manage", "pay"]], Field(min_length=1, max_length=3)]
+    origins: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=50)] = []
+    ttl_seconds: Annotated[int, Field(ge=1, le=TTL_LIMIT_SECONDS)] = TTL_LIMIT_SECONDS
+
+
+class ClockBody(Body):
+    """How far the environment's business time runs ahead of wall time (test mode only)."""
+
+    offset_seconds: Annotated[int, Field(ge=-_OFFSET_SECONDS_MAX, le=_OFFSET_SECONDS_MAX)]
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class PageQuery(Query):
+    """One page of a list: start after `cursor`, at most `limit` entries."""
+
+    cursor: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class CompaniesQuery(PageQuery):
+    """Companies whose name, key or id contains `search`."""
+
+    search: Annotated[str, Field(max_length=200)] | None = None
+
+
+class EntitlementsQuery(Query):
+    """As known at `at` (default: now); `trace` adds why."""
+
+    at: BodyInstant | None = None
+    trace: bool = False
+
+
+class UsageQuery(Query):
+    """One feature's usage in steps of `by`; of one user when `user` is one of their keys, such as `id=ada`."""
+
+    feature: BodyFeature
+    by: Literal["hour", "day", "month"] = "day"
+    user: Annotated[str, Field(pattern=r"^[^=]{1,64}=.{1,255}$")] | None = None
+    since: BodyInstant | None = None
+    until: BodyInstant | None = None
+
+    def user_keys(self) -> Mapping[str, str] | None:
+        """The user's key as a mapping."""
+        if self.user is None:
+            return None
+        name, _, value = self.user.partition("=")
+        return {name: value}
+
+
+class HistoryQuery(Query):
+    """The newest `limit` entries."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class RevokeQuery(Query):
+    """Why the override ends, for clients that send no body with DELETE."""
+
+    note: Note | None = None
+
+
+class CatalogQuery(Query):
+    """`dry_run` only answers what would change."""
+
+    dry_run: bool = False

@@ -1,0 +1,368 @@
+"""What the Stripe App may ask for: each action's payload, the role it needs, and the journey behind it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from pydantic import Field
+
+from plangate import access, companies, metering, overrides, plan_changes
+from plangate.engine.model import Catalog, Decision, Interval
+from plangate.environment import Environment
+from plangate.errors import Code, FieldError, Refusal, invalid
+from plangate.settings import Role
+from plangate.shapes import Actor, ChangeState, Company, OverrideView, PlanChange, ScheduledChange, SubscriptionView
+from plangate.store.companies import STRIPE_CUSTOMER_KEY
+from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, Note
+
+_OVERRIDES_SHOWN: Final = 50
+
+Id = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Payload(Body):
+    """What every message carries; `user_id` and `account_id` were added by Stripe."""
+
+    user_id: Id
+    account_id: Id
+    mode: Literal["live", "test"]
+
+
+class CustomerPayload(Payload):
+    """About one Stripe customer."""
+
+    customer: Id
+
+
+class FeaturePayload(CustomerPayload):
+    """About one feature of a customer."""
+
+    feature: BodyFeature
+
+
+class UsagePayload(FeaturePayload):
+    """Usage in steps of `by`."""
+
+    by: Literal["hour", "day", "month"] = "day"
+
+
+class ChangePayload(CustomerPayload):
+    """A change: its id works once."""
+
+    operation_id: Id
+
+
+class GrantPayload(ChangePayload):
+    """A new override. `override_mode` is the override's, as `mode` is Stripe's."""
+
+    feature: BodyFeature
+    override_mode: Literal["set", "add", "deny"]
+    value: bool | int | str | None = None
+    expires_at: BodyInstant | None = None
+    note: Note
+
+
+class EditPayload(ChangePayload):
+    """An edit of an override that nobody else edited since `etag`."""
+
+    override: Id
+    etag: Id
+    value: bool | int | str | None = None
+    expires_at: BodyInstant | None = None
+    note: Note | None = None
+
+
+class RevokePayload(ChangePayload):
+    """The end of an override."""
+
+    override: Id
+    note: Note
+
+
+class PreviewPayload(CustomerPayload):
+    """A plan change to preview. `force_reason` goes on in spite of the limits."""
+
+    plan: CatalogKey | None = None
+    interval: Literal["day", "week", "month", "year"] | None = None
+    cancel: Literal["now", "period_end"] | None = None
+    when: Literal["auto", "now", "period_end"] = "auto"
+    force_reason: Note | None = None
+
+
+class ConfirmPayload(ChangePayload):
+    """The signed quote to confirm."""
+
+    quote: Annotated[str, Field(min_length=1, max_length=QUOTE_MAX)]
+
+
+class CancelPayload(ChangePayload):
+    """The scheduled change to take back, as it was shown."""
+
+    change: Id | None = None
+
+
+class SearchPayload(Payload):
+    """Companies whose name, key or id contains `search`."""
+
+    search: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class LinkPayload(ChangePayload):
+    """The company a Stripe customer belongs to from now on."""
+
+    company: Id
+
+
+class Named(Decision, frozen=True, kw_only=True):
+    """A Decision with the feature's name for people."""
+
+    name: str
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something about the company that a person should look at."""
+
+    kind: str
+    text: str
+
+
+class CustomerPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the customer view shows; `company` null when the customer is not linked to one."""
+
+    company: Company | None
+    subscription: SubscriptionView | None
+    entitlements: list[Named]
+    overrides: list[OverrideView]
+    scheduled_change: PlanChange | ScheduledChange | None
+    notices: list[Notice]
+    role: Role
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands behind the app: the environment, its catalogue and the caller's role."""
+
+    environment: str
+    mode: str
+    role: Role
+    catalog_revision: int
+    plans: int
+    add_ons: int
+    features: int
+    at: datetime
+
+
+class CompanyMatches(msgspec.Struct, frozen=True, kw_only=True):
+    """Companies found."""
+
+    data: list[Company]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One verified message: the environment it speaks to, who sent it and what it says."""
+
+    env: Environment
+    role: Role
+    actor: Actor
+    payload: Any
+
+    async def company_id(self) -> str:
+        """The company of the customer named. Raises Refusal (404) when none is linked."""
+        found = await companies.find(self.env, {STRIPE_CUSTOMER_KEY: self.payload.customer})
+        if found is None:
+            raise Refusal(Code.NOT_FOUND, "No company is linked to this Stripe customer yet.")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action. A change needs an `operation_id` in its payload."""
+
+    name: str
+    role: Role
+    payload: type[Payload]
+    answer: Callable[[Asked], Awaitable[object]]
+    is_change: bool = False
+
+
+async def customer_get(asked: Asked) -> CustomerPage:
+    """The whole customer view in one answer."""
+    env = asked.env
+    company_id = await companies.find(env, {STRIPE_CUSTOMER_KEY: asked.payload.customer})
+    if company_id is None:
+        return CustomerPage(
+            company=None,
+            subscription=None,
+            entitlements=[],
+            overrides=[],
+            scheduled_change=None,
+            notices=[Notice(kind="not_linked", text="No company is linked to this Stripe customer yet.")],
+            role=asked.role,
+        )
+    company = await companies.get(env, company_id)
+    catalog = await env.catalog()
+    decisions = await access.entitlements(env, company_id)
+    standing = await env.standings.of(company_id)
+    notices = () if standing is None else standing.snapshot_at(env.clock.now()).notices
+    changes = await plan_changes.listing(env, company_id)
+    ours = next((change for change in changes if change.state is ChangeState.SCHEDULED), None)
+    return CustomerPage(
+        company=company,
+        subscription=company.subscription,
+        entitlements=[_named(decision, catalog) for decision in decisions],
+        overrides=list(await overrides.listing(env, company_id))[:_OVERRIDES_SHOWN],
+        scheduled_change=ours or company.scheduled_change,
+        notices=[Notice(kind=notice.code, text=notice.detail) for notice in notices],
+        role=asked.role,
+    )
+
+
+async def decision_trace(asked: Asked) -> Named:
+    """One Decision with every source considered."""
+    catalog = await asked.env.catalog()
+    company_id = await asked.company_id()
+    for decision in await access.entitlements(asked.env, company_id, trace=True):
+        if decision.feature == asked.payload.feature:
+            return _named(decision, catalog)
+    raise invalid("/feature", "The catalogue has no such feature.")
+
+
+async def usage_history(asked: Asked) -> metering.UsageSeries:
+    """One feature's usage over time."""
+    payload = asked.payload
+    return await metering.series(asked.env, await asked.company_id(), payload.feature, payload.by)
+
+
+async def override_grant(asked: Asked) -> OverrideView:
+    """Grant an override."""
+    payload = asked.payload
+    try:
+        return await overrides.grant(
+            asked.env,
+            await asked.company_id(),
+            feature=payload.feature,
+            mode=payload.override_mode,
+            value=None if payload.override_mode == "deny" else payload.value,
+            note=payload.note,
+            actor=asked.actor,
+            expires_at=payload.expires_at,
+        )
+    except Refusal as refusal:
+        raise _renamed(refusal, {"/mode": "/override_mode"}) from None
+
+
+async def override_edit(asked: Asked) -> OverrideView:
+    """Edit an override of this customer's company."""
+    payload = asked.payload
+    await _require_own(asked, payload.override)
+    changes = {
+        name: getattr(payload, name) for name in ("value", "expires_at", "note") if name in payload.model_fields_set
+    }
+    return await overrides.edit(asked.env, payload.override, etag=payload.etag, changes=changes, actor=asked.actor)
+
+
+async def override_revoke(asked: Asked) -> OverrideView:
+    """Revoke an override of this customer's company."""
+    payload = asked.payload
+    await _require_own(asked, payload.override)
+    return await overrides.revoke(asked.env, payload.override, note=payload.note, actor=asked.actor)
+
+
+async def plan_preview(asked: Asked) -> object:
+    """A signed quote."""
+    payload = asked.payload
+    if payload.force_reason is not None and asked.role != "admin":
+        raise Refusal(Code.ROLE_TOO_LOW, "Only an admin may go on in spite of the limits.", extra={"role": asked.role})
+    wanted = plan_changes.ChangeRequest(
+        plan=payload.plan,
+        interval=None if payload.interval is None else Interval(payload.interval),
+        cancel=payload.cancel,
+        when=payload.when,
+        force=None if payload.force_reason is None else plan_changes.Force(reason=payload.force_reason),
+    )
+    return await plan_changes.preview(asked.env, await asked.company_id(), wanted, actor=asked.actor)
+
+
+async def plan_change(asked: Asked) -> PlanChange:
+    """Make the change a quote promised."""
+    return await plan_changes.confirm(asked.env, await asked.company_id(), asked.payload.quote, actor=asked.actor)
+
+
+async def plan_cancel_scheduled(asked: Asked) -> PlanChange:
+    """Take the scheduled change back, if it is still the one that was shown."""
+    company_id = await asked.company_id()
+    shown = asked.payload.change
+    if shown is not None:
+        changes = await plan_changes.listing(asked.env, company_id)
+        if not any(change.id == shown and change.state is ChangeState.SCHEDULED for change in changes):
+            raise Refusal(Code.NOTHING_SCHEDULED, "That change is no longer scheduled. Look at the customer again.")
+    return await plan_changes.cancel_scheduled(asked.env, company_id, actor=asked.actor)
+
+
+async def company_search(asked: Asked) -> CompanyMatches:
+    """Companies to link a customer to."""
+    found, _ = await companies.search(asked.env, search=asked.payload.search, limit=20)
+    return CompanyMatches(data=found)
+
+
+async def company_link(asked: Asked) -> Company:
+    """Give a company this Stripe customer."""
+    company = await companies.get(asked.env, asked.payload.company)
+    linked, _ = await companies.upsert(
+        asked.env, keys=company.keys, stripe_customer_ids=(asked.payload.customer,), actor=asked.actor
+    )
+    return linked
+
+
+async def overview_get(asked: Asked) -> Overview:
+    """What stands behind the app."""
+    catalog = await asked.env.catalog()
+    return Overview(
+        environment=asked.env.settings.name,
+        mode=asked.env.settings.stripe_mode,
+        role=asked.role,
+        catalog_revision=catalog.revision,
+        plans=sum(not plan.is_archived for plan in catalog.plans.values()),
+        add_ons=sum(not add_on.is_archived for add_on in catalog.add_ons.values()),
+        features=sum(not feature.is_archived for feature in catalog.features.values()),
+        at=asked.env.clock.now(),
+    )
+
+
+def _named(decision: Decision, catalog: Catalog) -> Named:
+    feature = catalog.features.get(decision.feature)
+    name = decision.feature if feature is None else feature.name
+    return Named(**{field: getattr(decision, field) for field in Decision.__struct_fields__}, name=name)
+
+
+async def _require_own(asked: Asked, override_id: str) -> None:
+    """An override of another company looks like one that does not exist."""
+    listed = await overrides.listing(asked.env, await asked.company_id())
+    if not any(view.id == override_id for view in listed):
+        raise Refusal(Code.NOT_FOUND, "This customer has no such override.")
+
+
+def _renamed(refusal: Refusal, names: Mapping[str, str]) -> Refusal:
+    errors = [FieldError(names.get(error.pointer, error.pointer), error.code, error.detail) for error in refusal.errors]
+    return Refusal(refusal.code, refusal.detail, errors=errors, extra=refusal.extra, headers=refusal.headers)
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    action.name: action
+    for action in (
+        Action("customer.get", "viewer", CustomerPayload, customer_get),
+        Action("decision.trace", "viewer", FeaturePayload, decision_trace),
+        Action("usage.history", "viewer", UsagePayload, usage_history),
+        Action("company.search", "viewer", SearchPayload, company_search),
+        Action("overview.get", "viewer", Payload, overview_get),
+        Action("plan.preview", "agent", PreviewPayload, plan_preview),
+        Action("override.grant", "agent", GrantPayload, override_grant, is_change=True),
+        Action("override.edit", "agent", EditPayload, override_edit, is_change=True),
+        Action("override.revoke", "agent", RevokePayload, override_revoke, is_change=True),
+        Action("plan.change", "agent", ConfirmPayload, plan_change, is_change=True),
+        Action("plan.cancel_scheduled", "agent", CancelPayload, plan_cancel_scheduled, is_change=True),
+        Action("company.link", "admin", LinkPayload, company_link, is_change=True),
+    )
+}
