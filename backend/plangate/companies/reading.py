@@ -1,0 +1,235 @@
+"""Companies as people see them: what they hold now, what is scheduled, their list and their history."""
+
+import base64
+import binascii
+from datetime import datetime
+
+import msgspec
+
+from plangate.engine.model import Catalog, Interval, Json, PeriodKind, SubscriptionFact
+from plangate.engine.plan_change import Holding, classify, holding_of
+from plangate.engine.snapshot import CompanySnapshot
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal, invalid
+from plangate.shapes import (
+    Actor,
+    ChangeState,
+    ChangeTarget,
+    Company,
+    HeldAddOn,
+    HeldPlan,
+    ScheduledChange,
+    SubscriptionPeriod,
+    SubscriptionView,
+)
+from plangate.store.audit import audit_of
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, CompanyRow, company_row, keys_of, page_of_companies
+from plangate.store.plan_changes import PlanChangeRow, changes_in
+
+PAGE = 50
+LARGEST_PAGE = 100
+_OVER = frozenset({"canceled", "incomplete_expired"})
+_SEARCH_LENGTH = 200
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One audited change. `subject` is the id of what was changed, such as an override or a plan change."""
+
+    at: datetime
+    actor: Actor
+    action: str
+    subject: str
+    before: Json = None
+    after: Json = None
+    note: str = ""
+
+
+async def get(env: Environment, company_id: str) -> Company:
+    """One company; one that was merged answers as the company it became. Raises Refusal (404)."""
+    return await company_view(env, company_id)
+
+
+async def company_view(env: Environment, company_id: str, *, at_least: int = 0) -> Company:
+    """The company in its outer shape, no older than version `at_least`. Raises Refusal (404)."""
+    async with env.reading() as session:
+        row = await company_row(session, company_id)
+        if row is not None and row.merged_into is not None:
+            row = await company_row(session, row.merged_into)
+        if row is None:
+            raise _no_company()
+        pairs = (await keys_of(session, [row.id]))[row.id]
+        scheduled = await changes_in(session, row.id, [ChangeState.SCHEDULED.value])
+    return await _shown(env, row, pairs, scheduled[0] if scheduled else None, at_least)
+
+
+async def search(
+    env: Environment, *, search: str | None = None, cursor: str | None = None, limit: int = PAGE
+) -> tuple[list[Company], str | None]:
+    """A page of companies, oldest first, and the cursor of the next page (None: this was the last).
+
+    `search` looks in names and key values, letter case aside. Raises Refusal (422) for a cursor that is not ours or a
+    limit outside 1 to 100.
+    """
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise invalid("/limit", f"The limit is a number from 1 to {LARGEST_PAGE}.")
+    if search is not None and (len(search) > _SEARCH_LENGTH or not search.isprintable()):
+        raise invalid("/search", f"The search is a text of at most {_SEARCH_LENGTH} printable characters.")
+    async with env.reading() as session:
+        rows = await page_of_companies(session, search=search, after=_after(cursor), limit=limit + 1)
+        keys = await keys_of(session, [row.id for row in rows])
+        changes = {row.id: await changes_in(session, row.id, [ChangeState.SCHEDULED.value]) for row in rows[:limit]}
+    found = [await _shown(env, row, keys[row.id], next(iter(changes[row.id]), None)) for row in rows[:limit]]
+    return found, _cursor(rows[limit - 1].id) if len(rows) > limit else None
+
+
+async def history(env: Environment, company_id: str, *, limit: int = 200) -> list[HistoryEntry]:
+    """Who changed what about the company, newest first. Raises Refusal (404)."""
+    async with env.reading() as session:
+        if await company_row(session, company_id) is None:
+            raise _no_company()
+        return [
+            HistoryEntry(
+                at=row.at,
+                actor=msgspec.convert(row.actor, Actor),
+                action=row.action,
+                subject=row.subject,
+                before=row.before,
+                after=row.after,
+                note=row.note,
+            )
+            for row in await audit_of(session, company_id, limit=limit)
+        ]
+
+
+async def _shown(
+    env: Environment,
+    row: CompanyRow,
+    pairs: list[tuple[str, str]],
+    change: PlanChangeRow | None,
+    at_least: int = 0,
+) -> Company:
+    standing = await env.standings.of(row.id, at_least=max(row.version, at_least))
+    if standing is None:
+        raise _no_company()
+    now = env.clock.now()
+    snapshot = standing.snapshot_at(now)
+    subscription = _told(snapshot)
+    plan = snapshot.plan
+    return Company(
+        id=row.id,
+        keys={name: value for name, value in pairs if name != STRIPE_CUSTOMER_KEY},
+        stripe_customer_ids=tuple(value for name, value in pairs if name == STRIPE_CUSTOMER_KEY),
+        name=row.name,
+        traits=standing.facts.traits,
+        plan=None if plan is None else HeldPlan(key=plan.key, version=plan.version, source=plan.source),
+        add_ons=tuple(HeldAddOn(key=one.key, version=one.version, quantity=one.quantity) for one in snapshot.add_ons),
+        subscription=None if subscription is None else _subscription(snapshot, subscription, now),
+        scheduled_change=_scheduled(standing.catalog, snapshot, subscription, change, now),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _told(snapshot: CompanySnapshot) -> SubscriptionFact | None:
+    """The subscription people are shown: the one that grants, or the newest that could again (unpaid, paused, …)."""
+    if snapshot.subscription is not None:
+        return snapshot.subscription
+    unended = [one for one in snapshot.facts.subscriptions if one.status not in _OVER and one.ended_at is None]
+    return max(unended, key=lambda one: one.started_at, default=None)
+
+
+def _subscription(snapshot: CompanySnapshot, fact: SubscriptionFact, now: datetime) -> SubscriptionView:
+    cycle = snapshot.cycle
+    interval = cycle.interval
+    start, end = cycle.period_start_at, cycle.period_end_at
+    if fact is not snapshot.subscription and fact.items:
+        # It grants nothing now, so the snapshot's cycle is not its own.
+        item = fact.items[0]
+        interval, start, end = item.interval, item.period_start_at, item.period_end_at
+    if start is None or end is None:
+        start, end = cycle.window(PeriodKind.BILLING_INTERVAL, now)
+    return SubscriptionView(
+        status=fact.status,
+        interval=interval.value,
+        currency=fact.currency,
+        period=SubscriptionPeriod(start=start or fact.started_at, end=end or fact.started_at),
+        cancel_at=fact.scheduled_end_at,
+        trial_end=fact.trial_end_at,
+    )
+
+
+def _scheduled(
+    catalog: Catalog,
+    snapshot: CompanySnapshot,
+    subscription: SubscriptionFact | None,
+    change: PlanChangeRow | None,
+    now: datetime,
+) -> ScheduledChange | None:
+    """What waits for its date: as Stripe has it, with our record's id when it is ours; or our record alone."""
+    if change is not None:
+        target = msgspec.convert(change.target, ChangeTarget)
+        return ScheduledChange(
+            id=change.id,
+            kind=change.kind,
+            plan=target.plan,
+            effective_at=change.effective_at,
+            interval=target.interval,
+            add_ons=target.add_ons,
+        )
+    if subscription is None:
+        return None
+    end_at = subscription.scheduled_end_at
+    phase = next((one for one in subscription.phases if one.starts_at > now), None)
+    if phase is not None and (end_at is None or phase.starts_at < end_at):
+        target_holding = _holding_of(catalog, phase.prices, subscription.currency)
+        if target_holding.plan is not None:
+            interval = target_holding.interval
+            return ScheduledChange(
+                id=None,
+                kind=classify(catalog, holding_of(snapshot), target_holding).value,
+                plan=target_holding.plan,
+                effective_at=phase.starts_at,
+                interval=None if interval is None else interval.value,
+                add_ons=target_holding.add_ons,
+            )
+    if end_at is not None and end_at > now:
+        return ScheduledChange(id=None, kind="cancel", plan=catalog.fallback_plan, effective_at=end_at)
+    return None
+
+
+def _holding_of(catalog: Catalog, prices: tuple[tuple[str, int | None], ...], currency: str) -> Holding:
+    """What a schedule's phase holds, read through the catalogue; prices it does not know are left out."""
+    plan: str | None = None
+    version: int | None = None
+    interval: Interval | None = None
+    quantity = 1
+    add_ons: dict[str, int] = {}
+    for stripe_price_id, count in prices:
+        owner = catalog.price_owners.get(stripe_price_id)
+        if owner is None:
+            continue
+        if owner.kind == "plan":
+            plan, version, interval, quantity = owner.key, owner.version, owner.price.interval, count or 1
+        else:
+            add_ons[owner.key] = add_ons.get(owner.key, 0) + (count or 1)
+    return Holding(plan=plan, version=version, interval=interval, currency=currency, quantity=quantity, add_ons=add_ons)
+
+
+def _cursor(company_id: str) -> str:
+    return base64.urlsafe_b64encode(company_id.encode()).decode().rstrip("=")
+
+
+def _after(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        company_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        company_id = ""
+    if not company_id.startswith("comp_") or len(company_id) > 64 or not company_id.isprintable():
+        raise invalid("/cursor", "That is not a cursor of this list; take it from `next_cursor`.")
+    return company_id
+
+
+def _no_company() -> Refusal:
+    return Refusal(Code.NOT_FOUND, "There is no such company.")

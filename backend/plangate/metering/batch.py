@@ -1,0 +1,310 @@
+"""One batch of usage in one transaction: find companies, hold them, decide in order, write, then tell memory.
+
+The order is what makes limits exact: the company is held before its version, its windows and the used keys are read,
+so no other process counts for it, changes it or revokes anything between the decision and the commit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from plangate.engine.decide import decide, unanswerable
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.model import Catalog, Decision, FeatureType, Reason, UserFacts, WindowCounter
+from plangate.engine.snapshot import CounterKey
+from plangate.environment import Environment, one_owner
+from plangate.errors import Code, Refusal, invalid
+from plangate.ids import new_id
+from plangate.members import member, member_in
+from plangate.metering.events import EventResult, EventStatus, Item
+from plangate.standing import Standing
+from plangate.store.database import StoreSession
+from plangate.store.environments import catalog_revision
+from plangate.store.feed import EVERYTHING
+from plangate.store.ledger import add_usage, lock_companies, lock_pairs, owners_of_pairs
+from plangate.store.snapshot import company_facts
+from plangate.store.usage import UnattributedEventRow, UsageEventRow, UsageKeyRow, newest_windows, used_keys
+from plangate.usage_windows import CompanyUsage, Overflow, event_of
+
+
+class Consumed(msgspec.Struct, frozen=True):
+    """The answer to a consume."""
+
+    decision: Decision
+    is_counted: bool
+
+
+Outcome: TypeAlias = EventResult | Consumed | Refusal
+
+_ACCEPTED = EventResult(status=EventStatus.ACCEPTED)
+_DUPLICATE = EventResult(status=EventStatus.DUPLICATE)
+_UNATTRIBUTED = EventResult(status=EventStatus.UNATTRIBUTED)
+
+
+async def write_batch(env: Environment, items: Sequence[Item]) -> list[Outcome]:
+    """Decide and write items in order; each gets its outcome, and what one is refused for does not touch the others.
+
+    Raises the database's errors; then nothing was written and the batch may be tried again.
+    """
+    companies: list[Standing | Refusal | None] = [await _standing(env, item) for item in items]
+    members = [
+        await _member(env, standing, item) if isinstance(standing, Standing) else None
+        for standing, item in zip(companies, items, strict=True)
+    ]
+    async with env.writing() as session:
+        batch = _Batch(env, session)
+        await batch.prepare(items, companies)
+        outcomes = [
+            await batch.settle(item, standing, person)
+            for item, standing, person in zip(items, companies, members, strict=True)
+        ]
+        await batch.save()
+    batch.remember()
+    return outcomes
+
+
+class _Batch:
+    """One transaction at work. Nothing in memory changes before `remember`, which follows the commit."""
+
+    def __init__(self, env: Environment, session: StoreSession) -> None:
+        self._env = env
+        self._session = session
+        self._catalog: Catalog | None = None
+        self._owners: dict[tuple[str, str], str] = {}
+        self._standings: dict[str, Standing] = {}
+        self._usage: dict[str, CompanyUsage] = {}
+        self._stale: set[str] = set()
+        self._keys: dict[str, tuple[str, object]] = {}
+        self._events: list[UsageEventRow] = []
+        self._waiting: list[UnattributedEventRow] = []
+        self._new_keys: list[UsageKeyRow] = []
+
+    async def prepare(self, items: Sequence[Item], companies: Sequence[Standing | Refusal | None]) -> None:
+        """Hold every company of the batch, and read what is true now that they are held."""
+        session = self._session
+        known = {one.facts.company_id: one for one in companies if isinstance(one, Standing)}
+        unknown = {
+            pair
+            for item, standing in zip(items, companies, strict=True)
+            if standing is None
+            for pair in item.company.items()
+        }
+        versions = await lock_companies(session, known)
+        if unknown:
+            # A company may get one of these keys just now: then the event belongs to it, otherwise it waits.
+            await lock_pairs(session, unknown)
+            self._owners = await owners_of_pairs(session, unknown)
+            versions |= await lock_companies(session, set(self._owners.values()) - versions.keys())
+        revision = await catalog_revision(session)
+        for company_id, version in versions.items():
+            standing = known.get(company_id)
+            if standing is None or standing.facts.version != version or standing.catalog.revision != revision:
+                standing = await self._reread(company_id, standing, revision)
+            if standing is not None:
+                self._standings[company_id] = standing
+        await self._open_usage()
+        self._keys = dict(await used_keys(session, sorted({one.key_hash for one in items if one.key_hash is not None})))
+
+    async def settle(self, item: Item, before: Standing | Refusal | None, person: UserFacts | None) -> Outcome:
+        """Decide one item with everything counted so far."""
+        if isinstance(before, Refusal):
+            return before
+        used = None if item.key_hash is None else self._keys.get(item.key_hash)
+        if used is not None:
+            return _repeated(item, *used)
+        try:
+            standing = self._standing_of(item, before)
+        except Refusal as refusal:
+            return refusal
+        if standing is None:
+            return self._unknown_company(item)
+        if item.user is not None and standing is not before:
+            try:
+                person = await member_in(self._session, standing.facts.company_id, item.user)
+            except Refusal as refusal:
+                return refusal
+        return await (self._consume if item.kind == "consume" else self._track)(item, standing, person)
+
+    async def save(self) -> None:
+        """Write everything the batch decided."""
+        await add_usage(self._session, self._events, waiting=self._waiting, keys=self._new_keys)
+        for company_id, usage in self._usage.items():
+            if usage.changed:
+                await usage.save()
+                self._session.counted.add(company_id)
+
+    def remember(self) -> None:
+        """After the commit: bring counters in memory up to date, and forget what turned out to be stale."""
+        held = self._env.standings.held
+        if EVERYTHING in self._stale:
+            self._env.forget(EVERYTHING)
+            return
+        for company_id, usage in self._usage.items():
+            standing = self._standings[company_id]
+            if company_id in self._stale or held(company_id) is not standing:
+                # Also makes a load that is under way start again: it may have read what was true before this commit.
+                self._env.forget(company_id)
+            else:
+                _refresh(standing.counters, usage.newest)
+
+    def _standing_of(self, item: Item, before: Standing | None) -> Standing | None:
+        if before is not None:
+            return self._standings.get(before.facts.company_id)
+        owners = {pair: self._owners[pair] for pair in item.company.items() if pair in self._owners}
+        company_id = one_owner(owners)
+        return None if company_id is None else self._standings.get(company_id)
+
+    async def _reread(self, company_id: str, standing: Standing | None, revision: int) -> Standing | None:
+        if self._catalog is None:
+            is_current = standing is not None and standing.catalog.revision == revision
+            known = standing.catalog if standing is not None and is_current else await self._env.catalog()
+            if known.revision != revision:
+                known = await self._env.catalog_in(self._session)
+                self._stale.add(EVERYTHING)
+            self._catalog = known
+        self._stale.add(company_id)
+        facts = await company_facts(self._session, company_id)
+        return None if facts is None else Standing(self._catalog, facts, {}, self._session.now)
+
+    async def _open_usage(self) -> None:
+        users = {
+            override.user
+            for standing in self._standings.values()
+            for override in standing.facts.overrides
+            if override.user is not None
+        }
+        found = await newest_windows(self._session, sorted(self._standings), user_ids=["", *sorted(users)], lock=True)
+        newest: dict[str, dict[CounterKey, WindowCounter]] = {company_id: {} for company_id in self._standings}
+        for (company_id, feature, kind, user_id), window in found.items():
+            newest[company_id][feature, kind, user_id] = window
+        for company_id, standing in self._standings.items():
+            snapshot = standing.snapshot_at(self._session.now)
+            self._usage[company_id] = CompanyUsage(
+                self._session, standing.catalog, standing.facts, snapshot.cycle, newest[company_id]
+            )
+
+    async def _consume(self, item: Item, standing: Standing, person: UserFacts | None) -> Outcome:
+        facts, now = standing.facts, self._session.now
+        at = now if item.occurred_at is None else min(item.occurred_at, now)
+        if item.user is not None and person is None:
+            return Consumed(unanswerable(Reason.UNKNOWN_USER, item.name, at=at, company=facts.company_id), False)
+        feature = standing.catalog.features.get(item.name)
+        snapshot = standing.snapshot_at(now)
+        if not snapshot.holds_at(at):
+            snapshot = build_snapshot(standing.catalog, facts, at)
+        usage = self._usage[facts.company_id]
+        user_id = "" if person is None else person.user_id
+        counters = await usage.counters_at(item.name, user_id, at)
+        decision = decide(snapshot, item.name, counters, at=at, quantity=item.quantity, user=person)
+        if not decision.allowed or feature is None or feature.type is not FeatureType.EVENT:
+            return Consumed(decision, False)
+        try:
+            await usage.count(event_of(feature), user_id, item.quantity, at)
+        except Overflow:
+            return _overflown()
+        decision = decide(snapshot, item.name, counters, at=at, quantity=0, user=person)
+        self._append(item, facts.company_id, user_id, event_of(feature), answer=msgspec.to_builtins(decision))
+        return Consumed(decision, True)
+
+    async def _track(self, item: Item, standing: Standing, person: UserFacts | None) -> Outcome:
+        company_id, now = standing.facts.company_id, self._session.now
+        at = now if item.occurred_at is None else min(item.occurred_at, now)
+        user_id = "" if person is None else person.user_id
+        try:
+            await self._usage[company_id].count(item.name, user_id, item.quantity, at)
+        except Overflow:
+            return _overflown()
+        self._append(item, company_id, user_id, item.name)
+        return _ACCEPTED
+
+    def _unknown_company(self, item: Item) -> Outcome:
+        if item.kind == "consume":
+            return Consumed(unanswerable(Reason.UNKNOWN_COMPANY, item.name, at=self._session.now), False)
+        # One key is enough to find the event again; the first by name is as good as any other.
+        name, value = min(item.company.items())
+        now = self._session.now
+        self._waiting.append(
+            UnattributedEventRow(
+                event_id=new_id("evt"),
+                environment_id=self._session.environment_id,
+                key_name=name,
+                key_value=value,
+                event=item.name,
+                quantity=item.quantity,
+                occurred_at=now if item.occurred_at is None else min(item.occurred_at, now),
+                recorded_at=now,
+            )
+        )
+        self._use_key(item, None)
+        return _UNATTRIBUTED
+
+    def _append(self, item: Item, company_id: str, user_id: str, event: str, *, answer: object = None) -> None:
+        now = self._session.now
+        self._events.append(
+            UsageEventRow(
+                id=new_id("evt"),
+                environment_id=self._session.environment_id,
+                company_id=company_id,
+                user_id=user_id,
+                event=event,
+                quantity=item.quantity,
+                occurred_at=now if item.occurred_at is None else min(item.occurred_at, now),
+                recorded_at=now,
+            )
+        )
+        self._use_key(item, answer)
+
+    def _use_key(self, item: Item, answer: object) -> None:
+        if item.key_hash is None:
+            return
+        self._keys[item.key_hash] = (item.body_hash, answer)
+        self._new_keys.append(
+            UsageKeyRow(
+                environment_id=self._session.environment_id,
+                key_hash=item.key_hash,
+                body_hash=item.body_hash,
+                answer=answer,
+            )
+        )
+
+
+async def _standing(env: Environment, item: Item) -> Standing | Refusal | None:
+    try:
+        return await env.standings.of_keys(item.company)
+    except Refusal as refusal:
+        return refusal
+
+
+async def _member(env: Environment, standing: Standing, item: Item) -> UserFacts | None:
+    if item.user is None:
+        return None
+    try:
+        return await member(env, standing, item.user)
+    except Refusal:
+        # Keys of two users name nobody; the company's usage counts all the same.
+        return None
+
+
+def _repeated(item: Item, body_hash: str, answer: object) -> Outcome:
+    if body_hash != item.body_hash:
+        return Refusal(
+            Code.IDEMPOTENCY_CONFLICT,
+            "This idempotency key was used with another body; the first one counts. Use a new key for a new event.",
+        )
+    if item.kind == "consume":
+        return Consumed(msgspec.convert(answer, Decision), True)
+    return _DUPLICATE
+
+
+def _overflown() -> Refusal:
+    return invalid("/quantity", "The sum of this usage would leave the range of 64-bit integers.")
+
+
+def _refresh(counters: dict[CounterKey, WindowCounter], newest: Mapping[CounterKey, WindowCounter]) -> None:
+    for key, window in newest.items():
+        held = counters.get(key)
+        if held is not None and held.window_id == window.window_id:
+            held.used, held.reserved, held.end_at = window.used, window.reserved, window.end_at
+        elif held is None or held.start_at <= window.start_at:
+            counters[key] = window

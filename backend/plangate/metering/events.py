@@ -1,0 +1,155 @@
+"""What may be counted: one event or one consume, checked against every bound before it joins a batch."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+from plangate.engine.model import INT64_MAX
+from plangate.errors import Code, Refusal, invalid
+from plangate.keys import checked_keys
+
+EVENTS_PER_BATCH: Final = 1_000
+LATEST: Final = timedelta(days=35)
+AHEAD: Final = timedelta(minutes=5)
+_NAME_LENGTH: Final = 200
+_KEY_LENGTH: Final = 255
+
+
+class TrackEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as a product reports it. `company` and `user` are keys; `occurred_at` defaults to now."""
+
+    event: str
+    company: Mapping[str, str]
+    user: Mapping[str, str] | None = None
+    quantity: int = 1
+    occurred_at: datetime | None = None
+    idempotency_key: str | None = None
+
+
+class EventStatus(StrEnum):
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    UNATTRIBUTED = "unattributed"
+    REFUSED = "refused"
+
+
+class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one event. `code` and `detail` say why it was refused."""
+
+    status: EventStatus
+    code: Code | None = None
+    detail: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to count, within all bounds. `name` is an event's name, or the feature a consume asks for.
+
+    `key_hash` and `body_hash` tell repeats: the same key counts once, the same key with another body is refused.
+    """
+
+    kind: Literal["track", "consume"]
+    name: str
+    company: Mapping[str, str]
+    user: Mapping[str, str] | None
+    quantity: int
+    occurred_at: datetime | None
+    key_hash: str | None
+    body_hash: str
+
+
+def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
+    """An event ready to count. `now` is business time; only a secret key `may_correct` with negative quantities.
+
+    Raises Refusal: 422 for anything out of bounds, 403 for a correction without the right.
+    """
+    if not -INT64_MAX <= event.quantity <= INT64_MAX:
+        raise invalid("/quantity", "The quantity must fit a signed 64-bit integer.")
+    if event.quantity < 0 and not may_correct:
+        raise Refusal(Code.FORBIDDEN, "A negative quantity is a correction, and corrections need a secret key.")
+    return _item(
+        "track",
+        event.event,
+        pointer="/event",
+        company=event.company,
+        user=event.user,
+        quantity=event.quantity,
+        occurred_at=event.occurred_at,
+        key=event.idempotency_key,
+        now=now,
+    )
+
+
+def consumed(
+    *,
+    feature: str,
+    company: Mapping[str, str],
+    user: Mapping[str, str] | None,
+    quantity: int,
+    occurred_at: datetime | None,
+    idempotency_key: str,
+    now: datetime,
+) -> Item:
+    """A consume ready to decide. Raises Refusal (422) for anything out of bounds."""
+    if not 1 <= quantity <= INT64_MAX:
+        raise invalid("/quantity", "The quantity must be a whole number between 1 and 9223372036854775807.")
+    return _item(
+        "consume",
+        feature,
+        pointer="/feature",
+        company=company,
+        user=user,
+        quantity=quantity,
+        occurred_at=occurred_at,
+        key=idempotency_key,
+        now=now,
+    )
+
+
+def _item(
+    kind: Literal["track", "consume"],
+    name: str,
+    *,
+    pointer: str,
+    company: Mapping[str, str],
+    user: Mapping[str, str] | None,
+    quantity: int,
+    occurred_at: datetime | None,
+    key: str | None,
+    now: datetime,
+) -> Item:
+    if not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
+        raise invalid(pointer, f"A name has 1 to {_NAME_LENGTH} printable characters.")
+    if key is not None and (not 1 <= len(key) <= _KEY_LENGTH or not key.isprintable()):
+        raise invalid("/idempotency_key", f"An idempotency key has 1 to {_KEY_LENGTH} printable characters.")
+    company = checked_keys(company, pointer="/company")
+    user = None if user is None else checked_keys(user, pointer="/user")
+    if occurred_at is not None:
+        if occurred_at.tzinfo is None:
+            raise invalid("/occurred_at", "The time needs a time zone, such as 2026-11-20T10:00:00Z.")
+        if occurred_at > now + AHEAD:
+            raise invalid(
+                "/occurred_at",
+                "The event lies more than 5 minutes in the future; check the sender's clock.",
+                code=Code.TIMESTAMP_IN_FUTURE,
+            )
+        if occurred_at < now - LATEST:
+            raise invalid(
+                "/occurred_at",
+                "The event is more than 35 days old and can no longer be counted.",
+                code=Code.TIMESTAMP_TOO_OLD,
+            )
+    body = [kind, name, sorted(company.items()), sorted((user or {}).items()), quantity, occurred_at]
+    return Item(
+        kind=kind,
+        name=name,
+        company=company,
+        user=user,
+        quantity=quantity,
+        occurred_at=occurred_at,
+        key_hash=None if key is None else hashlib.sha256(key.encode()).hexdigest(),
+        body_hash=hashlib.sha256(msgspec.json.encode(body)).hexdigest(),
+    )

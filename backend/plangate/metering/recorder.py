@@ -1,0 +1,197 @@
+"""Group commit: everything reported at the same time is decided and written in one transaction.
+
+While one batch commits, what arrives meanwhile forms the next. A single durable commit per event would be the ceiling
+otherwise, on both databases.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from weakref import WeakKeyDictionary
+
+import structlog
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from plangate.engine.model import Decision
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal, invalid
+from plangate.metering.batch import Consumed, Outcome, write_batch
+from plangate.metering.events import (
+    EVENTS_PER_BATCH,
+    EventResult,
+    EventStatus,
+    Item,
+    TrackEvent,
+    consumed,
+    tracked,
+)
+
+_TRIES = 5
+_PASSING = frozenset({"40001", "40P01"})  # PostgreSQL: serialisation failure, deadlock
+_WAITING = 50_000  # items that may queue in one process before it says "try again"
+_log = structlog.get_logger(__name__)
+
+
+async def consume(
+    env: Environment,
+    *,
+    company: Mapping[str, str],
+    feature: str,
+    quantity: int = 1,
+    idempotency_key: str,
+    user: Mapping[str, str] | None = None,
+    occurred_at: datetime | None = None,
+) -> tuple[Decision, bool]:
+    """Check and count in one step: yes and counted, or no and not counted. A hard limit is never exceeded.
+
+    The Decision of a "yes" shows usage after counting. A repeat with the same key answers as the first did; a refused
+    consume does not use up its key. Features that are not metered are answered and nothing is counted. A late
+    `occurred_at` is decided by the period it lies in. Raises Refusal: 422 for input out of bounds, 409 for a key used
+    with another body or keys of two companies.
+    """
+    item = consumed(
+        feature=feature,
+        company=company,
+        user=user,
+        quantity=quantity,
+        occurred_at=occurred_at,
+        idempotency_key=idempotency_key,
+        now=env.clock.now(),
+    )
+    (outcome,) = await _recorder(env).submit(env, [item])
+    match outcome:
+        case Consumed():
+            return outcome.decision, outcome.is_counted
+        case Refusal():
+            raise outcome
+        case EventResult():
+            raise TypeError("a consume was answered as an event")
+
+
+async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct: bool = False) -> list[EventResult]:
+    """Record what happened, up to 1,000 events at once, each with its own result, in order. Limits never refuse it.
+
+    An event of a company not known yet waits 24 hours for it. Events no feature counts are kept as well: a feature
+    added later finds them. A user who is not known is left out; the company's usage counts all the same. Up to five
+    minutes ahead of our clock is taken for clock skew and counts as now. Raises Refusal (422) for a longer list.
+    """
+    if len(events) > EVENTS_PER_BATCH:
+        raise invalid("", f"At most {EVENTS_PER_BATCH} events may be sent at once.")
+    now = env.clock.now()
+    results: list[EventResult | None] = []
+    items: list[Item] = []
+    for event in events:
+        try:
+            items.append(tracked(event, now=now, may_correct=may_correct))
+        except Refusal as refusal:
+            results.append(_refused(refusal))
+        else:
+            results.append(None)
+    outcomes = iter(await _recorder(env).submit(env, items))
+    return [_result(next(outcomes)) if result is None else result for result in results]
+
+
+class Recorder:
+    """The queue of one environment in one process. It writes while there is something to write, then rests."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def submit(self, env: Environment, items: Sequence[Item]) -> list[Outcome]:
+        """Wait until every item is decided and durable; outcomes are in the order of the items.
+
+        Raises Refusal (503) when more is waiting than this process can soon write.
+        """
+        if not items:
+            return []
+        if len(self._waiting) + len(items) > _WAITING:
+            raise Refusal(
+                Code.UNAVAILABLE, "Too much usage is waiting to be written. Try again.", headers={"Retry-After": "1"}
+            )
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
+        if self._writer is None:
+            self._writer = loop.create_task(self._write(env))
+        return list(await asyncio.gather(*futures))
+
+    async def _write(self, env: Environment) -> None:
+        batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(EVENTS_PER_BATCH, len(self._waiting)))]
+                outcomes = await _written(env, [item for item, _ in batch])
+                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                    # A caller that went away took its future along; what it sent is written all the same.
+                    if not future.done():
+                        if isinstance(outcome, BaseException) and not isinstance(outcome, Refusal):
+                            future.set_exception(outcome)
+                        else:
+                            future.set_result(outcome)
+        finally:
+            # Only a cancelled writer leaves anything here: nobody may wait for ever.
+            for _, future in (*batch, *self._waiting):
+                if not future.done():
+                    future.cancel()
+            self._waiting.clear()
+            self._writer = None
+
+
+async def _written(env: Environment, items: Sequence[Item]) -> list[Outcome | Exception]:
+    """Write a batch; one that fails by its own fault is halved until the item at fault stands alone."""
+    failure: Exception = Refusal(
+        Code.UNAVAILABLE, "The usage could not be written just now. Try again.", headers={"Retry-After": "1"}
+    )
+    is_own_fault = True
+    for number in range(_TRIES):
+        try:
+            return list(await write_batch(env, items))
+        except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+            _log.warning("usage_write_failed", error=repr(error), try_number=number + 1)
+            is_own_fault = False
+        except DBAPIError as error:
+            # Another process used one of the keys first, or two waited for each other: look again.
+            if not _may_pass(error):
+                failure = error
+                break
+            is_own_fault = True
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised to the caller it belongs to
+            failure = error
+            break
+        await asyncio.sleep(0.01 * (number + 1))
+    if not is_own_fault:
+        return [failure] * len(items)
+    if len(items) == 1:
+        _log.error("usage_not_written", error=repr(failure))
+        return [failure]
+    middle = len(items) // 2
+    return [*await _written(env, items[:middle]), *await _written(env, items[middle:])]
+
+
+def _may_pass(failure: DBAPIError) -> bool:
+    """Whether the same transaction may succeed when tried again: a key used first elsewhere, a deadlock."""
+    return isinstance(failure, IntegrityError) or getattr(failure.orig, "sqlstate", None) in _PASSING
+
+
+_RECORDERS: WeakKeyDictionary[Environment, Recorder] = WeakKeyDictionary()
+
+
+def _recorder(env: Environment) -> Recorder:
+    return _RECORDERS.setdefault(env, Recorder())
+
+
+def _result(outcome: Outcome) -> EventResult:
+    match outcome:
+        case EventResult():
+            return outcome
+        case Refusal():
+            return _refused(outcome)
+        case Consumed():
+            raise TypeError("an event was answered as a consume")
+
+
+def _refused(refusal: Refusal) -> EventResult:
+    return EventResult(status=EventStatus.REFUSED, code=refusal.code, detail=refusal.detail)

@@ -1,0 +1,216 @@
+"""Writing and adding up usage in bulk: locks on companies, batches of ledger rows, totals that cannot overflow."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_column, or_, select, text, type_coerce
+
+from plangate.engine.model import PeriodKind, WindowCounter
+from plangate.store.columns import to_microseconds
+from plangate.store.companies import companies, company_keys
+from plangate.store.database import StoreSession
+from plangate.store.usage import (
+    UnattributedEventRow,
+    UsageEventRow,
+    UsageKeyRow,
+    usage_events,
+    usage_windows,
+)
+
+_HALF_BITS = 32
+_VALUES_PER_QUERY = 10_000
+
+
+async def lock_companies(session: StoreSession, company_ids: Collection[str]) -> dict[str, int]:
+    """Hold these companies until the end, so that nobody else counts for them or changes them; answers versions.
+
+    The order of ids keeps two holders from waiting for each other. Unknown and merged companies are left out.
+    """
+    versions: dict[str, int] = {}
+    ordered = sorted(set(company_ids))
+    for start in range(0, len(ordered), _VALUES_PER_QUERY):
+        query = (
+            select(companies.c.id, companies.c.version)
+            .where(
+                companies.c.environment_id == session.environment_id,
+                companies.c.id.in_(ordered[start : start + _VALUES_PER_QUERY]),
+                companies.c.merged_into.is_(None),
+            )
+            .order_by(companies.c.id)
+        )
+        if session.is_postgresql:
+            query = query.with_for_update(key_share=True)
+        versions |= {row["id"]: row["version"] for row in await session.all(query)}
+    return versions
+
+
+async def lock_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> None:
+    """Keep others from giving these keys to a company, or from storing events that wait for them, until the end.
+
+    On SQLite the transaction itself does that.
+    """
+    if not session.is_postgresql:
+        return
+    for name, value in sorted(set(pairs)):
+        subject = f"{session.environment_id} {name}={value}"
+        await session.run(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))").bindparams(subject=subject)
+        )
+
+
+async def owners_of_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Which company each known `(name, value)` belongs to; several values of one name may be asked for."""
+    values: dict[str, list[str]] = {}
+    for name, value in sorted(set(pairs)):
+        values.setdefault(name, []).append(value)
+    found: dict[tuple[str, str], str] = {}
+    for name, wanted in values.items():
+        for start in range(0, len(wanted), _VALUES_PER_QUERY):
+            rows = await session.all(
+                select(company_keys.c.value, company_keys.c.company_id).where(
+                    company_keys.c.environment_id == session.environment_id,
+                    company_keys.c.name == name,
+                    company_keys.c.value.in_(wanted[start : start + _VALUES_PER_QUERY]),
+                )
+            )
+            found |= {(name, row["value"]): row["company_id"] for row in rows}
+    return found
+
+
+async def add_usage(
+    session: StoreSession,
+    events: Sequence[UsageEventRow],
+    *,
+    waiting: Sequence[UnattributedEventRow] = (),
+    keys: Sequence[UsageKeyRow] = (),
+) -> None:
+    """Append to the ledger, keep events that wait for their company, and mark idempotency keys as used.
+
+    A key that another transaction used meanwhile raises the database's IntegrityError.
+    """
+    await session.add_all(events)
+    await session.add_all(waiting)
+    # Sorted, so that two batches with the same keys wait for each other in one order.
+    ordered: list[UsageKeyRow] = sorted(keys, key=lambda row: row.key_hash)
+    await session.add_all(ordered)
+
+
+async def ledger_total(
+    session: StoreSession,
+    company_id: str,
+    event: str,
+    *,
+    start_at: datetime | None,
+    end_at: datetime | None,
+    user_id: str = "",
+    known_at: datetime | None = None,
+) -> int:
+    """Quantity in the ledger for `[start_at, end_at)`, as known at `known_at` (None: now). Exact, not floored."""
+    conditions = [*_is(session, company_id, event, user_id)]
+    if start_at is not None:
+        conditions.append(usage_events.c.occurred_at >= start_at)
+    if end_at is not None:
+        conditions.append(usage_events.c.occurred_at < end_at)
+    if known_at is not None:
+        conditions += [usage_events.c.recorded_at <= known_at, usage_events.c.occurred_at <= known_at]
+    row = await session.one(select(*_halves()).where(*conditions))
+    return 0 if row is None else _whole(row)
+
+
+async def ledger_buckets(
+    session: StoreSession,
+    company_id: str,
+    event: str,
+    *,
+    start_at: datetime,
+    end_at: datetime,
+    width_microseconds: int,
+    user_id: str = "",
+) -> dict[int, int]:
+    """Quantity by bucket number, counted from `start_at` in steps of the width; empty buckets are left out."""
+    since = type_coerce(usage_events.c.occurred_at, BigInteger) - to_microseconds(start_at)
+    bucket = (since // width_microseconds).label("bucket")
+    rows = await session.all(
+        select(bucket, *_halves())
+        .where(
+            *_is(session, company_id, event, user_id),
+            usage_events.c.occurred_at >= start_at,
+            usage_events.c.occurred_at < end_at,
+        )
+        .group_by(bucket)
+    )
+    return {int(row["bucket"]): _whole(row) for row in rows}
+
+
+async def windows_around(
+    session: StoreSession, company_id: str, feature: str, period: PeriodKind, user_id: str, at: datetime
+) -> tuple[WindowCounter | None, WindowCounter | None]:
+    """The newest window begun by `at`, and the first one that begins later."""
+    own = and_(
+        usage_windows.c.environment_id == session.environment_id,
+        usage_windows.c.company_id == company_id,
+        usage_windows.c.feature == feature,
+        usage_windows.c.period == period.value,
+        usage_windows.c.user_id == user_id,
+    )
+    before = await session.one(
+        select(usage_windows)
+        .where(own, usage_windows.c.start_at <= at)
+        .order_by(usage_windows.c.start_at.desc())
+        .limit(1)
+    )
+    after = await session.one(
+        select(usage_windows).where(own, usage_windows.c.start_at > at).order_by(usage_windows.c.start_at).limit(1)
+    )
+    return _window(before), _window(after)
+
+
+async def running_windows(
+    session: StoreSession, company_id: str, kinds: Collection[PeriodKind], at: datetime
+) -> list[tuple[tuple[str, PeriodKind, str], WindowCounter]]:
+    """The company's and its users' windows of these kinds that contain `at`, with their (feature, kind, user id)."""
+    rows = await session.all(
+        select(usage_windows).where(
+            usage_windows.c.environment_id == session.environment_id,
+            usage_windows.c.company_id == company_id,
+            usage_windows.c.period.in_([kind.value for kind in kinds]),
+            usage_windows.c.start_at <= at,
+            or_(usage_windows.c.end_at.is_(None), usage_windows.c.end_at > at),
+        )
+    )
+    found = []
+    for row in rows:
+        window = _window(row)
+        if window is not None:
+            found.append(((row["feature"], PeriodKind(row["period"]), row["user_id"]), window))
+    return found
+
+
+def _window(row: Mapping[Any, Any] | None) -> WindowCounter | None:
+    if row is None:
+        return None
+    return WindowCounter(
+        window_id=row["id"], start_at=row["start_at"], end_at=row["end_at"], used=row["used"], reserved=row["reserved"]
+    )
+
+
+def _is(session: StoreSession, company_id: str, event: str, user_id: str) -> list[ColumnElement[bool]]:
+    conditions = [
+        usage_events.c.environment_id == session.environment_id,
+        usage_events.c.company_id == company_id,
+        usage_events.c.event == event,
+    ]
+    return [*conditions, usage_events.c.user_id == user_id] if user_id else conditions
+
+
+def _halves() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    # A SUM of 64-bit quantities overflows in SQLite; the sums of their halves cannot within any number of rows.
+    quantity = usage_events.c.quantity
+    high = func.coalesce(func.sum(quantity.bitwise_rshift(literal_column(str(_HALF_BITS), Integer))), 0)
+    low = func.coalesce(func.sum(quantity.bitwise_and((1 << _HALF_BITS) - 1)), 0)
+    return high.label("high"), low.label("low")
+
+
+def _whole(row: Mapping[Any, Any]) -> int:
+    return (int(row["high"]) << _HALF_BITS) + int(row["low"])

@@ -1,0 +1,112 @@
+"""Writing companies and users: new rows, names, memberships, and what decides about one user of a company."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from plangate.engine.model import UserFacts
+from plangate.store.companies import (
+    UserCompanyRow,
+    UserKeyRow,
+    UserRow,
+    companies,
+    traits_of,
+    user_companies,
+    user_keys,
+    user_owners_of_keys,
+    users,
+)
+from plangate.store.database import StoreSession
+
+
+async def rename_company(session: StoreSession, company_id: str, name: str | None) -> None:
+    """Set the company's name."""
+    await session.run(
+        update(companies)
+        .where(companies.c.environment_id == session.environment_id, companies.c.id == company_id)
+        .values(name=name, updated_at=session.now)
+    )
+
+
+async def user_row(session: StoreSession, user_id: str, *, lock: bool = False) -> UserRow | None:
+    """One user of this environment. With `lock`, on PostgreSQL, its row stays locked until the end."""
+    query = select(users).where(users.c.environment_id == session.environment_id, users.c.id == user_id)
+    if lock and session.is_postgresql:
+        query = query.with_for_update()
+    row = await session.one(query)
+    return None if row is None else UserRow(**row)
+
+
+async def rename_user(session: StoreSession, user_id: str, name: str | None) -> None:
+    """Set the user's name."""
+    await session.run(
+        update(users)
+        .where(users.c.environment_id == session.environment_id, users.c.id == user_id)
+        .values(name=name, updated_at=session.now)
+    )
+
+
+async def add_user_keys(session: StoreSession, user_id: str, keys: Sequence[tuple[str, str]]) -> None:
+    """Give the user these keys. A key of another user raises the database's IntegrityError."""
+    await session.add_all(
+        [
+            UserKeyRow(
+                environment_id=session.environment_id, name=name, value=value, user_id=user_id, created_at=session.now
+            )
+            for name, value in keys
+        ]
+    )
+
+
+async def keys_of_user(session: StoreSession, user_id: str) -> list[tuple[str, str]]:
+    """The user's `(name, value)` keys, oldest first."""
+    rows = await session.all(
+        select(user_keys.c.name, user_keys.c.value)
+        .where(user_keys.c.environment_id == session.environment_id, user_keys.c.user_id == user_id)
+        .order_by(user_keys.c.created_at, user_keys.c.name, user_keys.c.value)
+    )
+    return [(row["name"], row["value"]) for row in rows]
+
+
+async def companies_of_user(session: StoreSession, user_id: str) -> list[str]:
+    """The companies the user belongs to, in the order of joining."""
+    rows = await session.all(
+        select(user_companies.c.company_id)
+        .where(user_companies.c.environment_id == session.environment_id, user_companies.c.user_id == user_id)
+        .order_by(user_companies.c.created_at, user_companies.c.company_id)
+    )
+    return [row["company_id"] for row in rows]
+
+
+async def join_company(session: StoreSession, user_id: str, company_id: str) -> None:
+    """Make the user belong to the company; nothing changes when they do already."""
+    row = UserCompanyRow(
+        environment_id=session.environment_id, user_id=user_id, company_id=company_id, created_at=session.now
+    )
+    await session.run(session.insert(UserCompanyRow).values(row.model_dump()).on_conflict_do_nothing())
+
+
+async def user_facts(
+    session: StoreSession, company_id: str, user_id: str, *, at: datetime | None = None
+) -> UserFacts | None:
+    """What decides about one user of the company as known at `at` (None: now), or None for one who is no member."""
+    joined_at = await session.scalar(
+        select(user_companies.c.created_at).where(
+            user_companies.c.environment_id == session.environment_id,
+            user_companies.c.user_id == user_id,
+            user_companies.c.company_id == company_id,
+        )
+    )
+    if joined_at is None or (at is not None and joined_at > at):
+        return None
+    return UserFacts(
+        user_id=user_id,
+        keys=frozenset(f"{name}={value}" for name, value in await keys_of_user(session, user_id)),
+        traits=await traits_of(session, user_id, at=at),
+    )
+
+
+async def user_of_keys(session: StoreSession, keys: Mapping[str, str]) -> list[str]:
+    """The users these keys belong to: one when they agree, none when they are unknown."""
+    return sorted(set((await user_owners_of_keys(session, keys)).values()))

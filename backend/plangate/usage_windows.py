@@ -1,0 +1,261 @@
+"""Which stored windows usage counts in: opened when first needed, moved when an anchor moves, never overlapping.
+
+Every journey that counts does it through `CompanyUsage`, inside a transaction that holds the company's lock, so the
+counters of all windows always equal the ledger.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from plangate.engine.entitlements import build_snapshot, window_kinds
+from plangate.engine.model import (
+    INT64_MAX,
+    Catalog,
+    CompanyFacts,
+    Feature,
+    FeatureType,
+    OverrideMode,
+    PeriodKind,
+    WindowCounter,
+)
+from plangate.engine.periods import Cycle
+from plangate.engine.snapshot import CompanySnapshot, CounterKey
+from plangate.environment import Environment
+from plangate.store.database import StoreSession
+from plangate.store.ledger import add_usage, ledger_total, lock_companies, running_windows, windows_around
+from plangate.store.snapshot import company_facts
+from plangate.store.usage import (
+    UnattributedEventRow,
+    UsageEventRow,
+    move_window_end,
+    newest_windows,
+    open_window,
+    set_counters,
+    take_unattributed,
+)
+
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # where the window of all time starts
+ATTRIBUTABLE: Final = timedelta(hours=24)
+_BILLING_KINDS: Final = (PeriodKind.BILLING_MONTH, PeriodKind.BILLING_INTERVAL)
+
+
+class Overflow(Exception):
+    """A counter would leave the 64-bit range; nothing was counted."""
+
+
+class CompanyUsage:
+    """One company's windows inside one transaction that holds the company's lock.
+
+    `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `save` writes them back.
+    """
+
+    def __init__(
+        self,
+        session: StoreSession,
+        catalog: Catalog,
+        facts: CompanyFacts,
+        cycle: Cycle,
+        newest: dict[CounterKey, WindowCounter],
+    ) -> None:
+        self.newest = newest
+        self.changed: dict[str, WindowCounter] = {}
+        self._session = session
+        self._catalog = catalog
+        self._facts = facts
+        self._cycle = cycle
+        self._older: dict[CounterKey, list[WindowCounter]] = {}
+        # A user has windows of their own where an override grants them an allowance of their own.
+        self._personal = {
+            (override.feature, override.user)
+            for override in facts.overrides
+            if override.user is not None and override.mode is OverrideMode.SET
+        }
+
+    async def counters_at(self, feature_key: str, user_id: str, at: datetime) -> Mapping[CounterKey, WindowCounter]:
+        """Counters for a decision at `at`: the windows of the feature that contain it are opened when missing."""
+        located = {key: await self._window(key, event, at) for key, event in self._keys([feature_key], user_id)}
+        if all(self.newest.get(key) is window for key, window in located.items()):
+            return self.newest
+        return {**self.newest, **located}
+
+    async def count(self, event: str, user_id: str, quantity: int, at: datetime) -> None:
+        """Add a quantity to every window its event counts in. Raises Overflow, and then counts nothing."""
+        features = [feature.key for feature in metered_by(self._catalog, event)]
+        windows = [await self._window(key, event, at) for key, event in self._keys(features, user_id)]
+        if any(not -INT64_MAX <= window.used + quantity <= INT64_MAX for window in windows):
+            raise Overflow
+        for window in windows:
+            window.used += quantity
+            self.changed[window.window_id] = window
+
+    async def open_missing(self, feature_keys: Iterable[str], at: datetime) -> None:
+        """Open windows that the ledger already has usage for but that no event has opened, so that checks see it."""
+        for feature_key in feature_keys:
+            users = {user for feature, user in self._personal if feature == feature_key}
+            for user_id in ("", *sorted(users)):
+                for key, event in self._keys([feature_key], user_id):
+                    if key not in self.newest:
+                        await self._window(key, event, at)
+
+    async def save(self) -> None:
+        """Write the counters of every window counted in."""
+        await set_counters(self._session, list(self.changed.values()))
+
+    def _keys(self, feature_keys: Iterable[str], user_id: str) -> list[tuple[CounterKey, str]]:
+        found: list[tuple[CounterKey, str]] = []
+        for feature_key in feature_keys:
+            feature = self._catalog.features.get(feature_key)
+            if feature is None:
+                continue
+            users = ("", user_id) if user_id and (feature_key, user_id) in self._personal else ("",)
+            kinds = sorted(window_kinds(self._catalog, feature_key, self._facts.overrides))
+            found.extend(((feature_key, kind, user), event_of(feature)) for user in users for kind in kinds)
+        return found
+
+    async def _window(self, key: CounterKey, event: str, at: datetime) -> WindowCounter:
+        """The stored window of this key that contains `at`; opened, with what the ledger holds for it, when missing."""
+        newest = self.newest.get(key)
+        known: list[WindowCounter] = list(self._older.get(key, ()))
+        if newest is not None:
+            known.append(newest)
+        for window in known:
+            if window.start_at <= at and (window.end_at is None or at < window.end_at):
+                return window
+        feature, kind, user_id = key
+        company_id = self._facts.company_id
+        later: WindowCounter | None = None
+        earlier: WindowCounter | None = newest
+        if newest is not None and at < newest.start_at:
+            earlier, later = await windows_around(self._session, company_id, feature, kind, user_id, at)
+            if earlier is not None and (earlier.end_at is None or at < earlier.end_at):
+                self._older.setdefault(key, []).append(earlier)
+                return earlier
+        start, end = self._cycle.window(kind, at)
+        start_at = start or BEGINNING
+        # Neighbours keep the bounds they have, so that windows never overlap and no event counts in two of them.
+        if earlier is not None and earlier.end_at is not None:
+            start_at = max(start_at, earlier.end_at)
+        if later is not None:
+            end = later.start_at if end is None else min(end, later.start_at)
+        used = await ledger_total(self._session, company_id, event, start_at=start_at, end_at=end, user_id=user_id)
+        opened = await open_window(
+            self._session,
+            company_id,
+            feature,
+            kind,
+            user_id,
+            start_at=start_at,
+            end_at=end,
+            used=max(-INT64_MAX, min(INT64_MAX, used)),
+        )
+        if later is None:
+            self.newest[key] = opened
+        else:
+            self._older.setdefault(key, []).append(opened)
+        return opened
+
+
+def event_of(feature: Feature) -> str:
+    """The name of the tracked events a feature counts."""
+    return feature.event or feature.key
+
+
+def metered_by(catalog: Catalog, event: str) -> list[Feature]:
+    """The event features that count this event; archived ones go on counting."""
+    return [
+        feature
+        for feature in catalog.features.values()
+        if feature.type is FeatureType.EVENT and event_of(feature) == event
+    ]
+
+
+async def company_usage(
+    session: StoreSession,
+    catalog: Catalog,
+    facts: CompanyFacts,
+    *,
+    snapshot: CompanySnapshot | None = None,
+    newest: dict[CounterKey, WindowCounter] | None = None,
+) -> CompanyUsage:
+    """The windows of one company, whose lock the transaction holds; read unless the caller has them already."""
+    if snapshot is None:
+        snapshot = build_snapshot(catalog, facts, session.now)
+    if newest is None:
+        users = {override.user for override in facts.overrides if override.user is not None}
+        found = await newest_windows(session, [facts.company_id], user_ids=["", *sorted(users)], lock=True)
+        newest = {(feature, kind, user_id): window for (_, feature, kind, user_id), window in found.items()}
+    return CompanyUsage(session, catalog, facts, snapshot.cycle, newest)
+
+
+async def rebind_windows(
+    env: Environment, session: StoreSession, before: CompanySnapshot, after: CompanySnapshot
+) -> None:
+    """Let running billing windows end where the new anchor's period ends; they keep their start and their usage.
+
+    Called in the transaction that stored what moved the anchor (product.md, Usage). Nothing happens while the cycle
+    stays the same.
+    """
+    if before.cycle == after.cycle:
+        return
+    await lock_companies(session, [after.company_id])
+    for (feature, kind, user_id), window in await running_windows(
+        session, after.company_id, _BILLING_KINDS, session.now
+    ):
+        end_at = after.cycle.rebound(kind, session.now)
+        if end_at != window.end_at:
+            window.end_at = end_at
+            await move_window_end(session, after.company_id, feature, kind, user_id, window)
+            session.changed.add(after.company_id)
+
+
+async def open_missing_windows(
+    session: StoreSession, catalog: Catalog, company_id: str, features: Collection[str] | None = None
+) -> None:
+    """After a change that grants a period kind not counted before: open its windows with what the ledger holds.
+
+    `features` limits the work to those keys. The caller touches the company.
+    """
+    await lock_companies(session, [company_id])
+    facts = await company_facts(session, company_id)
+    if facts is None:
+        return
+    usage = await company_usage(session, catalog, facts)
+    await usage.open_missing(catalog.features if features is None else features, session.now)
+
+
+async def attribute_waiting(
+    session: StoreSession, catalog: Catalog, company_id: str, pairs: Sequence[tuple[str, str]]
+) -> int:
+    """Count the events of the last 24 hours that waited for these new keys of the company; answers how many.
+
+    They enter the ledger now, at the instants they occurred. Call `lock_pairs` before giving the keys to the company;
+    the caller touches the company.
+    """
+    rows = await take_unattributed(session, pairs, since=session.now - ATTRIBUTABLE)
+    facts = await company_facts(session, company_id) if rows else None
+    if facts is None:
+        return 0
+    usage = await company_usage(session, catalog, facts)
+    ledger: list[UsageEventRow] = []
+    uncountable: list[UnattributedEventRow] = []
+    for row in rows:
+        try:
+            await usage.count(row.event, "", row.quantity, row.occurred_at)
+        except Overflow:
+            uncountable.append(row)
+            continue
+        ledger.append(
+            UsageEventRow(
+                id=row.event_id,
+                environment_id=session.environment_id,
+                company_id=company_id,
+                event=row.event,
+                quantity=row.quantity,
+                occurred_at=row.occurred_at,
+                recorded_at=session.now,
+            )
+        )
+    await add_usage(session, ledger, waiting=uncountable)
+    await usage.save()
+    return len(ledger)
