@@ -1,0 +1,121 @@
+"""The loops that keep promises made earlier: act on webhooks, finish changes, heal what was missed, tidy up.
+
+Each loop runs for every environment. A failure is logged and the loop goes on after a pause that grows; nothing here
+is lost by a stop, because all work is rows in the store.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+import structlog
+
+from plangate import plan_changes, sync
+from plangate.clock import wall_now
+from plangate.environment import Environment
+from plangate.errors import Refusal
+from plangate.store.feed import prune_feed
+from plangate.store.leases import drop_old_leases
+
+_PAUSE_SECONDS_MAX: Final = 60.0
+_SWEEP_SECONDS: Final = 3_600.0
+_TIDY_SECONDS: Final = 600.0
+_LEASES_KEPT: Final = timedelta(hours=1)
+_FEED_KEPT: Final = timedelta(hours=1)
+_log = structlog.get_logger(__name__)
+
+
+class Loop(msgspec.Struct, frozen=True):
+    """One kind of work: `run` answers how much it found, and is called again after `every_seconds` when that is none."""
+
+    name: str
+    run: Callable[[Environment], Awaitable[int]]
+    every_seconds: float
+
+
+async def tidy(env: Environment) -> int:
+    """Forget leases long given back and changes every process has long seen. Answers how many rows went."""
+    async with env.writing() as session:
+        dropped = await drop_old_leases(session, before=wall_now() - _LEASES_KEPT)
+        # The feed is stamped with business time, like every row of a transaction.
+        pruned = await prune_feed(session, before=env.clock.now() - _FEED_KEPT)
+    return dropped + pruned
+
+
+LOOPS: Final = (
+    Loop("inbox", sync.work_inbox, 0.5),
+    Loop("plan_changes", plan_changes.resume_unfinished, 2.0),
+    Loop("sweep", sync.sweep, _SWEEP_SECONDS),
+    Loop("tidy", tidy, _TIDY_SECONDS),
+)
+
+
+class Worker:
+    """Runs all loops for some environments: `await worker.start()`, later `await worker.stop()`.
+
+    `wake()` makes the inbox look at once, so that a webhook received in this process does not wait for the next turn.
+    """
+
+    def __init__(self, environments: Iterable[Environment], *, loops: Iterable[Loop] = LOOPS) -> None:
+        self._environments = tuple(environments)
+        self._loops = tuple(loops)
+        self._woken = {env.id: asyncio.Event() for env in self._environments}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start every loop; answers at once."""
+        for env in self._environments:
+            for loop in self._loops:
+                name = f"{loop.name}:{env.settings.name}"
+                self._tasks.append(asyncio.create_task(self._turn(env, loop), name=name))
+
+    async def stop(self) -> None:
+        """Stop every loop where it stands; what was begun is finished by the next start."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+
+    def wake(self, environment_id: str) -> None:
+        """Let the inbox of one environment look now."""
+        event = self._woken.get(environment_id)
+        if event is not None:
+            event.set()
+
+    async def _turn(self, env: Environment, loop: Loop) -> None:
+        """One loop for one environment, until cancelled."""
+        failures = 0
+        is_inbox = loop.run is sync.work_inbox
+        while True:
+            if is_inbox:
+                self._woken[env.id].clear()
+            found = 0
+            try:
+                found = await loop.run(env)
+                failures = 0
+            except Refusal as refusal:
+                failures += 1
+                _log.warning("loop_put_off", loop=loop.name, environment=env.settings.name, code=refusal.code.value)
+            except Exception:  # noqa: BLE001 - a loop that ends would silently break every promise it keeps.
+                failures += 1
+                _log.exception("loop_failed", loop=loop.name, environment=env.settings.name)
+            pause = _pause(loop, found=found, failures=failures)
+            if is_inbox:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken[env.id].wait(), pause)
+            else:
+                await asyncio.sleep(pause)
+
+
+def _pause(loop: Loop, *, found: int, failures: int) -> float:
+    """Until the next turn: at once while there is work, longer and longer while it fails."""
+    if failures:
+        return float(min(2 ** min(failures - 1, 10), _PAUSE_SECONDS_MAX))
+    if found and loop.every_seconds < _TIDY_SECONDS:
+        return 0.0
+    return loop.every_seconds
