@@ -75,7 +75,7 @@ const steps = {
     request.credentials = "omit";
     request.referrerPolicy = "no-referrer";
     if (request.form?.dataset.key) request.headers["Idempotency-Key"] = request.form.dataset.key;
-    if (address.pathname.endsWith("/confirm")) request.body.set("return_url", location.href);
+    if (/\/(confirm|portal)$/.test(address.pathname)) request.body.set("return_url", location.href);
     for (const [name, value] of owner.wishes()) if (!request.body.has(name)) request.body.set(name, value);
     ctx.fetch = (/** @type {string} */ url) => send(owner, url, ctx);
     const active = owner.shadowRoot?.activeElement;
@@ -88,7 +88,8 @@ const steps = {
     const url = ctx.hx.redirect;
     delete ctx.hx.redirect;
     // Only a web address may be opened: a `javascript:` one must not run on the host's page.
-    if (url && /^https?:\/\//.test(url) && owner?.emit("plangate-checkout-started", { url })) location.assign(url);
+    if (!/^https?:\/\//.test(url)) return;
+    if (ctx.request.action.endsWith("/portal") || owner?.emit("plangate-checkout-started", { url })) location.assign(url);
   },
   "htmx:before:swap": ({ ctx, tasks }) => {
     const owner = ownerOf(ctx.sourceElement);
@@ -99,7 +100,8 @@ const steps = {
     const isDialog = tasks[0].fragment.firstElementChild?.matches("dialog");
     tasks[0].target = alert || (isDialog ? owner.overlay : owner.content);
     owner.focusId = owner.focused();
-    if (!alert && !isDialog) owner.overlay.replaceChildren();
+    // A refresh in the background leaves an open dialog alone; only the answer to a step closes it.
+    if (!alert && !isDialog && ctx.request.method !== "GET") owner.overlay.replaceChildren();
   },
   "htmx:after:swap": ({ ctx }) => ownerOf(ctx.sourceElement)?.shown(ctx),
   "htmx:finally:request": ({ ctx }) => ownerOf(ctx.sourceElement)?.busy(false),
@@ -169,7 +171,7 @@ async function send(owner, url, ctx) {
       if (current) response = await go();
     }
     if (response.headers.get("Content-Type")?.startsWith("text/html")) {
-      owner.failed = !response.ok;
+      owner.failed = !response.ok && request.method === "GET";
       if (!response.ok) owner.emit("plangate-error", { status: response.status, code: response.headers.get("Plangate-Code") });
       return response;
     }
@@ -182,11 +184,12 @@ async function send(owner, url, ctx) {
 
 /** @param {PlangateElement} owner @param {any} ctx @param {string} why @param {number} status */
 function lost(owner, ctx, why, status) {
-  ctx.lost = owner.failed = true;
+  ctx.lost = true;
+  owner.failed = ctx.request.method === "GET";
   owner.emit("plangate-error", { status, code: why });
   const words = owner.words();
   const text =
-    ctx.request.method === "GET"
+    owner.failed
       ? `<section class="problem" part="problem" role="alert"><p class="strong">${words[why]}</p><p class="muted">${words.keep}</p>` +
         `<button type="button" class="button" part="button" data-retry>${words.retry}</button></section>`
       : `<p>${words[why]} ${words.again}</p>`;

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from plangate.clock import wall_now
+from plangate.engine.model import Catalog
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, Company, HeldAddOn
 from plangate.web.component_edge import (
@@ -62,8 +63,19 @@ class Toy:
     broken: bool = False
     is_checkout: bool = False
     tokens: int = 0
+    suffix: str = ""
     confirmed: list[str] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+
+def _catalog(toy: Toy) -> Catalog:
+    """The canned catalogue, with `suffix` after every plan's name."""
+    catalog = canned.catalog()
+    plans = {
+        key: msgspec.structs.replace(plan, name=plan.name + toy.suffix, description=toy.suffix or plan.description)
+        for key, plan in catalog.plans.items()
+    }
+    return msgspec.structs.replace(catalog, plans=plans)
 
 
 def _company(toy: Toy) -> Company:
@@ -118,7 +130,7 @@ def _signed_in(toy: Toy, request: Request, name: str) -> bool:
 def _answer(
     toy: Toy, name: str, fields: dict[str, str], key: str, headers: dict[str, str], is_signed_in: bool
 ) -> Response:
-    frame, catalog, company = frame_of(fields, canned.NOW), canned.catalog(), _company(toy)
+    frame, catalog, company = frame_of(fields, canned.NOW), _catalog(toy), _company(toy)
     told: dict[str, str] = {}
     notice = None
     if name == "preview":
@@ -171,7 +183,7 @@ def _answer(
 
 
 def _preview(toy: Toy, fields: dict[str, str]) -> Fragment:
-    frame, catalog, company = frame_of(fields, canned.NOW), canned.catalog(), _company(toy)
+    frame, catalog, company = frame_of(fields, canned.NOW), _catalog(toy), _company(toy)
     if toy.scheduled and fields.get("add_on"):
         raise Refusal(Code.DOWNGRADE_SCHEDULED, "You move to Starter on December 3, so nothing can be added now.")
     kind, text = (ChangeKind.DOWNGRADE, "down") if toy.plan == "pro" else (ChangeKind.UPGRADE, "up")

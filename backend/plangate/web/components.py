@@ -1,0 +1,509 @@
+"""The component routes: embed.js, and the fragments its elements show, as one signed-in company or as a visitor."""
+
+import gzip
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from plangate import access, companies, plan_changes
+from plangate.clock import wall_now
+from plangate.deployment import Deployment
+from plangate.engine.model import Catalog, Interval
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal, invalid
+from plangate.shapes import Actor, ChangeKind, ChangeState, Company, PlanChange
+from plangate.web.component_edge import (
+    bearer,
+    cors_headers,
+    form_of,
+    fragment_response,
+    frame_of,
+    preflight,
+    problem_response,
+    query_of,
+    require_origin,
+    require_scope,
+    return_address,
+    words_of,
+)
+from plangate.web.embed import build_embed
+from plangate.web.fragments import Action, Fragment, Frame, LeavingView, Notice, ProblemView
+from plangate.web.tokens import ComponentToken, Scope, read_component_token
+from plangate.web.views.invoices import invoices_view, portal_view
+from plangate.web.views.offers import name_of
+from plangate.web.views.plan_manager import Abilities, change_banners, pending_change, plan_manager_view
+from plangate.web.views.pricing import PricingWish, pricing_view
+from plangate.web.views.receipt import over_limit_view, receipt_view, refusal_view
+from plangate.web.views.usage import usage_view
+
+_BASE = "/components/v1"
+_WISH_FIELDS = ("plan", "interval", "currency", "add_on", "quantity", "cancel", "resume")
+_COMPONENTS = frozenset({"pricing-table", "plan-manager", "usage"})
+_QUANTITY_LIMIT = 100_000
+_INVOICES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request, understood: whose environment, which token (None: a visitor), the fields, and the reader."""
+
+    env: Environment
+    token: ComponentToken | None
+    fields: Mapping[str, str]
+    frame: Frame
+    origin: str | None
+
+    @property
+    def company_id(self) -> str:
+        """The company the token speaks for. Raises Refusal for a visitor."""
+        if self.token is None:
+            raise Refusal(Code.UNAUTHENTICATED, "Sign in first: this component needs a component token.")
+        return self.token.company
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """What the token allows; nothing for a visitor."""
+        return self.token.scopes if self.token else frozenset()
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the buttons may offer."""
+        return Abilities(can_change="manage" in self.scopes, can_pay="pay" in self.scopes)
+
+    @property
+    def actor(self) -> Actor:
+        """The end customer behind the token, for the record."""
+        user = self.token.user if self.token else None
+        return Actor(kind="customer", id=user or self.company_id)
+
+
+Answer = Callable[[Visit], Awaitable[Response]]
+
+
+def component_routes(deployment: Deployment) -> list[Route]:
+    """All routes of the components, for the application's router."""
+    pages: dict[str, Answer] = {
+        "pricing-table": _pricing_table,
+        "plan-manager": _plan_manager,
+        "usage": _usage,
+        "invoices": _invoices,
+    }
+    steps: dict[str, tuple[Scope, Answer]] = {
+        "preview": ("manage", _preview),
+        "confirm": ("manage", _confirm),
+        "cancel-scheduled": ("manage", _cancel_scheduled),
+        "portal": ("pay", _open_portal),
+    }
+
+    def reading(name: str, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await _answer(deployment, request, answer, needs="view", may_visit=name == "pricing-table")
+
+        return endpoint
+
+    def writing(needs: Scope, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await _answer(deployment, request, answer, needs=needs, may_visit=False)
+
+        return endpoint
+
+    async def options(request: Request) -> Response:
+        return preflight(request, _all_origins(deployment))
+
+    return [
+        Route("/embed.js", _embed),
+        Route("/embed.json", _embed_facts),
+        Route("/embed.{digest}.js", _embed),
+        *(Route(f"{_BASE}/{name}", reading(name, answer), methods=["GET"]) for name, answer in pages.items()),
+        Route(f"{_BASE}/portal", reading("portal", _portal), methods=["GET"]),
+        *(Route(f"{_BASE}/{name}", writing(needs, step), methods=["POST"]) for name, (needs, step) in steps.items()),
+        Route(f"{_BASE}/{{name}}", options, methods=["OPTIONS"]),
+    ]
+
+
+# --- embed.js --------------------------------------------------------------------------------------------
+
+
+async def _embed(request: Request) -> Response:
+    """The script: for ever under the address with its hash, for five minutes under the plain one."""
+    embed = build_embed()
+    digest = request.path_params.get("digest")
+    if digest is not None and digest != embed.digest:
+        raise Refusal(Code.NOT_FOUND, "This version of the script is no longer served: use /embed.js.")
+    headers = {
+        "ETag": embed.etag,
+        "Cache-Control": "public, max-age=31536000, immutable" if digest else "public, max-age=300",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept-Encoding",
+    }
+    if request.headers.get("if-none-match") == embed.etag:
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(_embed_gzipped(), media_type="text/javascript", headers=headers)
+    return Response(embed.text, media_type="text/javascript", headers=headers)
+
+
+@cache
+def _embed_gzipped() -> bytes:
+    return gzip.compress(build_embed().text.encode(), 9, mtime=0)
+
+
+async def _embed_facts(request: Request) -> Response:
+    """What a host page needs to pin the script: its lasting address and integrity, and what it weighs."""
+    embed = build_embed()
+    facts = {
+        "path": f"/embed.{embed.digest}.js",
+        "integrity": embed.integrity,
+        "bytes": len(embed.text.encode()),
+        "bytes_gzipped": len(_embed_gzipped()),
+    }
+    return Response(json.dumps(facts), media_type="application/json", headers={"Access-Control-Allow-Origin": "*"})
+
+
+# --- the outer skin of every fragment -----------------------------------------------------------------------
+
+
+async def _answer(
+    deployment: Deployment, request: Request, answer: Answer, *, needs: Scope, may_visit: bool
+) -> Response:
+    """Understand the request, answer it, and turn a refusal into a fragment; CORS headers go with all of them."""
+    is_mutation = request.method == "POST"
+    origin = request.headers.get("origin")
+    headers = cors_headers(origin, _all_origins(deployment))
+    frame = frame_of(dict(request.query_params), datetime.now(UTC))
+    visit: Visit | None = None
+    try:
+        visit = await _visit(deployment, request, may_visit=may_visit)
+        frame = visit.frame
+        headers = cors_headers(origin, visit.env.settings.allowed_origins)
+        narrowed = visit.token.origins if visit.token else ()
+        require_origin(request, visit.env.settings.allowed_origins, narrowed, is_needed=is_mutation)
+        if visit.token is not None:
+            require_scope(visit.scopes, needs)
+        response = await answer(visit)
+    except Refusal as refusal:
+        response = await _refused(visit, frame, refusal, is_mutation=is_mutation)
+    response.headers.update(headers)
+    return _compressed(request, response) if not is_mutation else response
+
+
+async def _visit(deployment: Deployment, request: Request, *, may_visit: bool) -> Visit:
+    text = bearer(request)
+    token: ComponentToken | None = None
+    env: Environment | None = None
+    if text is not None:
+        token = read_component_token(deployment.settings.secret_keys, text, now=wall_now())
+        env = deployment.environments.get(token.environment_id)
+    elif may_visit:
+        raw = request.query_params.get("key", "")
+        key = await deployment.key(raw) if raw.startswith("pgt_pk_") and len(raw) <= 200 else None
+        env = key.environment if key is not None and key.kind == "publishable" else None
+    if env is None:
+        raise Refusal(Code.UNAUTHENTICATED, "This page needs a component token or a publishable key that is live.")
+    fields = await form_of(request) if request.method == "POST" else query_of(request)
+    return Visit(
+        env=env,
+        token=token,
+        fields=fields,
+        frame=frame_of(fields, env.clock.now()),
+        origin=request.headers.get("origin"),
+    )
+
+
+async def _refused(visit: Visit | None, frame: Frame, refusal: Refusal, *, is_mutation: bool) -> Response:
+    """A refused read is a fragment with a way on; a refused step opens as a dialog over what stays as it was."""
+    if not is_mutation or visit is None or refusal.status == 401:
+        if visit is None and refusal.code is Code.UNAUTHENTICATED:
+            say = frame.reader.say
+            view = ProblemView(
+                frame=frame, text=say("problem.signed_out"), hint=say("problem.signed_out_hint"), can_retry=True
+            )
+            return fragment_response(view, status=401, headers={"Plangate-Code": refusal.code})
+        return problem_response(frame, refusal, headers={})
+    company = None
+    with suppress(Refusal):
+        company = await companies.get(visit.env, visit.company_id)
+    catalog = await visit.env.catalog()
+    can_change = visit.abilities.can_change
+    dialog = refusal_view(frame, catalog, company, refusal, can_change=can_change)
+    return fragment_response(
+        dialog, status=refusal.status, headers={**refusal.headers, "Plangate-Code": str(refusal.code)}
+    )
+
+
+def _all_origins(deployment: Deployment) -> set[str]:
+    """Every origin any environment allows: a preflight shows no token, so it cannot be asked about one."""
+    return {origin for env in deployment.environments.values() for origin in env.settings.allowed_origins}
+
+
+def _compressed(request: Request, response: Response) -> Response:
+    body = bytes(response.body)
+    if len(body) < 1024 or "gzip" not in request.headers.get("accept-encoding", ""):
+        return response
+    packed = gzip.compress(body, 6, mtime=0)
+    headers = dict(response.headers)
+    headers["content-encoding"] = "gzip"
+    headers["content-length"] = str(len(packed))
+    headers["vary"] = f"{headers.get('vary', 'Origin')}, Accept-Encoding"
+    return Response(packed, status_code=response.status_code, headers=headers)
+
+
+# --- fragments ----------------------------------------------------------------------------------------------
+
+
+async def _pricing_table(visit: Visit) -> Response:
+    if visit.token is None:
+        view = pricing_view(visit.frame, await visit.env.catalog(), None, wish=_pricing_wish(visit), can_change=False)
+        return fragment_response(view, is_public=True)
+    await _settle(visit)
+    return fragment_response(await _component(visit, "pricing-table", notice=await _returned_notice(visit)))
+
+
+async def _plan_manager(visit: Visit) -> Response:
+    await _settle(visit)
+    if visit.fields.get("view") == "choices":
+        company = await companies.get(visit.env, visit.company_id)
+        back = Action(label=visit.frame.reader.say("back"), get="plan-manager", style="plain", element_id="back")
+        view = pricing_view(
+            visit.frame,
+            await visit.env.catalog(),
+            company,
+            wish=_pricing_wish(visit),
+            can_change=visit.abilities.can_change,
+            back=back,
+        )
+        return fragment_response(view)
+    return fragment_response(await _component(visit, "plan-manager", notice=await _returned_notice(visit)))
+
+
+async def _usage(visit: Visit) -> Response:
+    await _settle(visit)
+    return fragment_response(await _component(visit, "usage"))
+
+
+async def _component(visit: Visit, name: str, *, notice: Notice | None = None) -> Fragment:
+    """One component as it is now, with what just happened above it."""
+    env, frame = visit.env, visit.frame
+    catalog = await env.catalog()
+    if name == "usage":
+        decisions = await access.entitlements(env, visit.company_id, trace=True)
+        features = words_of(visit.fields.get("features", ""))
+        can_change = visit.abilities.can_change
+        return usage_view(frame, catalog, decisions, features=features, can_change=can_change, notice=notice)
+    company = await companies.get(env, visit.company_id)
+    changes = await plan_changes.listing(env, visit.company_id)
+    if name == "pricing-table":
+        pending = pending_change(changes)
+        return pricing_view(
+            frame,
+            catalog,
+            company,
+            wish=_pricing_wish(visit),
+            can_change=visit.abilities.can_change,
+            notice=notice,
+            banners=change_banners(frame.reader, catalog, company, pending, abilities=visit.abilities),
+        )
+    return plan_manager_view(frame, catalog, company, changes, abilities=visit.abilities, notice=notice)
+
+
+def _pricing_wish(visit: Visit) -> PricingWish:
+    return PricingWish(
+        interval=visit.fields.get("interval", ""),
+        currency=visit.fields.get("currency", ""),
+        plans=words_of(visit.fields.get("plans", "")),
+        sign_up_url=visit.fields.get("sign_up_url", ""),
+    )
+
+
+async def _settle(visit: Visit) -> None:
+    """A checkout the customer just came back from is fetched before anything is drawn; a busy Stripe is no reason
+    to draw nothing."""
+    with suppress(Refusal):
+        await plan_changes.settle_pending(visit.env, visit.company_id)
+
+
+async def _returned_notice(visit: Visit) -> Notice | None:
+    """What to say to somebody who just came back from the payment page."""
+    if not visit.fields.get("returned"):
+        return None
+    changes = await plan_changes.listing(visit.env, visit.company_id)
+    newest = max(changes, key=lambda change: change.created_at, default=None)
+    if newest is None or newest.state is not ChangeState.APPLIED:
+        return None
+    return _notice(visit.frame, await visit.env.catalog(), newest)
+
+
+# --- steps of a change -----------------------------------------------------------------------------------------
+
+
+async def _preview(visit: Visit) -> Response:
+    return await _receipt(visit, _wish_of(visit.fields))
+
+
+async def _receipt(
+    visit: Visit, wish: Mapping[str, str], *, status: int = 200, is_fresh_price: bool = False
+) -> Response:
+    env = visit.env
+    catalog = await env.catalog()
+    company = await companies.get(env, visit.company_id)
+    asked = _change_request(catalog, company, wish)
+    quote = await plan_changes.preview(env, visit.company_id, asked, actor=visit.actor)
+    if quote.violations:
+        view: Fragment = over_limit_view(visit.frame, catalog, quote, plan=wish.get("plan"))
+        return fragment_response(view, status=409, headers={"Plangate-Code": str(Code.OVER_LIMIT)})
+    if quote.due_today.amount_minor > 0 or quote.needs_checkout:
+        require_scope(visit.scopes, "pay")
+    key = f"form-{uuid4()}"
+    view = receipt_view(visit.frame, catalog, company, quote, wish=wish, key=key, is_fresh_price=is_fresh_price)
+    return fragment_response(view, status=status)
+
+
+async def _confirm(visit: Visit) -> Response:
+    text = visit.fields.get("quote", "")
+    return_url = return_address(visit.fields.get("return_url"), visit.origin)
+    try:
+        change = await plan_changes.confirm(visit.env, visit.company_id, text, actor=visit.actor, return_url=return_url)
+    except Refusal as refusal:
+        if refusal.code not in {Code.QUOTE_STALE, Code.QUOTE_EXPIRED}:
+            raise
+        # Nothing was charged: show what it would be now, and let the person decide again.
+        return await _receipt(visit, _wish_of(visit.fields), status=409, is_fresh_price=True)
+    action = change.next_action
+    if action is not None and action.kind == "checkout":
+        say = visit.frame.reader.say
+        leaving = LeavingView(
+            frame=visit.frame,
+            text=say("notice.awaiting"),
+            action=Action(label=say("manager.awaiting_button"), url=action.url, style="primary"),
+        )
+        return fragment_response(leaving, headers={"HX-Redirect": action.url})
+    return await _changed(visit, change)
+
+
+async def _cancel_scheduled(visit: Visit) -> Response:
+    change = await plan_changes.cancel_scheduled(visit.env, visit.company_id, actor=visit.actor)
+    company = await companies.get(visit.env, visit.company_id)
+    catalog = await visit.env.catalog()
+    plan = name_of(catalog, company.plan.key if company.plan else None)
+    notice = Notice(text=visit.frame.reader.say("notice.kept", plan=plan))
+    return await _changed(visit, change, notice=notice)
+
+
+async def _changed(visit: Visit, change: PlanChange, *, notice: Notice | None = None) -> Response:
+    """The component that asked, as it is after the change; the others on the page are told to reload."""
+    asked = visit.fields.get("component", "")
+    name = asked if asked in _COMPONENTS else "plan-manager"
+    told = notice or _notice(visit.frame, await visit.env.catalog(), change)
+    event = {
+        "plangate-plan-changed": {
+            "id": change.id,
+            "state": str(change.state),
+            "kind": str(change.kind),
+            "plan": change.to.plan,
+            "effective_at": change.effective_at.isoformat(),
+        }
+    }
+    view = await _component(visit, name, notice=told)
+    return fragment_response(view, headers={"HX-Trigger": json.dumps(event)})
+
+
+def _notice(frame: Frame, catalog: Catalog, change: PlanChange) -> Notice:
+    """What a change came to, in a sentence."""
+    say, day = frame.reader.say, frame.reader.day
+    plan = name_of(catalog, change.to.plan)
+    match change.state:
+        case ChangeState.APPLIED if change.kind is ChangeKind.RESUME:
+            return Notice(text=say("notice.kept", plan=plan))
+        case ChangeState.APPLIED if change.from_.plan == change.to.plan and change.from_.interval == change.to.interval:
+            return Notice(text=say("notice.applied_add_ons"))
+        case ChangeState.APPLIED:
+            return Notice(text=say("notice.applied", plan=plan))
+        case ChangeState.SCHEDULED if change.kind is ChangeKind.CANCEL:
+            return Notice(text=say("notice.cancel_scheduled", date=day(change.effective_at)))
+        case ChangeState.SCHEDULED:
+            return Notice(text=say("notice.scheduled", plan=plan, date=day(change.effective_at)))
+        case ChangeState.REFUSED | ChangeState.FAILED:
+            detail = change.refusal.detail if change.refusal else say("refusal.unchanged")
+            return Notice(text=say("notice.unfinished", detail=detail), tone="warn")
+        case _:
+            return Notice(text=say("notice.applying"), tone="")
+
+
+def _wish_of(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: fields[name] for name in _WISH_FIELDS if fields.get(name)}
+
+
+def _change_request(catalog: Catalog, company: Company, wish: Mapping[str, str]) -> plan_changes.ChangeRequest:
+    """The change a form asks for. Raises a 422 Refusal for fields that make no sense."""
+    cancel = wish.get("cancel")
+    if cancel is not None:
+        if cancel not in {"now", "period_end"}:
+            raise invalid("/cancel", "Cancelling is either now or at the period's end.")
+        return plan_changes.ChangeRequest(cancel="now" if cancel == "now" else "period_end")
+    if wish.get("resume"):
+        return plan_changes.ChangeRequest(resume=True)
+    if add_on := wish.get("add_on"):
+        quantity = wish.get("quantity", "")
+        if not quantity.isascii() or not quantity.isdigit() or len(quantity) > 6 or int(quantity) > _QUANTITY_LIMIT:
+            raise invalid("/quantity", "Give the number of add-ons you want, such as 2.")
+        return plan_changes.ChangeRequest(add_ons={add_on: int(quantity)})
+    plan = wish.get("plan")
+    if plan is None:
+        raise invalid("/plan", "Choose a plan first.")
+    interval = wish.get("interval")
+    if interval is not None and interval not in set(Interval):
+        raise invalid("/interval", "A plan is paid every month or every year.")
+    target = catalog.plans.get(plan)
+    is_priced = target is not None and bool(target.prices)
+    currency = wish.get("currency") if is_priced and company.subscription is None else None
+    return plan_changes.ChangeRequest(
+        plan=plan, interval=Interval(interval) if interval and is_priced else None, currency=currency
+    )
+
+
+# --- invoices and the billing portal -------------------------------------------------------------------------
+
+
+async def _invoices(visit: Visit) -> Response:
+    require_scope(visit.scopes, "pay")
+    company = await companies.get(visit.env, visit.company_id)
+    found = []
+    for stripe_customer_id in company.stripe_customer_ids:
+        found += await visit.env.gateway.list_invoices(stripe_customer_id)
+    found.sort(key=lambda invoice: int(invoice.get("created") or 0), reverse=True)
+    return fragment_response(invoices_view(visit.frame, found[:_INVOICES_SHOWN]))
+
+
+async def _portal(visit: Visit) -> Response:
+    company = await companies.get(visit.env, visit.company_id)
+    can_open = visit.abilities.can_pay and bool(company.stripe_customer_ids)
+    return fragment_response(portal_view(visit.frame, can_open=can_open))
+
+
+async def _open_portal(visit: Visit) -> Response:
+    company = await companies.get(visit.env, visit.company_id)
+    if not company.stripe_customer_ids:
+        raise Refusal(Code.NOT_FOUND, visit.frame.reader.say("portal.none"))
+    session = await visit.env.gateway.create_portal_session(
+        company.stripe_customer_ids[0],
+        return_url=return_address(visit.fields.get("return_url"), visit.origin) or visit.origin or "",
+        idempotency_key=f"portal-{uuid4()}",
+    )
+    say = visit.frame.reader.say
+    leaving = LeavingView(
+        frame=visit.frame,
+        text=say("portal.leaving"),
+        action=Action(label=say("portal.button"), url=str(session["url"]), style="primary"),
+    )
+    return fragment_response(leaving, headers={"HX-Redirect": str(session["url"])})
