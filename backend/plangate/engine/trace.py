@@ -18,6 +18,7 @@ from plangate.engine.model import (
     Override,
     OverrideMode,
     PeriodKind,
+    PlanVersion,
     Reason,
     Source,
     SourceKind,
@@ -30,6 +31,9 @@ from plangate.engine.unlock import unlocks
 from plangate.engine.wording import amount_text
 
 Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]
+
+# A version held, the source it is, how many of it, and one of its entitlements.
+Granted: TypeAlias = tuple[PlanVersion, Source, int | None, Entitlement]
 
 _NUMERIC = frozenset({FeatureType.EVENT, FeatureType.TRAIT, FeatureType.SEAT})
 
@@ -137,11 +141,12 @@ class _Explainer:
             source = Source(kind=SourceKind.PLAN, key=version.key, version=version.version)
             if source not in granting:
                 yield _step(source, "not_matched", f"{version.name} does not include it.")
+        winner = self._winner(entitlements)
         for version, source, quantity, entitlement in entitlements:
-            text, kind = self._text(entitlement, source, quantity)
+            text, _ = self._text(entitlement, source, quantity)
             if text is None:
                 yield _step(source, "not_matched", f"{version.name} does not include it.")
-            elif self._won(source) and kind == self._kind():
+            elif entitlement is winner:
                 outcome: Outcome = "exhausted" if self.decision.reason is Reason.LIMIT_REACHED else "won"
                 ending = ", all of it used or too little left." if outcome == "exhausted" else "."
                 yield _step(source, outcome, f"{version.name} grants {text}{ending}")
@@ -151,6 +156,24 @@ class _Explainer:
                 yield _step(source, "combined", f"{version.name} adds {text}.")
             else:
                 yield _step(source, "lost", f"{version.name} grants {text}; another source is more generous.")
+
+    def _winner(self, entitlements: Sequence[Granted]) -> Entitlement | None:
+        """The entitlement the Decision names: of several from that source, the most generous in the period shown."""
+        best: tuple[tuple[bool, int, bool, int], Entitlement] | None = None
+        for _, source, quantity, entitlement in entitlements:
+            text, kind = self._text(entitlement, source, quantity)
+            if text is None or kind != self._kind() or not self._won(source):
+                continue
+            one = self._contribution(entitlement, source, quantity)
+            rank = (False, 0, False, 0) if one is None or one.amount is None else one.amount.rank
+            if best is None or rank > best[0]:
+                best = rank, entitlement
+        return best[1] if best is not None else None
+
+    def _contribution(self, entitlement: Entitlement, source: Source, quantity: int | None) -> Contribution | None:
+        if self.feature.type not in _NUMERIC:
+            return None
+        return contribution(entitlement, source, quantity, self.facts.traits, self.feature.type)
 
     def _kind(self) -> PeriodKind | None:
         return None if self.decision.period is None else self.decision.period.kind
@@ -167,32 +190,30 @@ class _Explainer:
             return ("it" if entitlement.enabled else None), None
         if self.feature.type is FeatureType.CONFIG:
             return (None if entitlement.config is None else f"the value {entitlement.config}"), None
-        one = contribution(entitlement, source, quantity, self.facts.traits, self.feature.type)
+        one = self._contribution(entitlement, source, quantity)
         if one is None:
             return None, None
         if one.amount is None:
             return f"as many {self.feature.units} as the trait {entitlement.limit_trait} says, which is missing", None
         return amount_text(self.feature, one.amount, one.kind), one.kind
 
-    def _combined(self, entitlements: Sequence[tuple[object, Source, int | None, Entitlement]]) -> list[Contribution]:
-        """The contributions that are parts of the winning allowance; only one part is no combination."""
-        if self.feature.type not in _NUMERIC:
-            return []
-        found = [
-            contribution(entitlement, source, quantity, self.facts.traits, self.feature.type)
-            for _, source, quantity, entitlement in entitlements
-        ]
-        same = [one for one in found if one is not None and one.amount is not None and one.kind == self._kind()]
-        largest = max(
-            (one for one in same if not one.is_summed),
-            key=lambda one: one.amount.rank if one.amount else (),
-            default=None,
-        )
+    def _combined(self, entitlements: Sequence[Granted]) -> list[Contribution]:
+        """The contributions that are parts of the winning allowance; a `set` that won has none."""
         source = self.decision.source
         winner = next((one for one in self.overrides if source is not None and one.id == source.key), None)
         if winner is not None and winner.mode is OverrideMode.SET:
             return []
-        return [one for one in same if one.is_summed or one is largest]
+        largest: Contribution | None = None
+        parts: list[Contribution] = []
+        for _, origin, quantity, entitlement in entitlements:
+            one = self._contribution(entitlement, origin, quantity)
+            if one is None or one.amount is None or one.kind != self._kind():
+                continue
+            if one.is_summed:
+                parts.append(one)
+            elif largest is None or largest.amount is None or one.amount.rank > largest.amount.rank:
+                largest = one
+        return parts if largest is None else [largest, *parts]
 
     def _override(self, override: Override) -> TraceStep:
         source = Source(kind=SourceKind.OVERRIDE, key=override.id)
