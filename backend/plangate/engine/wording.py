@@ -24,7 +24,8 @@ def granted_value(answer: Answer) -> Json:
         return template.allowed
     if template.unlimited:
         return "unlimited"
-    return template.value if template.allowed else None
+    # A limit stands although the value it is read against is missing and every answer is a no.
+    return template.value if template.allowed else template.limit
 
 
 def granted_text(feature: Feature, answer: Answer) -> str:

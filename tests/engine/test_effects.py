@@ -1,0 +1,236 @@
+"""Proves what a change is said to do: gained, lost, limits passed, and the facts afterwards."""
+
+from datetime import timedelta
+
+import pytest
+
+from plangate.engine.decide import decide
+from plangate.engine.effects import Effect, effects, violations
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.model import (
+    Entitlement,
+    Feature,
+    FeatureType,
+    Interval,
+    OverrideMode,
+    PeriodKind,
+    PlanSource,
+)
+from plangate.engine.plan_change import Holding, Violation, holding_of
+from plangate.engine.what_if import with_holding
+from plangate.engine.wording import shown_number
+from tests.engine.factories import (
+    BEGAN,
+    FEATURES,
+    NOW,
+    RENEWS,
+    assigned,
+    catalog_of,
+    counter,
+    exports,
+    facts,
+    item,
+    override,
+    plan,
+    shop,
+    subscribed,
+)
+
+SHOP = shop()
+PRO = Holding(plan="pro", interval=Interval.MONTH, currency="usd")
+STARTER = Holding(plan="starter", interval=Interval.MONTH, currency="usd")
+EXPORTS = ("exports", PeriodKind.BILLING_MONTH, "")
+
+
+def test_gained_and_lost_are_said_in_words() -> None:
+    company = facts(subscriptions=(subscribed("pro"),))
+    before = build_snapshot(SHOP, company, NOW)
+    after = build_snapshot(SHOP, with_holding(company, SHOP, STARTER, NOW), NOW)
+    lost = [
+        Effect(
+            feature="exports",
+            name="Exports",
+            before=1000,
+            after=100,
+            before_text="1,000 exports per month",
+            after_text="100 exports per month",
+        ),
+        Effect(
+            feature="sso",
+            name="Single sign-on",
+            before=True,
+            after=False,
+            before_text="included",
+            after_text="not included",
+        ),
+        Effect(feature="seats", name="Seats", before=20, after=5, before_text="20 seats", after_text="5 seats"),
+        Effect(
+            feature="upload-mb",
+            name="Upload size",
+            before=512,
+            after=None,
+            before_text="512",
+            after_text="not included",
+        ),
+    ]
+    assert effects(before, after) == ([], lost)
+    gained, nothing = effects(after, before)
+    assert nothing == []
+    assert [(one.feature, one.before, one.after) for one in gained] == [
+        ("exports", 100, 1000),
+        ("sso", False, True),
+        ("seats", 5, 20),
+        ("upload-mb", None, 512),
+    ]
+    assert effects(before, before) == ([], [])
+
+
+def test_unlimited_is_more_than_any_number() -> None:
+    company = facts(assignments=(assigned("pro"),))
+    before = build_snapshot(SHOP, company, NOW)
+    after = build_snapshot(SHOP, with_holding(company, SHOP, Holding(plan="enterprise"), NOW), NOW)
+    gained, lost = effects(before, after)
+    assert [(one.feature, one.after_text) for one in gained] == [("exports", "unlimited exports")]
+    assert [one.feature for one in lost] == ["seats", "upload-mb"]
+    assert [one.feature for one in effects(after, before)[1]] == ["exports"]
+
+
+def test_a_changed_config_value_is_lost_when_the_number_is_smaller() -> None:
+    features = {
+        **FEATURES,
+        "support": Feature(key="support", name="Support", type=FeatureType.CONFIG, config_type="string"),
+    }
+    catalog = catalog_of(
+        [
+            plan("a", Entitlement(feature="upload-mb", config=64), Entitlement(feature="support", config="email")),
+            plan("b", Entitlement(feature="upload-mb", config=32), Entitlement(feature="support", config="phone")),
+        ],
+        features=features,
+    )
+    before = build_snapshot(catalog, facts(assignments=(assigned("a"),)), NOW)
+    after = build_snapshot(catalog, facts(assignments=(assigned("b"),)), NOW)
+    gained, lost = effects(before, after)
+    assert [(one.feature, one.before_text, one.after_text) for one in gained] == [("support", "email", "phone")]
+    assert [(one.feature, one.before_text, one.after_text) for one in lost] == [("upload-mb", "64", "32")]
+
+
+@pytest.mark.parametrize(("used", "is_over"), [(99, False), (100, False), (101, True)])
+def test_exactly_at_the_limit_is_allowed(used: int, is_over: bool) -> None:
+    # D19: strictly more than the limit is over it.
+    after = build_snapshot(SHOP, facts(subscriptions=(subscribed("starter"),)), NOW)
+    found = violations(after, {EXPORTS: counter(used)}, effective_at=NOW)
+    assert found == ([Violation(feature="exports", name="Exports", used=used, limit=100)] if is_over else [])
+
+
+def test_counters_that_reset_before_the_change_do_not_count() -> None:
+    after = build_snapshot(SHOP, facts(subscriptions=(subscribed("starter"),)), RENEWS)
+    counters = {EXPORTS: counter(500)}
+    assert violations(after, counters, effective_at=RENEWS) == []
+    assert violations(after, counters, effective_at=RENEWS - timedelta(seconds=1)) != []
+
+
+def test_overrides_and_kept_add_ons_count() -> None:
+    counters = {EXPORTS: counter(550)}
+    starter = facts(subscriptions=(subscribed("starter"),))
+    assert violations(build_snapshot(SHOP, starter, NOW), counters, effective_at=NOW) != []
+    with_extra = facts(subscriptions=(subscribed("starter", "extra"),))
+    assert violations(build_snapshot(SHOP, with_extra, NOW), counters, effective_at=NOW) == []
+    more = facts(subscriptions=(subscribed("starter"),), overrides=(override(OverrideMode.ADD, 450),))
+    assert violations(build_snapshot(SHOP, more, NOW), counters, effective_at=NOW) == []
+    ends = override(OverrideMode.ADD, 450, expires_at=RENEWS - timedelta(days=1))
+    expiring = facts(subscriptions=(subscribed("starter"),), overrides=(ends,))
+    late = RENEWS - timedelta(hours=1)
+    assert violations(build_snapshot(SHOP, expiring, late), counters, effective_at=late) != []
+
+
+def test_values_in_use_are_compared_too() -> None:
+    company = facts(traits={"seats": 6}, subscriptions=(subscribed("starter"),))
+    found = violations(build_snapshot(SHOP, company, NOW), {}, effective_at=NOW)
+    assert found == [Violation(feature="seats", name="Seats", used=6, limit=5)]
+    assert (
+        violations(build_snapshot(SHOP, facts(subscriptions=(subscribed("starter"),)), NOW), {}, effective_at=NOW) == []
+    )
+
+
+def test_what_is_no_longer_granted_has_a_limit_of_nothing() -> None:
+    company = facts(traits={"seats": 3}, assignments=(assigned("pro"),))
+    before = build_snapshot(SHOP, company, NOW)
+    after = build_snapshot(SHOP, with_holding(company, SHOP, Holding(plan="enterprise"), NOW), NOW)
+    assert violations(after, {}, effective_at=NOW, before=before) == [
+        Violation(feature="seats", name="Seats", used=3, limit=0)
+    ]
+    # What was never granted cannot be taken away, however much of it was tracked.
+    assert violations(after, {}, effective_at=NOW, before=after) == []
+
+
+def test_a_paid_plan_takes_the_place_of_the_free_one() -> None:
+    company = facts()
+    after = build_snapshot(SHOP, with_holding(company, SHOP, PRO, NOW), NOW)
+    assert after.plan is not None
+    assert (after.plan.key, after.plan.source) == ("pro", PlanSource.SUBSCRIPTION)
+    assert (after.anchor_at, after.cycle.interval) == (NOW, Interval.MONTH)
+    assert holding_of(after) == Holding(plan="pro", version=1, interval=Interval.MONTH, currency="usd")
+
+
+def test_a_change_in_the_same_interval_keeps_the_period_and_another_starts_anew() -> None:
+    company = facts(subscriptions=(subscribed("starter"),))
+    same = build_snapshot(SHOP, with_holding(company, SHOP, PRO, NOW), NOW)
+    assert (same.anchor_at, same.cycle.period_end_at) == (BEGAN, RENEWS)
+    yearly = Holding(plan="pro", interval=Interval.YEAR, currency="usd")
+    other = build_snapshot(SHOP, with_holding(company, SHOP, yearly, NOW), NOW)
+    assert (other.anchor_at, other.cycle.period_end_at) == (NOW, NOW.replace(year=2027))
+
+
+def test_a_free_plan_ends_the_subscription_and_its_add_ons() -> None:
+    company = facts(subscriptions=(subscribed("pro", "extra"),))
+    after = build_snapshot(SHOP, with_holding(company, SHOP, Holding(plan="free"), NOW), NOW)
+    assert after.plan is not None
+    assert (after.plan.key, after.plan.source, after.add_ons) == ("free", PlanSource.FALLBACK, ())
+    nothing = with_holding(facts(assignments=(assigned("pro"),)), catalog_of([plan("pro")]), Holding(plan=None), NOW)
+    assert build_snapshot(catalog_of([plan("pro")]), nothing, NOW).plan is None
+
+
+def test_a_plan_without_a_price_is_held_by_assignment() -> None:
+    company = facts(subscriptions=(subscribed("pro", "extra"),))
+    holding = Holding(plan="enterprise", add_ons={})
+    after = build_snapshot(SHOP, with_holding(company, SHOP, holding, NOW), NOW)
+    assert after.plan is not None
+    assert (after.plan.key, after.plan.source) == ("enterprise", PlanSource.ASSIGNMENT)
+
+
+def test_quantities_and_add_ons_are_those_of_the_holding() -> None:
+    company = facts(subscriptions=(subscribed("starter", "extra"),))
+    holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd", quantity=3, add_ons={"extra": 2})
+    after = build_snapshot(SHOP, with_holding(company, SHOP, holding, NOW), NOW)
+    assert holding_of(after) == Holding(
+        plan="pro", version=1, interval=Interval.MONTH, currency="usd", quantity=3, add_ons={"extra": 2}
+    )
+    assert decide(after, "exports", {}, at=NOW).limit == 2000
+
+
+def test_other_subscriptions_stay() -> None:
+    other = subscribed(stripe_subscription_id="sub_2", items=(item("price_audit_month_usd"),))
+    company = facts(subscriptions=(subscribed("starter"), other))
+    after = with_holding(company, SHOP, PRO, NOW)
+    assert other in after.subscriptions
+    assert decide(build_snapshot(SHOP, after, NOW), "sso", {}, at=NOW).allowed
+
+
+@pytest.mark.parametrize(
+    ("base_units", "shown"),
+    [(0, "0"), (3600, "1"), (5400, "1.5"), (4500, "1.25"), (3601, "1"), (7199, "1.99"), (36_000_000, "10,000")],
+)
+def test_base_units_are_shown_in_display_units(base_units: int, shown: str) -> None:
+    # Seconds shown as hours.
+    feature = Feature(key="compute", name="Compute", type=FeatureType.EVENT, display_divisor=3600)
+    assert shown_number(feature, base_units) == shown
+
+
+def test_one_is_singular() -> None:
+    catalog = catalog_of(
+        [plan("one", exports(1, period=PeriodKind.DAY)), plan("two", exports(2, period=PeriodKind.ALL_TIME))]
+    )
+    before = build_snapshot(catalog, facts(assignments=(assigned("one"),)), NOW)
+    after = build_snapshot(catalog, facts(assignments=(assigned("two"),)), NOW)
+    (gained,), _ = effects(before, after)
+    assert (gained.before_text, gained.after_text) == ("1 export per day", "2 exports in total")
