@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from plangate.engine.model import Catalog, Counters, Decision, Period, PeriodKind, Reason, UserFacts
 from plangate.engine.snapshot import Allowance, Answer, CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import matches
-from plangate.engine.trace import explain
+from plangate.engine.trace import explain, explain_unknown
 
 
 def decide(
@@ -33,7 +33,8 @@ def decide(
     """
     compiled = snapshot.features.get(feature_key)
     if compiled is None:
-        return unanswerable(Reason.UNKNOWN_FEATURE, feature_key, at=at, company=snapshot.company_id, user=user)
+        decision = unanswerable(Reason.UNKNOWN_FEATURE, feature_key, at=at, company=snapshot.company_id, user=user)
+        return replace(decision, trace=explain_unknown()) if with_trace else decision
     if user is not None and compiled.by_user:
         compiled = compiled.by_user.get(user.user_id, compiled)
     answer = compiled.answer

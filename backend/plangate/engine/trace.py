@@ -53,9 +53,7 @@ def explain(
 
     `ask` is `decide` itself, so that an unlock is only ever offered when the same question would be answered yes.
     """
-    compiled = snapshot.features.get(decision.feature)
-    if compiled is None:
-        return Trace(steps=(_step(Source(kind=SourceKind.DEFAULT), "won", "The catalogue has no such feature."),))
+    compiled = snapshot.features[decision.feature]
     if compiled.feature.is_archived:
         detail = "The feature is archived: the answer is no, whatever is granted."
         return Trace(steps=(_step(Source(kind=SourceKind.FLAG, key=compiled.feature.key), "won", detail),))
@@ -69,6 +67,11 @@ def explain(
     )
     explainer = _Explainer(snapshot, compiled.feature, decision, at, user)
     return Trace(steps=tuple(explainer.steps()), unlock=options[0] if options else None, options=options)
+
+
+def explain_unknown() -> Trace:
+    """Why a feature the catalogue does not have is a no."""
+    return Trace(steps=(_step(Source(kind=SourceKind.DEFAULT), "won", "The catalogue has no such feature."),))
 
 
 class _Explainer:
