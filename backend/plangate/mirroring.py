@@ -15,6 +15,7 @@ from plangate.billing.gateway import CustomerState
 from plangate.billing.mirror import COMPANY_METADATA, ENVIRONMENT_METADATA, mirrored, state_hash, subscription_fact
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Terms, outcome, started_by
+from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import SubscriptionFact
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
@@ -31,7 +32,9 @@ from plangate.store.companies import (
 )
 from plangate.store.database import StoreSession
 from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
+from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import save_subscriptions, subscriptions_of
+from plangate.usage_windows import rebind_windows
 
 STRIPE = Actor(kind="stripe", id="stripe")
 _WATCHED = ("applying", "awaiting_payment", "requires_action", "scheduled", "cancelling")
@@ -83,14 +86,23 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
     ]
     found = await _completed(env, states, known)
     subscriptions = tuple(one for state in states for one in state.subscriptions)
+    catalog = await env.catalog()
     async with env.writing() as session:
         if not await lease.still_held(session):
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
+        before = await company_facts(session, company_id)
         is_changed = await save_subscriptions(session, company_id, [(fact, state_hash([fact])) for fact in found])
-        if is_changed:
+        if is_changed and before is not None:
             await _note_change(session, company_id, known, found)
+            after = msgspec.structs.replace(before, subscriptions=found)
+            await rebind_windows(
+                env,
+                session,
+                build_snapshot(catalog, before, session.now),
+                build_snapshot(catalog, after, session.now),
+            )
         is_settled = await _settle_changes(session, company_id, found, subscriptions)
         if is_changed or is_settled:
             await env.touch(session, company_id)
