@@ -200,7 +200,8 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Host
 {head}<script src="{plangate}/embed.js" data-publishable-key="pgt_pk_1" data-token-url="/token" async></script>{script}
 </head><body>{body}</body></html>"""
 
-STYLES = """body{margin:0;padding:16px;font-family:system-ui,sans-serif;color-scheme:light dark;background:Canvas}
+STYLES = """body{margin:0;padding:16px;font-family:system-ui,sans-serif}
+body{color-scheme:light dark;background:Canvas;color:CanvasText}
 plangate-pricing-table,plangate-plan-manager,plangate-usage{margin:0 auto 24px;max-width:1160px}
 plangate-usage,plangate-plan-manager{max-width:640px}"""
 

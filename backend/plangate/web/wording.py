@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_skeleton, format_time
+from babel.dates import format_date, format_skeleton, format_time
 from babel.numbers import format_currency, format_decimal, get_currency_precision
 
 from plangate.engine.model import Feature
@@ -124,19 +124,17 @@ class Reader:
         """A date in words, in the reader's zone; the year only when it is not this one."""
         local = at.astimezone(self.zone)
         is_this_year = local.year == self.now.astimezone(self.zone).year
-        return str(format_skeleton("MMMMd" if is_this_year else "yMMMMd", local, locale=self._dates))
+        if is_this_year:
+            return str(format_skeleton("MMMMd", local, locale=self.locale))
+        return str(format_date(local.date(), format="long", locale=self.locale))
 
     def time(self, at: datetime) -> str:
         """A time of day in the reader's zone: "2:32 PM"."""
-        return str(format_time(at.astimezone(self.zone), format="short", locale=self._dates))
+        return str(format_time(at.astimezone(self.zone), format="short", locale=self.locale))
 
     def is_today(self, at: datetime) -> bool:
         """Whether the instant falls on the reader's present day."""
         return at.astimezone(self.zone).date() == self.now.astimezone(self.zone).date()
-
-    @property
-    def _dates(self) -> Locale:
-        return self.locale
 
 
 def reader_of(*, locale: str | None, time_zone: str | None, now: datetime) -> Reader:

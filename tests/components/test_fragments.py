@@ -1,0 +1,373 @@
+"""Every fragment renders from its view model alone, escapes what people typed, and stays small."""
+
+import gzip
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from plangate.engine.model import Catalog, Entitlement, FeatureType, PlanVersion, SourceKind
+from plangate.errors import Code, Refusal
+from plangate.shapes import (
+    Actor,
+    ChangeKind,
+    ChangeState,
+    ChangeTarget,
+    Company,
+    HeldAddOn,
+    NextAction,
+    PlanChange,
+)
+from plangate.web.fragments import Action, Fragment, LeavingView, Notice, ProblemView, render, web_address
+from plangate.web.views.invoices import invoices_view, portal_view
+from plangate.web.views.plan_manager import Abilities, plan_manager_view
+from plangate.web.views.pricing import PricingWish, pricing_view
+from plangate.web.views.receipt import over_limit_view, receipt_view, refusal_view
+from plangate.web.views.usage import usage_view
+from tests.components import canned
+
+ALL = Abilities(can_change=True, can_pay=True)
+HOSTILE = """"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}' & \u202e"""
+
+
+class _Inventory(HTMLParser):
+    """What a fragment is made of, as a browser would read it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
+        self.links: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element and its attributes."""
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in {"href", "src", "action"}]
+
+
+def _refuse_what_a_strict_page_forbids(html: str) -> None:
+    found = _Inventory(html)
+    assert not found.tags & {"script", "style", "title", "img", "iframe", "object", "link", "base", "meta"}
+    assert not [name for name in found.names if name.startswith(("on", "hx-on", "style"))]
+    assert all(web_address(link) for link in found.links)
+
+
+def _change(
+    state: ChangeState, *, kind: ChangeKind = ChangeKind.UPGRADE, url: str = "https://pay.test/1"
+) -> PlanChange:
+    wanted = {ChangeState.AWAITING_PAYMENT: "checkout", ChangeState.REQUIRES_ACTION: "authenticate"}
+    action = NextAction(kind="checkout" if wanted.get(state) == "checkout" else "authenticate", url=url)
+    return PlanChange(
+        id="chg_1",
+        state=state,
+        kind=kind,
+        from_=ChangeTarget(plan="free"),
+        to=ChangeTarget(plan="pro"),
+        effective_at=canned.NOW,
+        next_action=action if state in wanted else None,
+        requested_by=Actor(kind="customer", id="comp_acme"),
+        created_at=canned.NOW,
+    )
+
+
+def _table(company: Company | None = None, *, catalog: Catalog | None = None, wish: PricingWish | None = None) -> str:
+    return render(
+        pricing_view(canned.frame(), catalog or canned.catalog(), company, wish=wish or PricingWish(), can_change=True)
+    )
+
+
+def _manager(company: Company, *changes: PlanChange, abilities: Abilities = ALL) -> str:
+    return render(plan_manager_view(canned.frame(), canned.catalog(), company, changes, abilities=abilities))
+
+
+def _meters(*args: object, **kwargs: object) -> str:
+    decision = canned.decision(*args, **kwargs)  # type: ignore[arg-type]  # the test names what it means
+    return render(usage_view(canned.frame(), canned.catalog(), [decision], can_change=True))
+
+
+def _hostile_catalog() -> Catalog:
+    catalog = canned.catalog()
+    features = {
+        key: msgspec.structs.replace(one, name=HOSTILE, description=HOSTILE, unit=HOSTILE, units=HOSTILE)
+        for key, one in catalog.features.items()
+    }
+    plans = {
+        key: msgspec.structs.replace(one, name=HOSTILE, description=HOSTILE, contact_url="javascript:alert(1)")
+        for key, one in catalog.plans.items()
+    }
+    add_ons = {
+        key: msgspec.structs.replace(one, name=HOSTILE, description=HOSTILE) for key, one in catalog.add_ons.items()
+    }
+    return msgspec.structs.replace(catalog, features=features, plans=plans, add_ons=add_ons)
+
+
+def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
+    frame = canned.frame()
+    rich = canned.company("pro", scheduled="starter", add_ons=(HeldAddOn(key="extra-exports", version=1, quantity=2),))
+    wish = {"plan": word, "quantity": word}
+    invoice = {"created": 1_790_000_000, "total": 4900, "currency": "usd", "status": word, "hosted_invoice_url": word}
+    return [
+        pricing_view(frame, catalog, None, wish=PricingWish(sign_up_url=word), can_change=False),
+        pricing_view(frame, catalog, rich, wish=PricingWish(), can_change=True, notice=Notice(text=word)),
+        plan_manager_view(frame, catalog, rich, [_change(ChangeState.REQUIRES_ACTION, url=word)], abilities=ALL),
+        plan_manager_view(frame, catalog, canned.company("pro", status=word), [], abilities=ALL),
+        usage_view(frame, catalog, canned.decisions("free", 10), can_change=True),
+        usage_view(frame, catalog, canned.decisions("pro", 820), features=["exports", "sso", "ai-words"]),
+        receipt_view(frame, catalog, rich, canned.quote(ChangeKind.DOWNGRADE, text=word), wish=wish, key=word),
+        receipt_view(frame, catalog, rich, canned.quote(), wish={}, key="k", is_fresh_price=True),
+        over_limit_view(frame, catalog, canned.violating_quote(), plan="starter"),
+        refusal_view(frame, catalog, rich, Refusal(Code.DOWNGRADE_SCHEDULED, word), can_change=True),
+        ProblemView(frame=frame, text=word, hint=word, can_retry=True),
+        LeavingView(frame=frame, text=word, action=Action(label=word, url="https://pay.test/")),
+        invoices_view(frame, [invoice]),
+        portal_view(frame, can_open=True),
+        portal_view(frame, can_open=False),
+    ]
+
+
+def test_hostile_words_stay_words_in_every_fragment() -> None:
+    for view in _all_views(_hostile_catalog(), HOSTILE):
+        _refuse_what_a_strict_page_forbids(render(view))
+
+
+def test_no_fragment_needs_anything_inline_or_weighs_more_than_six_kilobytes() -> None:
+    for view in _all_views(canned.catalog(), "word"):
+        html = render(view)
+        _refuse_what_a_strict_page_forbids(html)
+        assert len(gzip.compress(html.encode(), 6)) <= 6_000
+        assert 'lang="en"' in html
+
+
+def test_the_table_names_the_saving_the_trial_and_the_difference() -> None:
+    html = _table()
+    assert "Save up to $98" in html
+    assert "14 days free, then $19 a month" in html
+    assert "Everything in Starter, and:" in html
+    assert "instead of 100" in html
+    assert "Choose Pro" in html
+    assert "mailto:sales@northwind.test" in html
+    assert "Your plan" not in html
+
+
+def test_the_table_marks_the_held_plan_and_names_each_way_from_it() -> None:
+    html = _table(canned.company("pro"))
+    assert html.count("Your plan") == 2
+    assert "Switch to yearly" in html
+    assert "Move to Starter" in html
+    assert "Move to Free" in html
+    assert "EUR" not in html
+    scheduled = _table(canned.company("pro", scheduled="starter"))
+    assert "Starts December 3" in scheduled
+
+
+def test_a_yearly_plan_compares_by_the_month() -> None:
+    html = _table(canned.company("starter", interval="year"))
+    assert "Upgrade to Pro" in html
+    assert "Move to Pro" not in html
+    assert 'value="year" id="interval-year" data-keep checked' in html
+
+
+def test_plans_can_be_chosen_and_ordered_by_the_page() -> None:
+    html = _table(wish=PricingWish(plans=["pro", "starter", "nonsense"], currency="EUR"))
+    names = re.findall(r"<h2>(\w+)</h2>", html)
+    assert names == ["Pro", "Starter"]
+    assert "€" in html
+
+
+def test_ten_plans_of_sixty_features_stay_one_table() -> None:
+    features = {
+        f"f{index}": canned.feature(f"f{index}", f"Feature number {index}", FeatureType.BOOLEAN) for index in range(60)
+    }
+    plans = {
+        f"p{number}": PlanVersion(
+            key=f"p{number}",
+            version=1,
+            kind="plan",
+            name=f"Plan {number}",
+            position=number,
+            prices=canned.prices(1000 * number + 1000),
+            entitlements=tuple(Entitlement(feature=f"f{index}", enabled=True) for index in range(6 * (number + 1))),
+        )
+        for number in range(10)
+    }
+    html = _table(catalog=Catalog(revision=1, features=features, plans=plans))
+    assert html.count('part="plan') == 10
+    assert "All of it (60 features)" in html
+
+
+def test_an_empty_catalogue_says_so() -> None:
+    assert "No plans are on sale right now." in _table(catalog=Catalog(revision=1))
+
+
+def test_the_manager_says_what_it_costs_and_when_it_is_paid_next() -> None:
+    company = canned.company("pro", add_ons=(HeldAddOn(key="extra-exports", version=1, quantity=2),))
+    html = _manager(company)
+    assert "$69.00 a month" in html
+    assert "$69.00 on December 3" in html
+    assert "You have 2" in html
+    assert "Cancel subscription" in html
+    assert 'value="2"' in html
+
+
+def test_a_scheduled_downgrade_is_a_calm_banner_with_the_way_back() -> None:
+    html = _manager(canned.company("pro", scheduled="starter"))
+    assert "You move to Starter on December 3." in html
+    assert "$19.00 on December 3" in html
+    assert 'hx-post="cancel-scheduled"' in html
+    assert "Cancel subscription" not in html
+
+
+def test_an_ending_subscription_says_when_and_that_nothing_more_is_paid() -> None:
+    html = _manager(canned.company("pro", cancel_at=canned.RESET))
+    assert "Your subscription ends on December 3." in html
+    assert "Nothing to pay" in html
+
+
+def test_a_viewer_gets_no_buttons() -> None:
+    html = _manager(canned.company("pro", scheduled="starter"), abilities=Abilities())
+    assert "hx-post" not in html
+    assert "hx-get" not in html
+    table = render(
+        pricing_view(canned.frame(), canned.catalog(), canned.company("pro"), wish=PricingWish(), can_change=False)
+    )
+    assert 'type="submit"' not in table
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence", "button"),
+    [
+        (ChangeState.AWAITING_PAYMENT, "Your move to Pro waits for payment.", "Continue to payment"),
+        (ChangeState.REQUIRES_ACTION, "Your bank wants you to confirm the payment.", "Confirm payment"),
+        (ChangeState.APPLYING, "Your payment is being confirmed.", "load delay:3s"),
+    ],
+)
+def test_an_unfinished_change_says_what_is_missing(state: ChangeState, sentence: str, button: str) -> None:
+    html = _manager(canned.company("free"), _change(state))
+    assert sentence in html
+    assert button in html
+
+
+def test_an_overdue_payment_comes_first() -> None:
+    html = _manager(canned.company("pro", status="past_due", scheduled="starter"))
+    assert html.index("did not go through") < html.index("You move to Starter")
+    assert "Payment overdue" in html
+
+
+def test_a_used_up_meter_says_when_it_resets_and_what_helps() -> None:
+    html = _meters("exports", 10, 10, unlock=canned.unlock_pro())
+    sentence = "You&#39;ve used all 10 exports. They reset on December 3, or move to Pro for 1,000 exports a month."
+    assert sentence in html
+    assert '<input type="hidden" name="plan" value="pro">' in html
+    assert 'max="10" value="10"' in html
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "tone", "sentence"),
+    [
+        (79, 100, "", None),
+        (80, 100, "warn", "Nearly used up: 20 exports left"),
+        (99, 100, "warn", "Nearly used up: 1 export left"),
+        (100, 100, "bad", "You&#39;ve used all 100 exports."),
+        (130, 100, "bad", "You&#39;re over your limit: 130 of 100 exports."),
+        (0, 0, "bad", "You&#39;ve used all 0 exports."),
+    ],
+)
+def test_meters_warn_at_eighty_and_stop_at_a_hundred(used: int, limit: int, tone: str, sentence: str | None) -> None:
+    html = _meters("exports", used, limit)
+    assert f'class="meter {tone}"' in html
+    assert sentence is None or sentence in html
+
+
+def test_soft_limits_and_unlimited_say_what_happens() -> None:
+    soft = _meters("ai-words", 61_500, None, soft_limit=50_000, unlimited=True)
+    assert "11,500 over the 50,000 words included. The rest is paid as you go." in soft
+    unlimited = _meters("notebooks", 41, None, unlimited=True, kind=None)
+    assert "41 notebooks, unlimited" in unlimited
+    assert "<progress" not in unlimited
+
+
+def test_a_daily_meter_names_the_hour_and_an_override_is_told() -> None:
+    today = canned.NOW + timedelta(hours=5)
+    html = _meters("exports", 3, 10, resets_at=today, source=SourceKind.OVERRIDE)
+    assert "Resets today at 6:00" in html
+    assert "Includes an extra granted to you" in html
+
+
+def test_absent_features_show_only_when_named() -> None:
+    decision = canned.decision("exports", 0, None, kind=None)
+    frame, catalog = canned.frame(), canned.catalog()
+    assert "Nothing is measured" in render(usage_view(frame, catalog, [decision]))
+    assert "Not in your plan" in render(usage_view(frame, catalog, [decision], features=["exports"]))
+
+
+def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
+    now = render(receipt_view(frame, catalog, company, canned.quote(), wish={"plan": "pro"}, key="k1"))
+    assert "Pay $49.00 now" in now
+    assert "Exports: 1,000 exports instead of 10" in now
+    assert 'data-key="k1"' in now
+    paid = canned.company("pro")
+    later = render(
+        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.DOWNGRADE), wish={"plan": "starter"}, key="k")
+    )
+    assert "Switch on December 3" in later
+    assert "Ends with it: Audit log" in later
+    assert "Next payment: $19.00 on December 3." in later
+    leaving = render(
+        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.CANCEL), wish={"cancel": "period_end"}, key="k")
+    )
+    assert "Cancel on December 3" in leaving
+    assert "No further payments." in leaving
+    assert "your work is kept" in leaving
+
+
+def test_an_over_limit_refusal_names_feature_usage_and_limit() -> None:
+    html = render(over_limit_view(canned.frame(), canned.catalog(), canned.violating_quote(), plan="starter"))
+    assert "Seats: you use 8, the limit would be 3." in html
+    assert "You use more than Starter allows." in html
+
+
+def test_invoices_link_only_to_the_web() -> None:
+    good = {"created": 1_790_000_000, "total": 4900, "currency": "usd", "status": "paid"}
+    html = render(
+        invoices_view(
+            canned.frame(),
+            [
+                {**good, "hosted_invoice_url": "https://invoice.test/1"},
+                {**good, "hosted_invoice_url": "javascript:alert(1)"},
+                {**good, "status": "draft"},
+            ],
+        )
+    )
+    assert html.count("$49.00") == 2
+    assert html.count("href=") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://a.test/x", True),
+        ("/signup", True),
+        ("mailto:a@b.test", True),
+        ("javascript:alert(1)", False),
+        (" javascript:alert(1)", False),
+        ("//evil.test", False),
+        ("/\\evil.test", False),
+        ("data:text/html,x", False),
+        ("http://[", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_web_addresses_become_links(url: str | None, *, kept: bool) -> None:
+    assert bool(web_address(url)) is kept
+
+
+def test_a_reader_elsewhere_reads_the_same_numbers_in_english() -> None:
+    frame = canned.frame(locale="nl-NL", now=datetime(2027, 1, 1, tzinfo=UTC))
+    html = render(plan_manager_view(frame, canned.catalog(), canned.company("pro"), [], abilities=ALL))
+    assert "December 3, 2026" in html
