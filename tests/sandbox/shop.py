@@ -66,7 +66,7 @@ async def open_shop(sandbox: SandboxServer, *, card: str = "pm_card_visa") -> Sh
                 "product": products[product],
                 "currency": "usd",
                 "unit_amount": amount,
-                "recurring": {"interval": interval},  # type: ignore[typeddict-item]  # Held in a variable.
+                "recurring": {"interval": interval},
                 "currency_options": {"eur": {"unit_amount": amount - 100}},
             }
         )

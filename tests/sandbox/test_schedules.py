@@ -9,9 +9,7 @@ from tests.sandbox.shop import Shop, first_item, open_shop, subscribe
 from tests.sandbox_server import SandboxServer
 
 
-async def _schedule_downgrade(
-    shop: Shop, subscription: stripe.Subscription, **later: Any
-) -> stripe.SubscriptionSchedule:
+async def _schedule_downgrade(shop: Shop, subscription: stripe.Subscription) -> stripe.SubscriptionSchedule:
     schedule = await shop.client.v1.subscription_schedules.create_async({"from_subscription": subscription.id})
     current = schedule.phases[0]
     params: Any = {
@@ -25,7 +23,7 @@ async def _schedule_downgrade(
                 "items": [{"price": str(i.price), "quantity": i.quantity} for i in current.items],
                 "proration_behavior": "none",
             },
-            {"items": [{"price": shop.starter, "quantity": 1}], "proration_behavior": "none", **later},
+            {"items": [{"price": shop.starter, "quantity": 1}], "proration_behavior": "none"},
         ],
     }
     return await shop.client.v1.subscription_schedules.update_async(schedule.id, params)

@@ -1,5 +1,7 @@
 """Subscriptions through the official async client: started, changed, prorated, renewed, failed and ended."""
 
+from typing import Any
+
 import pytest
 import stripe
 
@@ -52,17 +54,15 @@ async def test_preview_and_charge_have_the_same_amounts(sandbox: SandboxServer, 
         "anchor_now": [{"id": item, "price": shop.pro}],
     }[change]
     at = int(sandbox.app_state.sandbox.world.now())
-    params = {"items": items, "proration_behavior": "always_invoice", "proration_date": at}
+    params: Any = {"items": items, "proration_behavior": "always_invoice", "proration_date": at}
     if change == "anchor_now":
         params["billing_cycle_anchor"] = {"type": "now"}
     preview = await shop.client.v1.invoices.create_preview_async(
-        {"customer": shop.customer, "subscription": subscription.id, "subscription_details": params}  # type: ignore[typeddict-item]  # Built in parts.
+        {"customer": shop.customer, "subscription": subscription.id, "subscription_details": params}
     )
     before = await shop.client.v1.invoices.list_async({"customer": shop.customer})
-    changed = await shop.client.v1.subscriptions.update_async(
-        subscription.id,
-        {**params, "payment_behavior": "pending_if_incomplete", "expand": ["latest_invoice"]},  # type: ignore[typeddict-item]  # Built in parts.
-    )
+    update: Any = {**params, "payment_behavior": "pending_if_incomplete", "expand": ["latest_invoice"]}
+    changed = await shop.client.v1.subscriptions.update_async(subscription.id, update)
     assert isinstance(changed.latest_invoice, stripe.Invoice)
     assert amounts(changed.latest_invoice) == amounts(preview)
     assert changed.latest_invoice.total == preview.total

@@ -98,9 +98,10 @@ async def _act(sandbox: Sandbox, request: Request, form: str, entry: Obj, header
         sandbox.keys.start(key)
         headers["Original-Request"] = headers["Request-Id"]
     try:
-        status, body, is_kept = _run(sandbox, route, tree, Call(path, ids, Params({})), entry, key)
+        status, body, is_kept = _run(sandbox, route, tree, Call(path, ids, Params({})), entry, headers)
         if rule is not None and rule.when == "after" and rule.fault != "timeout":
             failure = failure_of(rule)
+            headers.update(failure.headers)
             status, body, is_kept = failure.status, failure.body, failure.is_replayable
         if key and is_kept:
             sandbox.keys.keep(key, method, path, form, status=status, body=body, request_id=headers["Request-Id"])
@@ -112,17 +113,20 @@ async def _act(sandbox: Sandbox, request: Request, form: str, entry: Obj, header
     return status, body
 
 
-def _run(sandbox: Sandbox, route: Route, tree: Tree, call: Call, entry: Obj, key: str | None) -> tuple[int, Obj, bool]:
+def _run(
+    sandbox: Sandbox, route: Route, tree: Tree, call: Call, entry: Obj, headers: dict[str, str]
+) -> tuple[int, Obj, bool]:
     world = sandbox.world
     try:
         call.params = Params(parse_params(route.params, tree))
     except ApiError as error:
         return error.status, error.body, error.is_replayable
-    world.request = {"id": entry["request_id"], "idempotency_key": key}
+    world.request = {"id": entry["request_id"], "idempotency_key": headers.get("Idempotency-Key")}
     world.store.begin()
     try:
         body = expand(world, route.answer(world, call), call.params.get("expand") or [])
     except ApiError as error:
+        headers.update(error.headers)
         if error.keeps_changes:
             world.store.commit()
             world.release_events()

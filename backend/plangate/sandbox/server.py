@@ -95,14 +95,16 @@ class Sandbox:
         if target - now > MAX_ADVANCE_SECONDS:
             raise ApiError(400, "The clock can move at most ten years at a time.", param="advance")
         self.catch_up()
+        # What happened before the move is told before it.
+        await self.deliverer.settle(SETTLE_SECONDS)
         await self._announce(target - Clock.wall())
         self.agenda.catch_up(self.world, target)
         self.world.clock.offset_seconds = max(self.world.clock.offset_seconds, target - Clock.wall())
-        self._forget_old_events()
         self.world.release_events()
         self.is_dirty = True
         self.save()
         await self.deliverer.settle(SETTLE_SECONDS)
+        self._forget_old_events()
         return self.world.now()
 
     async def reset(self) -> None:
@@ -136,7 +138,9 @@ class Sandbox:
     def _forget_old_events(self) -> None:
         oldest = self.world.now() - EVENT_MEMORY_SECONDS
         events = self.world.store.tables.get("event", {})
-        for key in [k for k, event in events.items() if event["created"] < oldest]:
+        for key in [
+            k for k, e in events.items() if e["created"] < oldest and "pending" not in e["_deliveries"].values()
+        ]:
             del events[key]
 
     async def _announce(self, offset_seconds: int) -> None:
