@@ -1,0 +1,173 @@
+"""What concerns Stripe: the sandbox, importing, comparing, roles in the dashboard app, and that app's manifest."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import typer
+import uvicorn
+
+from plangate import drift, sync
+from plangate.cli.opening import EnvironmentOption, opened, run
+from plangate.cli.ports import refuse_taken_port
+from plangate.cli.shipped import dashboard_app_manifest
+from plangate.cli.terminal import hint, out, progress, say, show_json, show_table
+from plangate.errors import StartRefused
+from plangate.sandbox.app import create_app
+from plangate.sandbox.config import SandboxConfig
+from plangate.settings import load_settings
+
+roles = typer.Typer(help="Who may do what in the Stripe App.", no_args_is_help=True)
+dashboard_app = typer.Typer(help="The Plangate app inside the Stripe dashboard.", no_args_is_help=True)
+
+# A stand-in guards nothing, so everybody may know its secrets.
+_SECRET_KEY: Final = "sk_test_sandbox"
+_WEBHOOK_SECRET: Final = "whsec_sandbox"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `sandbox`, `sync` and `verify` to the command line."""
+    app.command("sandbox")(sandbox_command)
+    app.command("sync")(sync_command)
+    app.command("verify")(verify_command)
+
+
+def sandbox_command(
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8788,
+    secret_key: Annotated[str, typer.Option(help="The only API key it accepts.")] = _SECRET_KEY,
+    account: Annotated[str, typer.Option(help="Its account id.")] = "acct_sandbox",
+    webhook_url: Annotated[str | None, typer.Option(help="Where events go.")] = None,
+    webhook_secret: Annotated[str, typer.Option(help="Signs them.")] = _WEBHOOK_SECRET,
+    clock_url: Annotated[str | None, typer.Option(help="A Plangate clock that moves along.")] = None,
+    clock_key: Annotated[str | None, typer.Option(envvar="PLANGATE_CLOCK_KEY", help="An admin key for it.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Keep everything in this file between runs.")] = None,
+) -> None:
+    """Run the Stripe stand-in alone, with its clock and fault controls.
+
+    Example: plangate sandbox --port 8788 --webhook-url http://127.0.0.1:8787/webhooks/stripe
+    """
+    refuse_taken_port(host, port)
+    config = SandboxConfig(
+        secret_key=secret_key,
+        account_id=account,
+        public_url=f"http://{host}:{port}",
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret,
+        clock_url=clock_url,
+        clock_key=clock_key,
+        state_path=state,
+    )
+    say(f"Sandbox   http://{host}:{port}   (API key {secret_key})")
+    hint("Point Plangate at it with PLANGATE_STRIPE_API_BASE. Ctrl-C ends it.")
+    uvicorn.run(create_app(config), host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+
+
+def sync_command(
+    *,
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Also make companies of customers that hold none of our prices.")
+    ] = False,
+    as_json: AsJson = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Import every customer, subscription and schedule from Stripe. Safe to repeat.
+
+    Example: plangate sync
+    """
+
+    async def work() -> sync.ImportCounts:
+        async with opened(environment) as (_, env):
+            with progress("Importing from Stripe"):
+                return await sync.import_account(env, is_every_customer_wanted=everybody)
+
+    counts = run(work)
+    if as_json:
+        show_json(counts)
+        return
+    say(f"{counts.customers:,} customers seen, {counts.companies:,} are ours, {counts.changed:,} changed.")
+    hint("Compare at any time with: plangate verify")
+
+
+def verify_command(
+    *,
+    usage: Annotated[bool, typer.Option("--usage", help="Compare counters with the usage ledger instead.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch what differs again, one company at a time.")] = False,
+    as_json: AsJson = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Compare every company with Stripe, or counters with the ledger. Exits 1 when something differs.
+
+    Example: plangate verify --repair
+    """
+    if usage and repair:
+        raise StartRefused("Counters cannot be repaired yet: --repair works without --usage.")
+
+    async def work() -> list[drift.Drift]:
+        async with opened(environment) as (_, env):
+            with progress("Comparing companies:") as counter:
+                if usage:
+                    return await drift.usage_drift(env, progress=counter)
+                return await drift.stripe_drift(env, repair=repair, progress=counter)
+
+    found = run(work)
+    left = [one for one in found if not one.is_repaired]
+    if as_json:
+        show_json(found)
+    elif not found:
+        say("No drift.")
+    else:
+        show_table(
+            ("Company", "Subject", "Difference", ""),
+            ((one.company, one.subject, one.detail, "repaired" if one.is_repaired else "") for one in found),
+        )
+        if left and not usage and not repair:
+            hint("Take Stripe's word with: plangate verify --repair")
+    raise typer.Exit(1 if left else 0)
+
+
+@roles.command("list")
+def list_roles(*, as_json: AsJson = False) -> None:
+    """List who may do what, as PLANGATE_STRIPE_APP_ROLES says. Example: plangate app-roles list"""
+    settings = load_settings()
+    rows = [
+        (environment.name, user, role)
+        for environment in settings.environments
+        for user, role in (environment.stripe_app_roles or {"*": "viewer"}).items()
+    ]
+    if as_json:
+        show_json([{"environment": name, "user": user, "role": role} for name, user, role in rows])
+        return
+    show_table(("Environment", "Stripe user", "Role"), rows)
+    hint("Set them with PLANGATE_STRIPE_APP_ROLES=usr_…=admin,*=agent and restart; without it everybody is a viewer.")
+
+
+@dashboard_app.command("manifest")
+def manifest_command(
+    url: Annotated[str, typer.Option("--url", help="Where browsers reach this deployment.", metavar="URL")],
+) -> None:
+    """Print stripe-app.json for this deployment.
+
+    Example: plangate stripe-app manifest --url https://plangate.example.com > stripe-app/stripe-app.json
+    """
+    parsed = urlsplit(url)
+    is_local = parsed.hostname in {"127.0.0.1", "localhost"}
+    if parsed.scheme not in ({"http", "https"} if is_local else {"https"}) or not parsed.hostname or parsed.query:
+        raise StartRefused("--url is an https address such as https://plangate.example.com.")
+    out.print_json(json.dumps(manifest_for(dashboard_app_manifest(), url)))
+
+
+def manifest_for(manifest: dict[str, Any], url: str) -> dict[str, Any]:
+    """The app's manifest with the deployment at `url` as the only place it may talk to."""
+    base = f"{url.rstrip('/')}/stripe-app/v1/"
+    extension = manifest["ui_extension"]
+    policy = {**extension["content_security_policy"], "connect-src": [base]}
+    return {
+        **manifest,
+        "ui_extension": {**extension, "content_security_policy": policy},
+        "constants": {**manifest["constants"], "API_BASE": base},
+    }

@@ -1,0 +1,69 @@
+"""How the command line speaks: aligned and quiet, coloured only on a terminal, problems on the error stream."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(sentence: str, *more: str) -> None:
+    """Say what went wrong and how to go on, on the error stream."""
+    err.print(f"plangate: {sentence}", style="red", markup=False)
+    for line in more:
+        err.print(f"  {line}", markup=False)
+
+
+def say(text: str = "") -> None:
+    """One line of plain text."""
+    out.print(text, markup=False)
+
+
+def hint(text: str) -> None:
+    """What to run next; only for people, so it goes to the error stream."""
+    err.print(text, style="dim", markup=False)
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows in aligned columns without lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def show_json(value: object) -> None:
+    """One JSON value, for programs."""
+    text = json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def progress(text: str) -> Iterator["Counter"]:
+    """A line that counts while something long goes on; only on a terminal, and it vanishes when done."""
+    shown = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
+    )
+    with shown:
+        yield Counter(shown, text)
+
+
+class Counter:
+    """Counts on a progress line."""
+
+    def __init__(self, shown: Progress, text: str) -> None:
+        self._shown = shown
+        self._text = text
+        self._task = shown.add_task(text)
+
+    def __call__(self, count: int) -> None:
+        self._shown.update(self._task, description=f"{self._text} {count:,}")

@@ -1,0 +1,118 @@
+"""Compares what is stored with where it came from: subscriptions with Stripe, usage counters with the ledger."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from plangate.billing.mirror import mirrored, state_hash
+from plangate.engine.model import SubscriptionFact
+from plangate.environment import Environment
+from plangate.mirroring import customers_of, refetch
+from plangate.store.companies import page_of_companies
+from plangate.store.database import StoreSession
+from plangate.store.ledger import ledger_total
+from plangate.store.subscriptions import subscriptions_of
+from plangate.store.usage import newest_windows
+
+_PAGE: Final = 200
+
+Progress = Callable[[int], None]
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference of one company. `subject` is a subscription's id or a feature; `is_repaired` says it is gone."""
+
+    company: str
+    subject: str
+    detail: str
+    is_repaired: bool = False
+
+
+async def stripe_drift(
+    environment: Environment, *, repair: bool = False, progress: Progress | None = None
+) -> list[Drift]:
+    """Every subscription that Stripe holds otherwise than we do; with `repair`, fetched and stored again.
+
+    One company at a time; without `repair` nothing is written. Raises StripeFailure.
+    """
+    found: list[Drift] = []
+    seen = 0
+    async for company_ids in _pages(environment):
+        for company_id in company_ids:
+            differences = await _of_company(environment, company_id)
+            if differences and repair:
+                await refetch(environment, company_id)
+                left = {one.subject for one in await _of_company(environment, company_id)}
+                differences = [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
+            found.extend(differences)
+            seen += 1
+            if progress is not None:
+                progress(seen)
+    return found
+
+
+async def usage_drift(environment: Environment, *, progress: Progress | None = None) -> list[Drift]:
+    """Every company's running counter that is not the sum of its ledger."""
+    catalog = await environment.catalog()
+    found: list[Drift] = []
+    seen = 0
+    async for company_ids in _pages(environment):
+        async with environment.reading() as session:
+            windows = await newest_windows(session, company_ids)
+            for (company_id, feature, kind, _), window in windows.items():
+                known = catalog.features.get(feature)
+                event = (known.event if known is not None else None) or feature
+                total = await ledger_total(
+                    session, company_id, event, start_at=window.start_at, end_at=window.end_at, user_id=""
+                )
+                # A counter never shows less than nothing, however many corrections the ledger holds.
+                if window.used != max(0, total):
+                    detail = f"the {kind.value} counter says {window.used:,}, the ledger {total:,}"
+                    found.append(Drift(company=company_id, subject=feature, detail=detail))
+        seen += len(company_ids)
+        if progress is not None:
+            progress(seen)
+    return found
+
+
+async def _pages(environment: Environment) -> AsyncIterator[Sequence[str]]:
+    cursor: str | None = None
+    while True:
+        async with environment.reading() as session:
+            rows = await page_of_companies(session, search=None, after=cursor, limit=_PAGE)
+        yield [row.id for row in rows]
+        if len(rows) < _PAGE:
+            return
+        cursor = rows[-1].id
+
+
+async def _of_company(environment: Environment, company_id: str) -> list[Drift]:
+    async with environment.reading() as session:
+        stripe_customer_ids, known = await _known(session, company_id)
+    fetched: dict[str, SubscriptionFact] = {}
+    for stripe_customer_id in stripe_customer_ids:
+        state = await environment.gateway.fetch_customer_state(stripe_customer_id)
+        if state is not None:
+            fetched |= {fact.stripe_subscription_id: fact for fact in mirrored(state)}
+    found: list[Drift] = []
+    for name in sorted({*known, *fetched}):
+        ours, theirs = known.get(name), fetched.get(name)
+        if theirs is None:
+            if ours is not None and ours.ended_at is None:
+                found.append(Drift(company=company_id, subject=name, detail=f"{ours.status} here, gone in Stripe"))
+        elif ours is None:
+            found.append(Drift(company=company_id, subject=name, detail=f"{theirs.status} in Stripe, unknown here"))
+        elif state_hash([ours]) != state_hash([theirs]):
+            fields = ", ".join(
+                field.replace("_", " ")
+                for field in ours.__struct_fields__
+                if getattr(ours, field) != getattr(theirs, field)
+            )
+            found.append(Drift(company=company_id, subject=name, detail=f"differs in {fields}"))
+    return found
+
+
+async def _known(session: StoreSession, company_id: str) -> tuple[list[str], dict[str, SubscriptionFact]]:
+    facts = await subscriptions_of(session, company_id)
+    return await customers_of(session, company_id), {fact.stripe_subscription_id: fact for fact in facts}
