@@ -43,7 +43,7 @@ def decide(
     allowances = answer.allowances
     user_id = None if user is None else user.user_id
     if not allowances:
-        decision = replace(answer.template, at=at, user=user_id)
+        decision = replace(answer.template, company=snapshot.company_id, at=at, user=user_id)
     elif len(allowances) == 1:
         decision = _limited(snapshot, allowances[0], counters, at, quantity, user_id)
     else:
@@ -128,6 +128,7 @@ def _limited(
             reserved=reserved,
             over_soft_limit=over_soft_limit,
             period=period,
+            company=snapshot.company_id,
             user=user_id,
             at=at,
         )
@@ -141,6 +142,7 @@ def _limited(
         remaining=limit - taken if taken < limit else 0,
         over_soft_limit=over_soft_limit,
         period=period,
+        company=snapshot.company_id,
         user=user_id,
         at=at,
     )

@@ -6,6 +6,7 @@ what is left for `decide` are counters, the quantity asked for, and rules about 
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -36,6 +37,7 @@ from plangate.engine.model import (
     Source,
     SourceKind,
 )
+from plangate.engine.sharing import compiled_features
 from plangate.engine.snapshot import (
     SINCE_EVER,
     Allowance,
@@ -57,10 +59,12 @@ def build_snapshot(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Compa
     """Compile what one company may do at `at`, valid until the next instant at which time alone changes it."""
     holdings = resolve_holdings(catalog, facts, at)
     active = [one for one in facts.overrides if is_in_force(one, at)]
-    features = {
-        key: _compile(catalog, feature, facts, holdings, [one for one in active if one.feature == key])
-        for key, feature in catalog.features.items()
-    }
+    common = compiled_features(catalog)
+    features = {}
+    for key, feature in catalog.features.items():
+        compiler = partial(_compile, catalog, feature, facts, holdings)
+        exceptions = [one for one in active if one.feature == key]
+        features[key] = compiler(exceptions) if exceptions else common.get(feature, holdings, partial(compiler, ()))
     instants = boundaries(catalog, facts)
     kinds = {
         allowance.kind
@@ -374,7 +378,6 @@ class _Compiler:
             reserved=reserved,
             soft_limit=soft_limit,
             source=source,
-            company=self.facts.company_id,
         )
 
 
