@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Loop(msgspec.Struct, frozen=True):
-    """One kind of work: `run` answers how much it found, and is called again after `every_seconds` when that is none."""
+    """One kind of work: `run` answers how much it found; when that is none it rests for `every_seconds`."""
 
     name: str
     run: Callable[[Environment], Awaitable[int]]

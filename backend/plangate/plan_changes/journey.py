@@ -143,7 +143,9 @@ async def resume_unfinished(env: Environment) -> int:
         try:
             with within(_RESUME_SECONDS):
                 async with env.lease(row.company_id, wait_seconds=1) as lease:
-                    await _continued(env, await current(env, row), lease)
+                    after = await _continued(env, await current(env, row), lease)
+            if after.state in _UNDER_WAY:
+                await _put_off(env, after)
         except Refusal as refusal:
             _log.info("change_put_off", change=row.id, company=row.company_id, code=refusal.code.value)
             await _put_off(env, row)
