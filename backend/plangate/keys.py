@@ -22,7 +22,7 @@ def checked_keys(keys: Mapping[str, str], *, pointer: str) -> Mapping[str, str]:
     for name, value in keys.items():
         if _NAME.fullmatch(name) is None:
             raise invalid(pointer, "A key's name has 1 to 64 letters, digits, dots, colons, dashes or underscores.")
-        if not isinstance(value, str) or not 1 <= len(value) <= _VALUE_LENGTH or not value.isprintable():
+        if not 1 <= len(value) <= _VALUE_LENGTH or not value.isprintable():
             raise invalid(f"{pointer}/{name}", f"A key's value is a text of 1 to {_VALUE_LENGTH} printable characters.")
     return keys
 

@@ -133,6 +133,12 @@ class CompanyUsage:
                 return earlier
         start, end = self._cycle.window(kind, at)
         start_at = start or BEGINNING
+        known_since = self._facts.created_at
+        if newest is None and kind in _BILLING_KINDS and known_since - ATTRIBUTABLE <= at < known_since:
+            # What a company used in the day before it was made known belongs to its first period.
+            first, first_end = self._cycle.window(kind, known_since)
+            if first is not None and at < first:
+                start_at, end = known_since - ATTRIBUTABLE, first_end
         # Neighbours keep the bounds they have, so that windows never overlap and no event counts in two of them.
         if earlier is not None and earlier.end_at is not None:
             start_at = max(start_at, earlier.end_at)
