@@ -316,3 +316,59 @@ async def test_month_ends_clamp_and_come_back(sandbox: SandboxServer) -> None:
     from datetime import UTC, datetime
 
     assert [datetime.fromtimestamp(d, UTC).strftime("%m-%d") for d in days] == ["02-28", "03-31", "04-30"]
+
+
+async def test_a_preview_changes_nothing(sandbox: SandboxServer) -> None:
+    shop = await open_shop(sandbox)
+    subscription = await subscribe(shop, shop.starter)
+    await shop.client.v1.coupons.create_async({"id": "ten", "percent_off": 10, "duration": "once"})
+    sandbox.advance("P3D")
+
+    def everything() -> dict[str, Any]:
+        objects: dict[str, Any] = sandbox.control("GET", "state")["objects"]
+        return objects
+
+    before = everything()
+    for details in (
+        {"items": [{"id": first_item(subscription).id, "price": shop.pro_yearly}]},
+        {"items": [{"price": shop.seats, "quantity": 2}], "proration_behavior": "always_invoice"},
+        {"cancel_now": True},
+        {"cancel_at_period_end": False},
+    ):
+        params: Any = {
+            "subscription": subscription.id,
+            "subscription_details": details,
+            "discounts": [{"coupon": "ten"}],
+        }
+        await shop.client.v1.invoices.create_preview_async(params)
+    created: Any = {"customer": shop.customer, "subscription_details": {"items": [{"price": shop.pro}]}}
+    assert (await shop.client.v1.invoices.create_preview_async(created)).amount_due == 4900
+    assert everything() == before
+    ending: Any = {"subscription": subscription.id, "subscription_details": {"cancel_at_period_end": True}}
+    with pytest.raises(stripe.InvalidRequestError) as none:
+        await shop.client.v1.invoices.create_preview_async(ending)
+    assert (none.value.http_status, none.value.code) == (404, "invoice_upcoming_none")
+    assert everything() == before
+
+
+async def test_a_preview_of_a_schedule_shows_the_phase_that_comes(sandbox: SandboxServer) -> None:
+    shop = await open_shop(sandbox)
+    subscription = await subscribe(shop, shop.pro)
+    item = first_item(subscription)
+    params: Any = {
+        "subscription": subscription.id,
+        "schedule_details": {
+            "proration_behavior": "none",
+            "phases": [
+                {
+                    "start_date": item.current_period_start,
+                    "end_date": item.current_period_end,
+                    "items": [{"price": shop.pro, "quantity": 1}],
+                },
+                {"items": [{"price": shop.starter, "quantity": 1}], "proration_behavior": "none"},
+            ],
+        },
+    }
+    upcoming = await shop.client.v1.invoices.create_preview_async(params)
+    assert (upcoming.amount_due, upcoming.period_end) == (1900, item.current_period_end)
+    assert (await shop.client.v1.subscriptions.retrieve_async(subscription.id)).schedule is None

@@ -63,7 +63,7 @@ async def answer_api(request: Request) -> Response:
         body["error"].setdefault("request_log_url", f"{sandbox.config.public_url}/#{request_id}")
     if request.method != "GET":
         sandbox.is_dirty = True
-        sandbox.save()
+        sandbox.save_soon()
     return JSONResponse(body, status_code=status, headers=headers)
 
 

@@ -86,6 +86,12 @@ class KeyRing:
             "request_id": request_id,
         }
 
+    def forget_old(self) -> None:
+        """Drop answers nobody can ask for any more."""
+        kept, now = self._kept(), self._world.now()
+        for key in [k for k, answer in kept.items() if now - answer["at"] >= MEMORY_SECONDS]:
+            del kept[key]
+
     def _kept(self) -> dict[str, Obj]:
         kept: dict[str, Obj] = self._world.store.notes.setdefault("idempotency", {})
         return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ Obj = dict[str, Any]
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
+QUICK_SAVE_SECONDS = 0.02
 SETTLE_SECONDS = 15.0
 CLOCK_TIMEOUT_SECONDS = 10.0
 MAX_ADVANCE_SECONDS = 10 * 366 * 86_400
@@ -42,6 +44,7 @@ class Sandbox:
         self.faults = Faults()
         self.requests: deque[Obj] = deque(maxlen=2000)
         self.is_dirty = False
+        self._save_seconds = 0.0
         self._start_afresh()
         if config.state_path is not None and config.state_path.exists():
             self.world.store.load(config.state_path)
@@ -80,9 +83,17 @@ class Sandbox:
         """Write the state to its file, when there is one and something changed."""
         if self.config.state_path is None or not self.is_dirty:
             return
+        started = time.monotonic()
+        self.keys.forget_old()
         self.world.store.notes["offset_seconds"] = self.world.clock.offset_seconds
         self.world.store.save(self.config.state_path)
         self.is_dirty = False
+        self._save_seconds = time.monotonic() - started
+
+    def save_soon(self) -> None:
+        """Save after a request: at once while that is quick, else with the next tick."""
+        if self._save_seconds < QUICK_SAVE_SECONDS:
+            self.save()
 
     async def move_clock(self, target: int) -> int:
         """Move to an instant; everything due happens and its first deliveries are made. Answers the new present.

@@ -44,7 +44,7 @@ def show(
         every=every if not trial_days else "",
         trial_days=trial_days,
         after_trial=after_trial,
-        lines=[_line(sandbox, session, row) for row in session["_line_items"]],
+        lines=[_line(sandbox, session, row, is_trial=bool(trial_days)) for row in session["_line_items"]],
         asks_email=session["customer"] is None,
         email=session["customer_email"] or "",
         needs_card=needs_card(session),
@@ -138,7 +138,7 @@ def _closed(session: Obj) -> Response:
     )
 
 
-def _line(sandbox: Sandbox, session: Obj, row: Obj) -> Obj:
+def _line(sandbox: Sandbox, session: Obj, row: Obj, *, is_trial: bool) -> Obj:
     price = sandbox.world.require("price", row["price"]["id"])
     recurring = price["recurring"] or {}
     if recurring.get("usage_type") == "metered":
@@ -146,7 +146,10 @@ def _line(sandbox: Sandbox, session: Obj, row: Obj) -> Obj:
     detail = f"Quantity {row['quantity']}" if row["quantity"] != 1 else ""
     if recurring:
         detail = f"{detail}{', billed' if detail else 'Billed'} {_adverb(recurring)}"
-    return {"name": row["description"], "detail": detail, "amount": written(row["amount_total"], session["currency"])}
+    amount = written(row["amount_total"], session["currency"])
+    if is_trial and recurring:
+        return {"name": row["description"], "detail": f"{detail} at {amount} after the trial", "amount": "Free trial"}
+    return {"name": row["description"], "detail": detail, "amount": amount}
 
 
 def _rhythm(sandbox: Sandbox, session: Obj) -> tuple[str, str, int]:

@@ -55,7 +55,7 @@ def _page(answer: Page) -> Callable[[Request], Awaitable[Response]]:
         sandbox.world.release_events()
         if request.method == "POST":
             sandbox.is_dirty = True
-            sandbox.save()
+            sandbox.save_soon()
         return response
 
     return endpoint

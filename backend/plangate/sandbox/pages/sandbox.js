@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const wait = { events: "wait", delivered: "ok", lost: "bad", failed: "bad" };
+const looks = { "no endpoint": "none", delivered: "ok", lost: "bad", failed: "bad" };
 let nextDue = null;
 
 async function call(method, path, body) {
@@ -54,7 +54,7 @@ function showSubscriptions(objects) {
     row.append(element("td", subscription.cancel_at ? `${end} (cancels ${day(subscription.cancel_at)})` : end));
     const schedule = (objects.subscription_schedule || []).find((s) => s.id === subscription.schedule);
     const later = schedule ? schedule.phases.filter((p) => p.start_date > (schedule.current_phase || { start_date: 0 }).start_date) : [];
-    row.append(element("td", later.length ? `Changes ${day(later[0].start_date)}` : schedule ? "Attached" : "—"));
+    row.append(element("td", later.length ? `Changes ${day(later[0].start_date)}` : schedule ? `Until ${day(schedule.phases.at(-1).end_date)}` : "—"));
     return row;
   });
   for (const customer of customers.values()) {
@@ -90,7 +90,7 @@ function eventRow(event) {
   const row = element("li");
   const states = Object.values(event.deliveries);
   const state = states.length ? (states.every((s) => s === "delivered") ? "delivered" : states.find((s) => s !== "delivered")) : "no endpoint";
-  row.append(element("span", state, `status ${wait[state] || "wait"}`), element("code", event.type), element("span", ` ${event.object || ""}`, "muted"));
+  row.append(element("span", state, `status ${looks[state] || "wait"}`), element("code", event.type), element("span", ` ${event.object || ""}`, "muted"));
   return row;
 }
 
