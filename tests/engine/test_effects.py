@@ -208,6 +208,19 @@ def test_quantities_and_add_ons_are_those_of_the_holding() -> None:
     assert decide(after, "exports", {}, at=NOW).limit == 2000
 
 
+def test_assigned_add_ons_are_replaced_but_later_ones_stay() -> None:
+    extra = assigned("extra", kind="add_on", held_from=NOW)
+    later = assigned("audit", kind="add_on", held_from=NOW + timedelta(seconds=1))
+    after = with_holding(facts(assignments=(extra, later)), SHOP, PRO, NOW)
+    assert after.assignments == (later,)
+
+
+def test_without_an_interval_the_monthly_price_is_taken() -> None:
+    holding = Holding(plan="pro", currency="usd")
+    after = build_snapshot(SHOP, with_holding(facts(), SHOP, holding, NOW), NOW)
+    assert after.cycle.interval is Interval.MONTH
+
+
 def test_other_subscriptions_stay() -> None:
     other = subscribed(stripe_subscription_id="sub_2", items=(item("price_audit_month_usd"),))
     company = facts(subscriptions=(subscribed("starter"), other))

@@ -96,7 +96,7 @@ def _item(
 ) -> SubscriptionItem | None:
     """The subscription item that holds this version, by a price the catalogue knows; None when there is none."""
     currency = holding.currency or (base.currency if base is not None else None)
-    price = price_for(version, currency=currency, interval=holding.interval)
+    price = price_for(version, currency=currency, interval=holding.interval or Interval.MONTH)
     if price is None:
         return None
     stripe_price_id = next(
