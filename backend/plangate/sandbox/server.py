@@ -32,6 +32,7 @@ TICK_SECONDS = 0.5
 QUICK_SAVE_SECONDS = 0.02
 SETTLE_SECONDS = 15.0
 CLOCK_TIMEOUT_SECONDS = 10.0
+ANNOUNCE_TRIES = 60
 MAX_ADVANCE_SECONDS = 10 * 366 * 86_400
 
 
@@ -62,8 +63,7 @@ class Sandbox:
         self.deliverer = Deliverer(self.world, self.faults)
         tasks = [asyncio.create_task(self.deliverer.run()), asyncio.create_task(self._tick())]
         if self.world.clock.offset_seconds:
-            with contextlib.suppress(ApiError):
-                await self._announce(self.world.clock.offset_seconds)
+            tasks.append(asyncio.create_task(self._announce_again()))
         try:
             yield
         finally:
@@ -175,6 +175,15 @@ class Sandbox:
                 f"The clock did not move: {self.config.clock_url} answered {answer.status_code}.",
                 type="api_error",
             )
+
+    async def _announce_again(self) -> None:
+        """After a restart the other side may still be starting: keep telling it where our clock stands."""
+        for _ in range(ANNOUNCE_TRIES):
+            with contextlib.suppress(ApiError):
+                await self._announce(self.world.clock.offset_seconds)
+                return
+            await asyncio.sleep(1)
+        log.warning("the clock at %s could not be moved to ours", self.config.clock_url)
 
     async def _tick(self) -> None:
         while True:

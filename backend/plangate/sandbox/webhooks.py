@@ -166,7 +166,7 @@ class Deliverer:
         }
         try:
             response = await self._client.post(endpoint["url"], content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             self._note(event, endpoint, type(error).__name__)
             return False
         self._note(event, endpoint, str(response.status_code))

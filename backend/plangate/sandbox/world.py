@@ -40,6 +40,7 @@ class World:
         self.is_rehearsal = False
         self.request: Obj = {"id": None, "idempotency_key": None}
         self.on_event: Callable[[Obj], None] = lambda _event: None
+        self.previews: dict[str, Obj] = {}
         self._fresh_events: list[Obj] = []
 
     def now(self) -> int:

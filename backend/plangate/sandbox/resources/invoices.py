@@ -11,7 +11,7 @@ from plangate.sandbox.billing.invoicing import Previewed, add_up
 from plangate.sandbox.billing.phases import discount_ids
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, required
-from plangate.sandbox.render import embedded, view
+from plangate.sandbox.render import view
 from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.world import World
 
@@ -21,6 +21,7 @@ from .subscriptions import change_subscription, check_updatable, start_subscript
 
 Obj = dict[str, Any]
 
+PREVIEWS_KEPT = 100
 PREVIEW_HORIZON_SECONDS = 4 * 366 * DAY
 
 
@@ -46,8 +47,8 @@ def list_invoices(world: World, call: Call) -> Obj:
 
 
 def list_lines(world: World, call: Call) -> Obj:
-    """`GET /v1/invoices/{id}/lines`."""
-    invoice = world.require("invoice", call.ids[0])
+    """`GET /v1/invoices/{id}/lines`, of previews too."""
+    invoice = world.previews.get(call.ids[0]) or world.require("invoice", call.ids[0])
     return page(world, call, invoice["_lines"])
 
 
@@ -149,9 +150,11 @@ def create_preview(world: World, call: Call) -> Obj:
             404, "No upcoming invoices for customer: " + str(stripe_customer_id), code="invoice_upcoming_none"
         )
     _finish_preview(copy, p, invoice)
-    shown = view(copy, {**invoice, "created": world.now()})
-    shown["lines"] = embedded(invoice["_lines"], f"/v1/invoices/{invoice['id']}/lines", limit=100)
-    return shown
+    # Its lines can be paged through, for as long as anybody may still be reading them.
+    world.previews[invoice["id"]] = invoice
+    while len(world.previews) > PREVIEWS_KEPT:
+        del world.previews[next(iter(world.previews))]
+    return view(copy, invoice)
 
 
 def _previewed_subscription(world: World, p: Params) -> Obj | None:

@@ -86,7 +86,7 @@ def start_subscription(
         view(world, world.require("tax_rate", rate, param="default_tax_rates"))
         for rate in p.get("default_tax_rates") or []
     ]
-    _set_end(subscription, p)
+    _set_end(subscription, p, world.now())
     invoice = draft_invoice(
         world, customer=customer, subscription=subscription, lines=lines, reason="subscription_create"
     )
@@ -158,7 +158,7 @@ def change_subscription(world: World, subscription: Obj, p: Obj) -> None:
     _check_proration_date(subscription, p, world.now())
     with world.changing(subscription, "customer.subscription.updated"):
         _set_plain(world, subscription, p)
-        _set_end(subscription, p)
+        _set_end(subscription, p, world.now())
     anchor = (p.get("billing_cycle_anchor") or {}).get("type")
     trial_end = p.get("trial_end")
     if p.get("items") is None and anchor in (None, "unchanged") and trial_end is None:
@@ -452,24 +452,24 @@ def _set_plain(world: World, subscription: Obj, p: Obj) -> None:
         subscription["discounts"] = discount_ids(world, subscription, p["discounts"] or [])
 
 
-def _set_end(subscription: Obj, p: Obj) -> None:
+def _set_end(subscription: Obj, p: Obj, now: int) -> None:
     ends = [item["current_period_end"] for item in subscription["_items"]]
     if "cancel_at_period_end" in p:
         is_ending = bool(p["cancel_at_period_end"])
         subscription["cancel_at_period_end"] = is_ending
         subscription["cancel_at"] = max(ends) if is_ending else None
-        _note_cancellation(subscription, is_ending=is_ending)
+        _note_cancellation(subscription, now if is_ending else None)
     elif p.get("cancel_at") is not None:
         wanted = p["cancel_at"]
         named = {"min_period_end": min(ends), "max_period_end": max(ends), "max_billed_until": max(ends)}
         subscription["cancel_at"] = None if wanted == "" else named.get(wanted, wanted)
         subscription["cancel_at_period_end"] = False
-        _note_cancellation(subscription, is_ending=wanted != "")
+        _note_cancellation(subscription, None if wanted == "" else now)
 
 
-def _note_cancellation(subscription: Obj, *, is_ending: bool) -> None:
-    if is_ending:
-        subscription["canceled_at"] = subscription["canceled_at"] or subscription["start_date"]
+def _note_cancellation(subscription: Obj, requested_at: int | None) -> None:
+    if requested_at is not None:
+        subscription["canceled_at"] = requested_at
         subscription["cancellation_details"]["reason"] = "cancellation_requested"
     else:
         subscription["canceled_at"] = None
