@@ -6,10 +6,14 @@ from typing import Any
 
 from plangate import catalog, companies
 from plangate.clock import BusinessClock
+from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import PlanSource
 from plangate.environment import Environment
 from plangate.shapes import Actor, Company
 from plangate.store.companies import assign
+from plangate.store.ledger import lock_companies
+from plangate.store.snapshot import company_facts
+from plangate.usage_windows import rebind_windows
 
 ACTOR = Actor(kind="api_key", id="key_test")
 START = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -88,7 +92,19 @@ async def make_company(environment: Environment, key: str = "acme", **traits: ob
 
 
 async def put_on(environment: Environment, company_id: str, plan: str) -> None:
-    """Assign a plan, as an operator would."""
+    """Assign a plan, as an operator would; running windows end where the new anchor's period does."""
+    loaded = await environment.catalog()
     async with environment.writing() as session:
+        await lock_companies(session, [company_id])
+        before = await company_facts(session, company_id)
         await assign(session, company_id, key=plan, source=PlanSource.ASSIGNMENT)
+        after = await company_facts(session, company_id)
+        assert before is not None
+        assert after is not None
+        await rebind_windows(
+            environment,
+            session,
+            build_snapshot(loaded, before, session.now),
+            build_snapshot(loaded, after, session.now),
+        )
         await environment.touch(session, company_id)

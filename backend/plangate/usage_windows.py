@@ -82,7 +82,11 @@ class CompanyUsage:
     async def count(self, event: str, user_id: str, quantity: int, at: datetime) -> None:
         """Add a quantity to every window its event counts in. Raises Overflow, and then counts nothing."""
         features = [feature.key for feature in metered_by(self._catalog, event)]
-        windows = [await self._window(key, event, at) for key, event in self._keys(features, user_id)]
+        keys = [key for key, _ in self._keys(features, user_id)]
+        windows = [await self._window(key, event, at) for key in keys]
+        # A period that is no longer granted is counted to the end of its window: it may be granted again before.
+        former = [key for key in self.newest if key[0] in features and key[2] in {"", user_id} and key not in keys]
+        windows += [window for key in former if (window := await self._stored(key, at)) is not None]
         if any(not -INT64_MAX <= window.used + quantity <= INT64_MAX for window in windows):
             raise Overflow
         for window in windows:
@@ -90,13 +94,12 @@ class CompanyUsage:
             self.changed[window.window_id] = window
 
     async def open_missing(self, feature_keys: Iterable[str], at: datetime) -> None:
-        """Open windows that the ledger already has usage for but that no event has opened, so that checks see it."""
+        """Open the windows at `at` that no event has opened, so that checks see what the ledger holds for them."""
         for feature_key in feature_keys:
             users = {user for feature, user in self._personal if feature == feature_key}
             for user_id in ("", *sorted(users)):
                 for key, event in self._keys([feature_key], user_id):
-                    if key not in self.newest:
-                        await self._window(key, event, at)
+                    await self._window(key, event, at)
 
     async def save(self) -> None:
         """Write the counters of every window counted in."""
@@ -113,24 +116,34 @@ class CompanyUsage:
             found.extend(((feature_key, kind, user), event_of(feature)) for user in users for kind in kinds)
         return found
 
-    async def _window(self, key: CounterKey, event: str, at: datetime) -> WindowCounter:
-        """The stored window of this key that contains `at`; opened, with what the ledger holds for it, when missing."""
+    async def _stored(self, key: CounterKey, at: datetime) -> WindowCounter | None:
+        """The stored window of this key that contains `at`, if there is one."""
         newest = self.newest.get(key)
         known: list[WindowCounter] = list(self._older.get(key, ()))
         if newest is not None:
             known.append(newest)
         for window in known:
-            if window.start_at <= at and (window.end_at is None or at < window.end_at):
+            if _contains(window, at):
                 return window
+        if newest is None or at >= newest.start_at:
+            return None
+        earlier, _ = await windows_around(self._session, self._facts.company_id, *key, at)
+        if earlier is None or not _contains(earlier, at):
+            return None
+        self._older.setdefault(key, []).append(earlier)
+        return earlier
+
+    async def _window(self, key: CounterKey, event: str, at: datetime) -> WindowCounter:
+        """The stored window of this key that contains `at`; opened, with what the ledger holds for it, when missing."""
+        stored = await self._stored(key, at)
+        if stored is not None:
+            return stored
         feature, kind, user_id = key
         company_id = self._facts.company_id
-        later: WindowCounter | None = None
-        earlier: WindowCounter | None = newest
+        newest = self.newest.get(key)
+        earlier, later = newest, None
         if newest is not None and at < newest.start_at:
-            earlier, later = await windows_around(self._session, company_id, feature, kind, user_id, at)
-            if earlier is not None and (earlier.end_at is None or at < earlier.end_at):
-                self._older.setdefault(key, []).append(earlier)
-                return earlier
+            earlier, later = await windows_around(self._session, company_id, *key, at)
         start, end = self._cycle.window(kind, at)
         start_at = start or BEGINNING
         known_since = self._facts.created_at
@@ -156,10 +169,17 @@ class CompanyUsage:
             used=max(-INT64_MAX, min(INT64_MAX, used)),
         )
         if later is None:
+            if newest is not None:
+                # It may have been counted in already: a later item that lies in it must find this very object.
+                self._older.setdefault(key, []).append(newest)
             self.newest[key] = opened
         else:
             self._older.setdefault(key, []).append(opened)
         return opened
+
+
+def _contains(window: WindowCounter, at: datetime) -> bool:
+    return window.start_at <= at and (window.end_at is None or at < window.end_at)
 
 
 def event_of(feature: Feature) -> str:

@@ -54,7 +54,7 @@ async def write_batch(env: Environment, items: Sequence[Item]) -> list[Outcome]:
     ]
     async with env.writing() as session:
         batch = _Batch(env, session)
-        await batch.prepare(items, companies)
+        await batch.prepare(items, companies, members)
         outcomes = [
             await batch.settle(item, standing, person)
             for item, standing, person in zip(items, companies, members, strict=True)
@@ -80,7 +80,12 @@ class _Batch:
         self._waiting: list[UnattributedEventRow] = []
         self._new_keys: list[UsageKeyRow] = []
 
-    async def prepare(self, items: Sequence[Item], companies: Sequence[Standing | Refusal | None]) -> None:
+    async def prepare(
+        self,
+        items: Sequence[Item],
+        companies: Sequence[Standing | Refusal | None],
+        members: Sequence[UserFacts | None],
+    ) -> None:
         """Hold every company of the batch, and read what is true now that they are held."""
         session = self._session
         known = {one.facts.company_id: one for one in companies if isinstance(one, Standing)}
@@ -103,7 +108,7 @@ class _Batch:
                 standing = await self._reread(company_id, standing, revision)
             if standing is not None:
                 self._standings[company_id] = standing
-        await self._open_usage()
+        await self._open_usage({one.user_id for one in members if one is not None})
         self._keys = dict(await used_keys(session, sorted({one.key_hash for one in items if one.key_hash is not None})))
 
     async def settle(self, item: Item, before: Standing | Refusal | None, person: UserFacts | None) -> Outcome:
@@ -167,8 +172,8 @@ class _Batch:
         facts = await company_facts(self._session, company_id)
         return None if facts is None else Standing(self._catalog, facts, {}, self._session.now)
 
-    async def _open_usage(self) -> None:
-        users = {
+    async def _open_usage(self, user_ids: set[str]) -> None:
+        users = user_ids | {
             override.user
             for standing in self._standings.values()
             for override in standing.facts.overrides
