@@ -35,7 +35,7 @@ if (returned) {
 const refuse = () => {
   throw new TypeError("Plangate never evaluates text");
 };
-const policy = window.trustedTypes?.createPolicy("plangate", { createHTML: (text) => text, createScript: refuse }) || {
+const policy = window.trustedTypes?.createPolicy("plangate", { createHTML: (/** @type {string} */ text) => text, createScript: refuse }) || {
   createHTML: (/** @type {string} */ text) => text,
   createScript: refuse,
 };
@@ -311,7 +311,7 @@ class PlangateElement extends HTMLElement {
     for (const name of ["lang", "dir"]) if (head?.hasAttribute(name)) root.setAttribute(name, head.getAttribute(name));
     const dialog = this.overlay.querySelector("dialog");
     if (dialog && !dialog.open) dialog.showModal();
-    if (!dialog && !this.focused() && (this.focusId || ctx.sourceEvent instanceof Event)) this.refocus();
+    if (!dialog && !this.focused() && (this.focusId || ctx.sourceEvent.isTrusted)) this.refocus();
     const notice = (dialog || this.content).querySelector("[data-announce]");
     if (notice) this.status.textContent = notice.textContent.trim();
     if (!this.failed && !this.isReady) {
@@ -323,6 +323,7 @@ class PlangateElement extends HTMLElement {
   /** A swap took away what had the focus: give it to its successor, to the notice, or to the whole. */
   refocus() {
     const find = (/** @type {string} */ id) => id && this.shadowRoot?.getElementById(id);
+    /** @type {any} */
     const next = this.content.querySelector("[data-focus]") || find(this.focusId) || find(this.opener) || this.content;
     if (next === this.content) next.tabIndex = -1;
     next.focus({ preventScroll: next === this.content });

@@ -16,6 +16,7 @@ from plangate.engine.model import (
     PlanSource,
     PlanVersion,
     Price,
+    PriceBehaviour,
     Reason,
     Source,
     SourceKind,
@@ -131,7 +132,12 @@ def catalog() -> Catalog:
                 Entitlement(feature="api", enabled=True),
                 Entitlement(feature="sso", enabled=True),
                 Entitlement(feature="upload", config=512),
-                Entitlement(feature="ai-words", limit=50_000, soft_limit=50_000, period=PeriodKind.BILLING_MONTH),
+                Entitlement(
+                    feature="ai-words",
+                    soft_limit=50_000,
+                    period=PeriodKind.BILLING_MONTH,
+                    price_behaviour=PriceBehaviour.OVERAGE,
+                ),
             ),
         ),
         PlanVersion(

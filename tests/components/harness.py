@@ -44,6 +44,7 @@ from plangate.web.views.receipt import receipt_view, refusal_view
 from plangate.web.views.usage import usage_view
 from tests.components import canned
 
+ALL = Abilities(can_change=True, can_pay=True)
 SECRETS = ("harness-secret-harness-secret-harness",)
 
 
@@ -104,7 +105,7 @@ def toy_plangate(toy: Toy) -> ASGIApp:
             return _answer(toy, name, fields, request.headers.get("idempotency-key", ""), headers, is_signed_in)
         except Refusal as refusal:
             if request.method == "POST":
-                view = refusal_view(frame, canned.catalog(), _company(toy), refusal, can_change=True)
+                view = refusal_view(frame, canned.catalog(), _company(toy), refusal, abilities=ALL)
                 return fragment_response(view, status=refusal.status, headers=headers)
             return problem_response(frame, refusal, headers=headers)
 
@@ -156,13 +157,12 @@ def _answer(
         told = {"HX-Trigger": '{"plangate-plan-changed": {"state": "cancelled"}}'}
     company = _company(toy)
     component = fields.get("component", name)
-    abilities = Abilities(can_change=True, can_pay=True)
     view: Fragment
     if component == "usage":
         meters = canned.decisions(toy.plan, toy.used)
         view = usage_view(frame, catalog, meters, features=words_of(fields.get("features", "")), can_change=True)
     elif component == "plan-manager" and fields.get("view") != "choices":
-        view = plan_manager_view(frame, catalog, company, [], abilities=abilities, notice=notice)
+        view = plan_manager_view(frame, catalog, company, [], abilities=ALL, notice=notice)
     else:
         back = Action(label=frame.reader.say("back"), get="plan-manager", style="plain")
         view = pricing_view(

@@ -24,7 +24,7 @@ from plangate.web.fragments import Action, Fragment, LeavingView, Notice, Proble
 from plangate.web.views.invoices import invoices_view, portal_view
 from plangate.web.views.plan_manager import Abilities, plan_manager_view
 from plangate.web.views.pricing import PricingWish, pricing_view
-from plangate.web.views.receipt import over_limit_view, receipt_view, refusal_view
+from plangate.web.views.receipt import receipt_view, refusal_view
 from plangate.web.views.usage import usage_view
 from tests.components import canned
 
@@ -74,6 +74,11 @@ def _change(
     )
 
 
+def _over_limit(detail: str) -> Refusal:
+    over = [{"feature": "seats", "used": 8, "limit": 3, "name": "Seats"}]
+    return Refusal(Code.OVER_LIMIT, detail, extra={"violations": over})
+
+
 def _table(company: Company | None = None, *, catalog: Catalog | None = None, wish: PricingWish | None = None) -> str:
     return render(
         pricing_view(canned.frame(), catalog or canned.catalog(), company, wish=wish or PricingWish(), can_change=True)
@@ -119,8 +124,10 @@ def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
         usage_view(frame, catalog, canned.decisions("pro", 820), features=["exports", "sso", "ai-words"]),
         receipt_view(frame, catalog, rich, canned.quote(ChangeKind.DOWNGRADE, text=word), wish=wish, key=word),
         receipt_view(frame, catalog, rich, canned.quote(), wish={}, key="k", is_fresh_price=True),
-        over_limit_view(frame, catalog, canned.violating_quote(), plan="starter"),
-        refusal_view(frame, catalog, rich, Refusal(Code.DOWNGRADE_SCHEDULED, word), can_change=True),
+        receipt_view(frame, catalog, rich, canned.violating_quote(), wish={}, key="k"),
+        refusal_view(frame, catalog, rich, _over_limit(word), abilities=ALL, plan="starter"),
+        refusal_view(frame, catalog, rich, Refusal(Code.DOWNGRADE_SCHEDULED, word), abilities=ALL),
+        refusal_view(frame, catalog, rich, Refusal(Code.CONTACT_US, word, extra={"url": word}), abilities=ALL),
         ProblemView(frame=frame, text=word, hint=word, can_retry=True),
         LeavingView(frame=frame, text=word, action=Action(label=word, url="https://pay.test/")),
         invoices_view(frame, [invoice]),
@@ -285,6 +292,8 @@ def test_meters_warn_at_eighty_and_stop_at_a_hundred(used: int, limit: int, tone
 def test_soft_limits_and_unlimited_say_what_happens() -> None:
     soft = _meters("ai-words", 61_500, None, soft_limit=50_000, unlimited=True)
     assert "11,500 over the 50,000 words included. The rest is paid as you go." in soft
+    included = _meters("ai-words", 10, None, soft_limit=50_000, unlimited=True, source=SourceKind.OVERRIDE)
+    assert "50,000 words included, and more when you need it" in included
     unlimited = _meters("notebooks", 41, None, unlimited=True, kind=None)
     assert "41 notebooks, unlimited" in unlimited
     assert "<progress" not in unlimited
@@ -326,9 +335,24 @@ def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:
 
 
 def test_an_over_limit_refusal_names_feature_usage_and_limit() -> None:
-    html = render(over_limit_view(canned.frame(), canned.catalog(), canned.violating_quote(), plan="starter"))
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro")
+    html = render(refusal_view(frame, catalog, company, _over_limit("Too much."), abilities=ALL, plan="starter"))
     assert "Seats: you use 8, the limit would be 3." in html
     assert "You use more than Starter allows." in html
+
+
+def test_a_refusal_carries_the_button_that_leads_out() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro", scheduled="starter")
+
+    def shown(code: Code, abilities: Abilities = ALL, **extra: object) -> str:
+        return render(refusal_view(frame, catalog, company, Refusal(code, "No.", extra=extra), abilities=abilities))
+
+    assert "Keep Pro" in shown(Code.DOWNGRADE_SCHEDULED)
+    assert "Keep Pro" not in shown(Code.DOWNGRADE_SCHEDULED, Abilities())
+    assert 'hx-post="portal"' in shown(Code.PAST_DUE)
+    assert 'href="https://sales.test/"' in shown(Code.CONTACT_US, url="https://sales.test/", label="Talk to us")
+    assert 'href="https://pay.test/"' in shown(Code.PAYMENT_FAILED, next_action={"url": "https://pay.test/"})
+    assert "href" not in shown(Code.CONTACT_US, url="javascript:alert(1)")
 
 
 def test_invoices_link_only_to_the_web() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from uuid import uuid4
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,7 +20,8 @@ from plangate.deployment import Deployment
 from plangate.engine.model import Catalog, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
-from plangate.shapes import Actor, ChangeKind, ChangeState, Company, PlanChange
+from plangate.plan_changes.quotes import read as read_quote
+from plangate.shapes import Actor, ChangeKind, ChangeState, Company, PlanChange, Quote
 from plangate.web.component_edge import (
     bearer,
     cors_headers,
@@ -41,7 +43,7 @@ from plangate.web.views.invoices import invoices_view, portal_view
 from plangate.web.views.offers import name_of
 from plangate.web.views.plan_manager import Abilities, change_banners, pending_change, plan_manager_view
 from plangate.web.views.pricing import PricingWish, pricing_view
-from plangate.web.views.receipt import over_limit_view, receipt_view, refusal_view
+from plangate.web.views.receipt import receipt_view, refusal_view
 from plangate.web.views.usage import usage_view
 
 _BASE = "/components/v1"
@@ -235,8 +237,8 @@ async def _refused(visit: Visit | None, frame: Frame, refusal: Refusal, *, is_mu
     with suppress(Refusal):
         company = await companies.get(visit.env, visit.company_id)
     catalog = await visit.env.catalog()
-    can_change = visit.abilities.can_change
-    dialog = refusal_view(frame, catalog, company, refusal, can_change=can_change)
+    plan = visit.fields.get("plan")
+    dialog = refusal_view(frame, catalog, company, refusal, abilities=visit.abilities, plan=plan)
     return fragment_response(
         dialog, status=refusal.status, headers={**refusal.headers, "Plangate-Code": str(refusal.code)}
     )
@@ -351,34 +353,41 @@ async def _preview(visit: Visit) -> Response:
     return await _receipt(visit, _wish_of(visit.fields))
 
 
-async def _receipt(
-    visit: Visit, wish: Mapping[str, str], *, status: int = 200, is_fresh_price: bool = False
+async def _receipt(visit: Visit, wish: Mapping[str, str]) -> Response:
+    company = await companies.get(visit.env, visit.company_id)
+    asked = _change_request(await visit.env.catalog(), company, wish)
+    quote = await plan_changes.preview(visit.env, visit.company_id, asked, actor=visit.actor)
+    return await _shown_quote(visit, company, quote, wish)
+
+
+async def _shown_quote(
+    visit: Visit, company: Company, quote: Quote, wish: Mapping[str, str], *, is_fresh_price: bool = False
 ) -> Response:
-    env = visit.env
-    catalog = await env.catalog()
-    company = await companies.get(env, visit.company_id)
-    asked = _change_request(catalog, company, wish)
-    quote = await plan_changes.preview(env, visit.company_id, asked, actor=visit.actor)
-    if quote.violations:
-        view: Fragment = over_limit_view(visit.frame, catalog, quote, plan=wish.get("plan"))
-        return fragment_response(view, status=409, headers={"Plangate-Code": str(Code.OVER_LIMIT)})
+    """A quote as a receipt; what costs money is shown to those who may pay."""
     if quote.due_today.amount_minor > 0 or quote.needs_checkout:
         require_scope(visit.scopes, "pay")
+    catalog = await visit.env.catalog()
     key = f"form-{uuid4()}"
     view = receipt_view(visit.frame, catalog, company, quote, wish=wish, key=key, is_fresh_price=is_fresh_price)
-    return fragment_response(view, status=status)
+    return fragment_response(view, status=409 if is_fresh_price else 200)
 
 
 async def _confirm(visit: Visit) -> Response:
     text = visit.fields.get("quote", "")
     return_url = return_address(visit.fields.get("return_url"), visit.origin)
+    secrets = visit.env.secret_keys
+    promise, _ = read_quote(text, secrets=secrets, environment_id=visit.env.id, company_id=visit.company_id)
+    if promise.due_minor > 0 or promise.kind == ChangeKind.SUBSCRIBE:
+        require_scope(visit.scopes, "pay")
     try:
         change = await plan_changes.confirm(visit.env, visit.company_id, text, actor=visit.actor, return_url=return_url)
     except Refusal as refusal:
-        if refusal.code not in {Code.QUOTE_STALE, Code.QUOTE_EXPIRED}:
+        if refusal.code not in {Code.QUOTE_STALE, Code.QUOTE_EXPIRED} or "quote" not in refusal.extra:
             raise
         # Nothing was charged: show what it would be now, and let the person decide again.
-        return await _receipt(visit, _wish_of(visit.fields), status=409, is_fresh_price=True)
+        company = await companies.get(visit.env, visit.company_id)
+        fresh = msgspec.convert(refusal.extra["quote"], Quote)
+        return await _shown_quote(visit, company, fresh, _wish_of(visit.fields), is_fresh_price=True)
     action = change.next_action
     if action is not None and action.kind == "checkout":
         say = visit.frame.reader.say
@@ -492,18 +501,12 @@ async def _portal(visit: Visit) -> Response:
 
 
 async def _open_portal(visit: Visit) -> Response:
-    company = await companies.get(visit.env, visit.company_id)
-    if not company.stripe_customer_ids:
-        raise Refusal(Code.NOT_FOUND, visit.frame.reader.say("portal.none"))
-    session = await visit.env.gateway.create_portal_session(
-        company.stripe_customer_ids[0],
-        return_url=return_address(visit.fields.get("return_url"), visit.origin) or visit.origin or "",
-        idempotency_key=f"portal-{uuid4()}",
-    )
+    back = return_address(visit.fields.get("return_url"), visit.origin) or visit.origin or ""
+    url = await plan_changes.portal_url(visit.env, visit.company_id, return_url=back)
     say = visit.frame.reader.say
     leaving = LeavingView(
         frame=visit.frame,
         text=say("portal.leaving"),
-        action=Action(label=say("portal.button"), url=str(session["url"]), style="primary"),
+        action=Action(label=say("portal.button"), url=url, style="primary"),
     )
-    return fragment_response(leaving, headers={"HX-Redirect": str(session["url"])})
+    return fragment_response(leaving, headers={"HX-Redirect": url})

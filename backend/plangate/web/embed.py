@@ -48,7 +48,8 @@ def build_embed() -> Embed:
             htmx,
             f"const STYLES={json.dumps(compact_styles(component_text('embed.css')))},WORDS={json.dumps(words)};",
             compact_script(component_text("embed.js")),
-            '})(document.currentScript||document.querySelector("script[data-publishable-key]"));',
+            # Of two tags, the one that says who we are counts, whichever loads first.
+            '})(document.querySelector("script[data-publishable-key]")||document.currentScript);',
         ]
     )
     digest = hashlib.sha384(text.encode()).digest()

@@ -219,6 +219,7 @@ class ReceiptView(Fragment, frozen=True, kw_only=True):
     following: str
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    warnings: tuple[str, ...]
     hint: str
     confirm: Action
     cancel_label: str

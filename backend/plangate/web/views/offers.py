@@ -11,6 +11,7 @@ from plangate.engine.model import (
     PeriodKind,
     PlanVersion,
     Price,
+    PriceBehaviour,
 )
 from plangate.web.fragments import FeatureLine
 from plangate.web.wording import Reader
@@ -50,20 +51,24 @@ def feature_line(reader: Reader, feature: Feature, granted: Entitlement, *, befo
     hint = ""
     if before is not None and isinstance(before.limit, int) and before.limit > 0:
         hint = reader.say("feature.instead", before=reader.number(before.limit, divisor=feature.display_divisor))
-    return FeatureLine(text=text, hint=hint, description=feature.description)
+    return FeatureLine(text=text, hint=hint, description=feature.description if before is None else "")
 
 
 def is_more(granted: Entitlement, before: Entitlement | None) -> bool:
-    """Whether an entitlement gives something that the one before does not."""
+    """Whether an entitlement gives something that the one before does not. A soft limit never stops anybody."""
     if before is None:
         return is_granting(granted)
-    if granted.limit is UNLIMITED:
-        return before.limit is not UNLIMITED
+    if _is_endless(granted):
+        return not _is_endless(before) or (granted.soft_limit or 0) > (before.soft_limit or 0)
     if isinstance(granted.limit, int):
-        return before.limit is not UNLIMITED and granted.limit > (before.limit if isinstance(before.limit, int) else 0)
+        return not _is_endless(before) and granted.limit > (before.limit if isinstance(before.limit, int) else 0)
     if granted.enabled is not None:
         return granted.enabled and not before.enabled
     return granted.config != before.config or granted.limit_trait != before.limit_trait
+
+
+def _is_endless(granted: Entitlement) -> bool:
+    return granted.limit is UNLIMITED or granted.soft_limit is not None
 
 
 def is_granting(granted: Entitlement) -> bool:
@@ -84,17 +89,25 @@ def effect_text(reader: Reader, feature: Feature | None, value: Json, *, is_bare
     return _config_text(reader, value)
 
 
+def is_overage_paid(granted: Entitlement) -> bool:
+    """Whether what goes beyond the soft limit costs something."""
+    return granted.price_behaviour in {PriceBehaviour.OVERAGE, PriceBehaviour.PAY_AS_YOU_GO, PriceBehaviour.TIERS}
+
+
 def _granted_text(reader: Reader, feature: Feature, granted: Entitlement) -> str:
-    if granted.limit is UNLIMITED:
+    included = granted.soft_limit if granted.soft_limit is not None else granted.limit
+    if included is UNLIMITED:
         return reader.say("feature.unlimited", units=feature.units)
-    if isinstance(granted.limit, int):
-        quantity = reader.count(granted.limit, feature)
+    if isinstance(included, int):
+        quantity = reader.count(included, feature)
         is_lasting = granted.period is None or feature.type in {FeatureType.SEAT, FeatureType.TRAIT}
         if is_lasting or granted.period is PeriodKind.ALL_TIME:
             text = reader.say("feature.limit_total", quantity=quantity)
         else:
             text = reader.say("feature.limit", quantity=quantity, period=reader.say(f"period.{granted.period}"))
-        return reader.say("feature.overage", included=text) if granted.soft_limit is not None else text
+        if granted.soft_limit is None:
+            return text
+        return reader.say("feature.overage" if is_overage_paid(granted) else "feature.soft", included=text)
     if granted.limit_trait is not None:
         return reader.say("feature.trait", name=feature.name)
     if granted.config is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from plangate.engine.model import Catalog, FeatureType, PlanVersion, Stacking
 from plangate.shapes import ChangeKind, ChangeState, Company, PlanChange, SubscriptionView
@@ -20,6 +21,7 @@ from plangate.web.views.offers import held_price, name_of, price_of
 from plangate.web.wording import Reader
 
 _POLL_SECONDS = 3
+_POLLING_ENDS_AFTER = timedelta(minutes=5)
 _UNFINISHED = frozenset({ChangeState.REQUESTED, ChangeState.APPLYING, ChangeState.CANCELLING})
 _STATUS_TONES: dict[str, Tone] = {"active": "good", "trialing": "good", "past_due": "bad", "unpaid": "bad"}
 
@@ -54,15 +56,22 @@ def plan_manager_view(
     return PlanManagerView(
         frame=frame,
         notice=notice,
-        plan=name_of(catalog, company.plan.key if company.plan else None),
+        plan=name_of(catalog, company.plan.key) if company.plan else reader.say("manager.none"),
         badge=badge,
         badge_tone=tone,
         facts=_facts(reader, catalog, company),
         banners=tuple(change_banners(reader, catalog, company, pending, abilities=abilities)),
         add_ons=_add_ons(reader, catalog, company) if abilities.can_change else (),
         actions=_actions(reader, company, pending) if abilities.can_change else (),
-        poll_seconds=_POLL_SECONDS if pending is not None and pending.state in _UNFINISHED else 0,
+        poll_seconds=_POLL_SECONDS if _is_worth_asking_again(reader, pending) else 0,
     )
+
+
+def _is_worth_asking_again(reader: Reader, pending: PlanChange | None) -> bool:
+    """Whether the page refreshes by itself: while a change is being made, but not for ever."""
+    if pending is None or pending.state not in _UNFINISHED:
+        return False
+    return reader.now - pending.created_at < _POLLING_ENDS_AFTER
 
 
 def pending_change(changes: Sequence[PlanChange]) -> PlanChange | None:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
+
+from msgspec import structs
 
 from plangate.engine.model import Catalog, Entitlement, Interval, PlanVersion, Price
 from plangate.engine.pricing import monthly_amount
@@ -46,7 +49,7 @@ class _Table:
     intervals: tuple[Interval, ...]
     held: str | None = None
     held_interval: str | None = None
-    held_amount: int | None = None
+    held_amount: Fraction = Fraction(0)
     scheduled: str | None = None
     scheduled_at: datetime | None = None
     trials_used: frozenset[str] = field(default_factory=frozenset)
@@ -130,7 +133,7 @@ def _table(
         intervals,
         held=company.plan.key,
         held_interval=held_interval,
-        held_amount=int(monthly_amount(price)) if price else 0,
+        held_amount=monthly_amount(price) if price else Fraction(0),
         scheduled=scheduled.plan if scheduled else None,
         scheduled_at=scheduled.effective_at if scheduled else None,
     )
@@ -163,10 +166,12 @@ def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Car
         badge = reader.say("pricing.yours")
     elif trial_days and plan.prices:
         badge = reader.say("pricing.trial_badge", days=trial_days)
-    if previous is not None and everything:
+    is_difference = previous is not None and len(gains) < len(everything)
+    if previous is not None and is_difference:
         gains_title = reader.say("pricing.everything_in", plan=previous.name)
     else:
         gains_title = reader.say("pricing.includes")
+    is_explained = is_difference or any(line.description for line in everything)
     return Card(
         key=plan.key,
         name=plan.name,
@@ -177,8 +182,12 @@ def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Car
         offers=_offers(table, plan, trial_days),
         gains_title=gains_title,
         gains=gains,
-        everything_title=reader.say("pricing.all_features", count=len(everything)),
-        everything=everything,
+        everything_title=(
+            reader.say("pricing.all_features", count=len(everything))
+            if is_difference
+            else reader.say("pricing.explained")
+        ),
+        everything=everything if is_explained else (),
     )
 
 
@@ -241,14 +250,14 @@ def _choose_label(table: _Table, plan: PlanVersion, price: Price | None) -> str:
     if table.held is None:
         return reader.say("pricing.choose", plan=plan.name) if plan.prices else reader.say("pricing.start_free")
     amount = monthly_amount(price) if price else 0
-    is_upgrade = bool(plan.prices) and amount >= (table.held_amount or 0)
+    is_upgrade = bool(plan.prices) and amount >= table.held_amount
     return reader.say("pricing.upgrade" if is_upgrade else "pricing.move", plan=plan.name)
 
 
 def _features(
     table: _Table, plan: PlanVersion, previous: PlanVersion | None
 ) -> tuple[tuple[FeatureLine, ...], tuple[FeatureLine, ...]]:
-    """The difference to the plan before first, then all of it; only one list when nothing is repeated."""
+    """What the plan has beyond the one before it (all of it where there is none), and everything, explained."""
     granted = _by_feature(plan)
     before = _by_feature(previous) if previous else {}
     gains: list[FeatureLine] = []
@@ -257,11 +266,13 @@ def _features(
         entitlement = granted.get(key)
         if feature.is_archived or entitlement is None or not is_granting(entitlement):
             continue
-        everything.append(feature_line(table.reader, feature, entitlement, before=None))
+        line = feature_line(table.reader, feature, entitlement, before=None)
+        everything.append(line)
         if is_more(entitlement, before.get(key)):
-            gains.append(feature_line(table.reader, feature, entitlement, before=before.get(key)))
-    if len(gains) == len(everything) or not gains:
-        return tuple(everything), ()
+            line = feature_line(table.reader, feature, entitlement, before=before.get(key))
+            gains.append(structs.replace(line, description=""))
+    if not gains:
+        gains = [structs.replace(line, description="") for line in everything]
     return tuple(gains), tuple(everything)
 
 

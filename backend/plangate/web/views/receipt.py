@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from plangate.engine.model import Catalog, Json
 from plangate.errors import Code, Refusal
-from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote
+from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote, Violation
 from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptView, RefusalView, web_address
 from plangate.web.views.offers import effect_text, name_of
+from plangate.web.views.plan_manager import Abilities
 from plangate.web.wording import Reader
 
 
@@ -52,6 +55,7 @@ def receipt_view(
             *(_effect(reader, catalog, effect) for effect in quote.lost),
             *(reader.say("receipt.add_on_ends", name=name_of(catalog, ended)) for ended in quote.ends),
         ),
+        warnings=tuple(_violation(reader, catalog, one, "receipt.over") for one in quote.violations),
         hint=_hint(reader, quote, due),
         confirm=Action(
             label=_confirm_label(reader, quote, due),
@@ -65,51 +69,65 @@ def receipt_view(
 
 
 def refusal_view(
-    frame: Frame, catalog: Catalog, company: Company | None, refusal: Refusal, *, can_change: bool
+    frame: Frame,
+    catalog: Catalog,
+    company: Company | None,
+    refusal: Refusal,
+    *,
+    abilities: Abilities,
+    plan: str | None = None,
 ) -> RefusalView:
-    """A refused change as a dialog: the reason in its own words, and the button that leads out of it."""
+    """A refused change as a dialog: the reason in its own words, and the button that leads out of it.
+
+    `plan` is the plan that was asked for. A refusal over a limit lists every feature, what is used and the limit.
+    """
     reader = frame.reader
-    action = None
-    current = name_of(catalog, company.plan.key if company and company.plan else None)
-    next_url = web_address(_next_url(refusal.extra.get("next_action")))
-    if refusal.code is Code.DOWNGRADE_SCHEDULED and can_change:
-        action = Action(label=reader.say("manager.keep_named", plan=current), post="cancel-scheduled", style="primary")
-    elif next_url:
-        action = Action(label=reader.say("refusal.pay"), url=next_url, style="primary")
-    elif refusal.code is Code.SELF_SERVICE_DISABLED and (
-        url := web_address(catalog.settings.self_service_downgrade_url)
-    ):
-        label = catalog.settings.self_service_downgrade_label or reader.say("refusal.contact")
-        action = Action(label=label, url=url, style="primary")
+    violations = _violations_of(refusal)
+    is_over = refusal.code is Code.OVER_LIMIT and bool(violations)
     return RefusalView(
         frame=frame,
         title=reader.say("refusal.title"),
-        text=refusal.detail,
-        reasons=(),
-        hint=reader.say("refusal.unchanged"),
-        action=action,
+        text=reader.say("refusal.over", plan=name_of(catalog, plan)) if is_over and plan else refusal.detail,
+        reasons=tuple(_violation(reader, catalog, one, "refusal.violation") for one in violations),
+        hint=reader.say("refusal.over_hint" if is_over else "refusal.unchanged"),
+        action=_way_out(reader, catalog, company, refusal, abilities),
         close_label=reader.say("refusal.close"),
     )
 
 
-def over_limit_view(frame: Frame, catalog: Catalog, quote: Quote, *, plan: str | None) -> RefusalView:
-    """A downgrade that usage forbids: every feature in the way, what is used, what the limit would be."""
-    reader = frame.reader
-    reasons = []
-    for violation in quote.violations:
-        feature = catalog.features.get(violation.feature)
-        used = reader.number(violation.used, divisor=feature.display_divisor if feature else 1)
-        limit = reader.number(violation.limit, divisor=feature.display_divisor if feature else 1)
-        name = violation.name or (feature.name if feature else violation.feature)
-        reasons.append(reader.say("refusal.violation", name=name, used=used, limit=limit))
-    return RefusalView(
-        frame=frame,
-        title=reader.say("refusal.title"),
-        text=reader.say("refusal.over", plan=name_of(catalog, plan)),
-        reasons=tuple(reasons),
-        hint=reader.say("refusal.over_hint"),
-        action=None,
-        close_label=reader.say("refusal.close"),
+def _way_out(
+    reader: Reader, catalog: Catalog, company: Company | None, refusal: Refusal, abilities: Abilities
+) -> Action | None:
+    if refusal.code is Code.DOWNGRADE_SCHEDULED and abilities.can_change:
+        current = name_of(catalog, company.plan.key if company and company.plan else None)
+        label = reader.say("manager.keep_named", plan=current)
+        return Action(label=label, post="cancel-scheduled", style="primary")
+    if refusal.code is Code.PAST_DUE and abilities.can_pay:
+        return Action(label=reader.say("manager.update_card"), post="portal", style="primary")
+    if url := web_address(_next_url(refusal.extra.get("next_action"))):
+        return Action(label=reader.say("refusal.pay"), url=url, style="primary")
+    if url := web_address(str(refusal.extra.get("url") or "")):
+        label = str(refusal.extra.get("label") or reader.say("refusal.contact"))
+        return Action(label=label, url=url, style="primary")
+    return None
+
+
+def _violations_of(refusal: Refusal) -> tuple[Violation, ...]:
+    try:
+        return msgspec.convert(refusal.extra.get("violations", ()), tuple[Violation, ...])
+    except msgspec.ValidationError:
+        return ()
+
+
+def _violation(reader: Reader, catalog: Catalog, violation: Violation, key: str) -> str:
+    """One feature in the way: its name, what is used, what the limit would be."""
+    feature = catalog.features.get(violation.feature)
+    divisor = feature.display_divisor if feature else 1
+    return reader.say(
+        key,
+        name=violation.name or (feature.name if feature else violation.feature),
+        used=reader.number(violation.used, divisor=divisor),
+        limit=reader.number(violation.limit, divisor=divisor),
     )
 
 

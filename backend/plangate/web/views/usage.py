@@ -5,6 +5,7 @@ from datetime import datetime
 
 from plangate.engine.model import Catalog, Decision, Feature, FeatureType, Reason, SourceKind, Unlock
 from plangate.web.fragments import Action, Frame, Meter, Notice, Tone, UsageView
+from plangate.web.views.offers import is_overage_paid
 from plangate.web.wording import Reader
 
 _MEASURED = frozenset({FeatureType.EVENT, FeatureType.TRAIT, FeatureType.SEAT})
@@ -34,11 +35,13 @@ def usage_view(
         is_absent = decision.limit is None and not decision.unlimited and decision.soft_limit is None
         if is_absent and not features:
             continue
-        meters.append(_meter(frame.reader, feature, decision, is_absent=is_absent, can_change=can_change))
+        meters.append(_meter(frame.reader, catalog, feature, decision, is_absent=is_absent, can_change=can_change))
     return UsageView(frame=frame, notice=notice, meters=tuple(meters))
 
 
-def _meter(reader: Reader, feature: Feature, decision: Decision, *, is_absent: bool, can_change: bool) -> Meter:
+def _meter(
+    reader: Reader, catalog: Catalog, feature: Feature, decision: Decision, *, is_absent: bool, can_change: bool
+) -> Meter:
     used = max(decision.used or 0, 0)
     counted = reader.count(used, feature)
     unlock = decision.trace.unlock if decision.trace else None
@@ -59,7 +62,8 @@ def _meter(reader: Reader, feature: Feature, decision: Decision, *, is_absent: b
     tone: Tone = ""
     sentence = ""
     if spoken:
-        tone, sentence = _state(reader, feature, decision, used, limit, unlock)
+        is_paid = _is_overage_paid(catalog, decision)
+        tone, sentence = _state(reader, feature, decision, used, limit, unlock, is_paid=is_paid)
     resets_at = decision.period.resets_at if decision.period else None
     # A sentence about an exhausted limit already says when it resets.
     if resets_at is not None and not is_absent and not (tone == "bad" and decision.reason is Reason.LIMIT_REACHED):
@@ -86,16 +90,35 @@ def _meter(reader: Reader, feature: Feature, decision: Decision, *, is_absent: b
     )
 
 
+def _is_overage_paid(catalog: Catalog, decision: Decision) -> bool:
+    """Whether what goes beyond the soft limit costs something, by the plan or add-on that grants it."""
+    source = decision.source
+    version = None
+    if source is not None and source.kind in {SourceKind.PLAN, SourceKind.ADD_ON}:
+        version = catalog.plans.get(source.key or "") or catalog.add_ons.get(source.key or "")
+    granted = version.entitlements if version else ()
+    return any(one.feature == decision.feature and is_overage_paid(one) for one in granted)
+
+
 def _state(
-    reader: Reader, feature: Feature, decision: Decision, used: int, limit: int, unlock: Unlock | None
+    reader: Reader,
+    feature: Feature,
+    decision: Decision,
+    used: int,
+    limit: int,
+    unlock: Unlock | None,
+    *,
+    is_paid: bool,
 ) -> tuple[Tone, str]:
     """The tone of a meter and its one sentence: nothing, nearly used up, used up, or beyond."""
     if decision.soft_limit is not None:
         included = reader.count(limit, feature)
         if used > limit:
             over = reader.number(used - limit, divisor=feature.display_divisor)
-            return "warn", reader.say("usage.soft", over=over, included=included)
-        return "", reader.say("usage.soft_free", included=included)
+            key = "usage.soft_paid" if is_paid else "usage.soft"
+            return "warn", reader.say(key, over=over, included=included)
+        key = "usage.soft_paid_below" if is_paid else "usage.soft_below"
+        return "", reader.say(key, included=included)
     if used > limit:
         words = {"used": reader.number(used, divisor=feature.display_divisor), "limit": reader.count(limit, feature)}
         return "bad", f"{reader.say('usage.over', **words)} {_way_out(reader, feature, decision, unlock)}".strip()
