@@ -1,12 +1,12 @@
 """The `plangate` command: every subcommand, and how a refusal ends one: a sentence, the way out, exit code 1."""
 
 import sys
-from importlib.metadata import version as installed_version
 from typing import Final, NoReturn
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from plangate import __version__
 from plangate.cli import catalog, demonstration, keys, serving, stripe_account
 from plangate.cli.terminal import complain
 from plangate.errors import Refusal, StartRefused
@@ -33,7 +33,7 @@ app.add_typer(stripe_account.dashboard_app, name="stripe-app")
 @app.command()
 def version() -> None:
     """Print the version. Example: plangate version"""
-    typer.echo(installed_version("plangate"))
+    typer.echo(__version__)
 
 
 def main() -> NoReturn:

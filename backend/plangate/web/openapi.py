@@ -1,13 +1,13 @@
 """The OpenAPI 3.1 document, generated from the operations themselves: msgspec and pydantic schemas side by side."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from plangate import __version__
 from plangate.errors import CATALOGUE, Code
 from plangate.web.operations import VERSION_HEADER, Documented, Operation
 from plangate.web.problems import CONTENT_TYPE, TYPE_BASE, Problem
@@ -39,7 +39,7 @@ def openapi_document(operations: Sequence[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Plangate",
-            "version": version("plangate"),
+            "version": __version__,
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

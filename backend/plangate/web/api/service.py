@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from importlib.metadata import version
 from time import monotonic
 from typing import Final, Literal
 
@@ -10,6 +9,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from plangate import __version__
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.errors import Code, Refusal
@@ -32,7 +32,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
-    version: str = version("plangate")
+    version: str = __version__
 
 
 class EnvironmentHealth(msgspec.Struct, frozen=True, kw_only=True):
