@@ -195,6 +195,8 @@ def test_reductions_are_listed_whatever_the_change_is_called() -> None:
         Reduction(kind="plan", key="pro", before="pro", after="starter"),
     )
     assert reductions(SHOP, on("starter"), on("pro")) == ()
+    kept = {"extra": 1}
+    assert reductions(SHOP, on("starter", add_ons=kept), on("pro", add_ons=kept)) == ()
 
 
 def test_an_upgrade_is_immediate_and_keeps_the_period() -> None:
