@@ -19,6 +19,7 @@ from plangate.web.stripe_app import PATH as STRIPE_APP_PATH
 from plangate.web.stripe_app import StripeAppApp
 from plangate.web.webhooks import PATH as WEBHOOK_PATH
 from plangate.web.webhooks import WebhookApp
+from plangate.worker import Worker
 
 
 def create_app(deployment: Deployment, *, has_worker: bool = True) -> ASGIApp:
@@ -35,7 +36,9 @@ def create_app(deployment: Deployment, *, has_worker: bool = True) -> ASGIApp:
         return described[0]
 
     operations = (*OPERATIONS, *service_operations(Service(deployment, metrics, describe)))
-    webhooks = WebhookApp(deployment, metrics=metrics, address_limit=address_limit, wake=lambda _env: None)
+    worker = Worker(deployment.environments.values()) if has_worker else None
+    wake = None if worker is None else worker.wake
+    webhooks = WebhookApp(deployment, metrics=metrics, address_limit=address_limit, wake=wake)
     others = [
         Route(WEBHOOK_PATH, endpoint=webhooks, methods=["POST"]),
         Route(STRIPE_APP_PATH, endpoint=StripeAppApp(deployment, address_limit=address_limit)),
@@ -49,14 +52,15 @@ def create_app(deployment: Deployment, *, has_worker: bool = True) -> ASGIApp:
         access_log=access_log,
         address_limit=address_limit,
     )
-    return Application(edge, deployment, access_log)
+    return Application(edge, deployment, worker, access_log)
 
 
 class Application:
     """The edge, and a lifespan around it."""
 
-    def __init__(self, edge: Edge, deployment: Deployment, access_log: AccessLog) -> None:
+    def __init__(self, edge: Edge, deployment: Deployment, worker: Worker | None, access_log: AccessLog) -> None:
         self._edge = edge
+        self._worker = worker
         self._deployment = deployment
         self._access_log = access_log
 
@@ -72,9 +76,13 @@ class Application:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._deployment.start_following()
+        if self._worker is not None:
+            await self._worker.start()
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
         finally:
+            if self._worker is not None:
+                await self._worker.stop()
             self._access_log.flush()
         await send({"type": "lifespan.shutdown.complete"})

@@ -10,7 +10,6 @@ from plangate import sync
 from plangate.billing.signatures import PAYLOAD_BYTES_MAX, verify_webhook
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
-from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.store.inbox import InboxState
 from plangate.web.edge import exchange_of
@@ -22,7 +21,7 @@ PATH: Final = "/webhooks/stripe"
 
 
 class WebhookApp:
-    """`POST /webhooks/stripe`. The secret that verifies an event names its environment; `wake` rouses the worker."""
+    """`POST /webhooks/stripe`. The secret that verifies an event names its environment; `wake` rouses its worker."""
 
     def __init__(
         self,
@@ -30,7 +29,7 @@ class WebhookApp:
         *,
         metrics: RequestMetrics,
         address_limit: RateLimit,
-        wake: Callable[[Environment], None],
+        wake: Callable[[str], None] | None,
     ) -> None:
         self._secrets = [
             (secret, env) for env in deployment.environments.values() for secret in env.settings.stripe_webhook_secrets
@@ -60,7 +59,8 @@ class WebhookApp:
             outcome = "ignored"
         else:
             outcome = "stored"
-            self._wake(env)
+            if self._wake is not None:
+                self._wake(env.id)
         self._metrics.webhook_received(name, outcome)
         await exchange.answer(200, encode_json({"received": True, "outcome": outcome}))
 
