@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from plangate.deployment import Deployment
 from plangate.environment import Environment
@@ -14,6 +15,7 @@ from plangate.shapes import Actor
 from plangate.web.logs import configure_logging
 
 T = TypeVar("T")
+_THREAD_END_SECONDS: Final = 0.1
 
 ACTOR = Actor(kind="cli", id="plangate")
 EnvironmentOption = Annotated[
@@ -36,7 +38,12 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's asynchronous part. Logs below a warning stay silent."""
 
     async def main() -> T:
-        return await work()
+        try:
+            return await work()
+        except SQLAlchemyError:
+            # The thread of an SQLite connection that could not be opened still tells this loop that it ended.
+            await asyncio.sleep(_THREAD_END_SECONDS)
+            raise
 
     configure_logging("warning")
     return asyncio.run(main())

@@ -1,0 +1,292 @@
+"""The commands as a person runs them: what they print, what they refuse, and their exit codes."""
+
+import asyncio
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from plangate.cli import app
+from plangate.deployment import Deployment
+from plangate.settings import load_settings
+from tests.cli.conftest import Plangate
+from tests.sandbox_server import SandboxServer
+
+DEMO = Path(__file__).parents[2] / "fixtures" / "catalogs" / "demo.yaml"
+FREE = "version: 1\nplans:\n  free: {name: Free}\n"
+
+
+@pytest.fixture
+def on_database(monkeypatch: pytest.MonkeyPatch, database_url: str) -> str:
+    """The settings point at a fresh, migrated database of each kind."""
+    monkeypatch.setenv("PLANGATE_DATABASE_URL", database_url)
+    return database_url
+
+
+def is_live(key: str) -> bool:
+    """Whether a server with the same settings would accept the key."""
+
+    async def ask() -> bool:
+        deployment = await Deployment.open(load_settings())
+        try:
+            return await deployment.key(key) is not None
+        finally:
+            await deployment.close()
+
+    return asyncio.run(ask())
+
+
+def _commands() -> list[str]:
+    found: list[str] = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]  # a group has commands
+        nested = getattr(command, "commands", None)
+        found.extend([f"{name} {inner}" for inner in nested] if nested else [name])
+    return found
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_has_help_with_an_example(plangate: Plangate, command: str) -> None:
+    said = plangate(*command.split(), "--help")
+    assert said.code == 0
+    assert re.search(rf"Example: plangate {command}\b", re.sub(r"\s+", " ", said.out))
+
+
+def test_the_contracts_commands_exist() -> None:
+    assert {
+        "demo",
+        "serve",
+        "worker",
+        "migrate",
+        "sandbox",
+        "catalog plan",
+        "catalog apply",
+        "catalog pull",
+        "sync",
+        "verify",
+        "keys create",
+        "keys list",
+        "keys revoke",
+        "app-roles list",
+        "stripe-app manifest",
+    } <= set(_commands())
+
+
+def test_a_fresh_database_is_migrated_and_gets_its_first_key(plangate: Plangate) -> None:
+    refused = plangate("keys", "create", "--name", "backend")
+    assert (refused.code, refused.out) == (1, "")
+    assert "plangate migrate" in refused.err
+    assert plangate("migrate").code == 0
+    assert "already" in plangate("migrate").out
+    made = plangate("keys", "create", "--name", "backend", "--scope", "check", "--scope", "track")
+    assert made.code == 0
+    key = made.out.strip()
+    assert key.startswith("pgt_sk_")
+    assert key not in made.err
+    assert is_live(key)
+    assert key not in Path("plangate.sqlite3").read_bytes().decode("latin-1")
+
+
+def test_keys_are_listed_without_their_text_and_revoked_for_good(plangate: Plangate, on_database: str) -> None:
+    assert "no keys yet" in plangate("keys", "list").out
+    made = json.loads(plangate("keys", "create", "--name", "site", "--publishable", "--json").out)
+    assert made["key"].startswith("pgt_pk_")
+    listed = plangate("keys", "list")
+    assert made["id"] in listed.out
+    assert made["key"] not in listed.out
+    assert is_live(made["key"])
+    assert plangate("keys", "revoke", made["id"]).code == 0
+    assert not is_live(made["key"])
+    again = plangate("keys", "revoke", made["id"])
+    assert again.code == 1
+    assert "plangate keys list" in again.err
+    assert "is not a scope" in plangate("keys", "create", "--name", "x", "--scope", "everything").err
+    assert on_database.startswith(("sqlite", "postgresql"))
+
+
+def test_a_catalogue_is_planned_applied_and_pulled(
+    plangate: Plangate, on_database: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLANGATE_STRIPE_SECRET_KEY", sandbox.secret_key)
+    monkeypatch.setenv("PLANGATE_STRIPE_API_BASE", sandbox.url)
+    planned = plangate("catalog", "plan", str(DEMO))
+    assert planned.code == 2
+    assert re.search(r"^\+ plan +pro +Pro, version 1$", planned.out, re.MULTILINE)
+    assert "plangate catalog apply" in planned.err
+    applied = plangate("catalog", "apply", str(DEMO))
+    assert applied.code == 0
+    assert "Revision 1 is in force." in applied.out
+    assert plangate("catalog", "plan", str(DEMO)).code == 0
+    assert "No difference" in plangate("catalog", "apply", str(DEMO)).out
+
+    pulled = tmp_path / "pulled.yaml"
+    assert plangate("catalog", "pull", str(pulled)).code == 0
+    assert pulled.read_bytes() == DEMO.read_bytes()
+    assert plangate("catalog", "pull", "-").out.encode() == DEMO.read_bytes()
+
+    text = (
+        DEMO.read_text("utf-8")
+        .replace("amount_minor: 4900", "amount_minor: 5900")
+        .replace("limit: 1000,", "limit: 2000,", 2)
+    )
+    pulled.write_text(text, "utf-8")
+    changed = plangate("catalog", "plan", str(pulled))
+    assert changed.code == 2
+    assert re.search(r"^~ plan +pro +Pro, version 1 → 2$", changed.out, re.MULTILINE)
+    assert re.search(r"^    price usd/month +\$49\.00 → \$59\.00$", changed.out, re.MULTILINE)
+    assert re.search(r"^    exports +1,000 per billing month → 2,000 per billing month$", changed.out, re.MULTILINE)
+    machine = json.loads(plangate("catalog", "plan", str(pulled), "--json").out)
+    assert [change["key"] for change in machine["changes"]] == ["starter", "pro"]
+    stale = plangate("catalog", "apply", str(pulled), "--revision", "0")
+    assert stale.code == 1
+    assert "Plan again" in stale.err
+    assert on_database
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version: 1\nplanz: {}\n", "/planz (line 2) is not a known field here"),
+        ("version: [", "not valid YAML at line"),
+        ("", "The catalogue is empty"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_its_line(plangate: Plangate, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "catalog.yaml"
+    file.write_text(text, "utf-8")
+    refused = plangate("catalog", "plan", str(file))
+    assert refused.code == 1
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_every_further_fault_is_listed(plangate: Plangate, tmp_path: Path) -> None:
+    file = tmp_path / "catalog.yaml"
+    file.write_text(f"{FREE}a: 1\nb: 2\n", "utf-8")
+    assert "  /b is not a known field here" in plangate("catalog", "apply", str(file)).err
+
+
+@pytest.mark.parametrize("arguments", [("plan", "missing.yaml"), ("apply", "."), ("pull", "no/such/folder.yaml")])
+def test_files_that_cannot_be_used_are_named(plangate: Plangate, on_database: str, arguments: tuple[str, str]) -> None:
+    refused = plangate("catalog", *arguments)
+    assert refused.code == 1
+    assert f"{arguments[1]} cannot be" in refused.err
+    assert on_database
+
+
+def test_prices_without_a_stripe_key_are_refused(plangate: Plangate, on_database: str) -> None:
+    refused = plangate("catalog", "apply", str(DEMO))
+    assert refused.code == 1
+    assert "PLANGATE_STRIPE_SECRET_KEY" in refused.err
+    assert on_database
+
+
+def test_a_database_that_is_not_there_is_one_sentence(plangate: Plangate, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("postgresql://nobody@127.0.0.1:9/none", "mysql://x@y/z", "sqlite:///no/such/folder/x.sqlite3"):
+        monkeypatch.setenv("PLANGATE_DATABASE_URL", url)
+        for command in (("migrate",), ("keys", "list")):
+            refused = plangate(*command)
+            assert refused.code == 1
+            assert "PLANGATE_DATABASE_URL" in refused.err
+            assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "PLANGATE_SECRET_KEYS",
+        "PLANGATE_STRIPE_SECRET_KEY",
+        "PLANGATE_STRIPE_ACCOUNT",
+        "PLANGATE_STRIPE_WEBHOOK_SECRETS",
+        "PLANGATE_STRIPE_APP_SECRETS",
+    ],
+)
+@pytest.mark.usefixtures("serving_settings")
+def test_a_server_names_the_secret_it_misses(plangate: Plangate, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.delenv(missing)
+    for command in ("serve", "worker"):
+        refused = plangate(command)
+        assert refused.code == 1
+        assert missing in refused.err
+
+
+@pytest.mark.usefixtures("serving_settings")
+def test_a_server_names_what_else_stops_it(plangate: Plangate) -> None:
+    assert "plangate migrate" in plangate("serve").err
+    plangate("migrate")
+    assert "need PostgreSQL" in plangate("serve", "--workers", "2").err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in (("serve", "--port", port), ("sandbox", "--port", port)):
+            refused = plangate(*command)
+            assert refused.code == 1
+            assert f"Port {port} is taken" in refused.err
+            assert "--port" in refused.err
+
+
+def test_the_manifest_points_at_the_deployment(plangate: Plangate) -> None:
+    manifest = json.loads(plangate("stripe-app", "manifest", "--url", "https://plangate.example.com/").out)
+    policy = manifest["ui_extension"]["content_security_policy"]
+    assert policy["connect-src"] == ["https://plangate.example.com/stripe-app/v1/"]
+    assert manifest["constants"]["API_BASE"] == "https://plangate.example.com/stripe-app/v1/"
+    for url in ("http://plangate.example.com", "plangate.example.com", "https://"):
+        assert plangate("stripe-app", "manifest", "--url", url).code == 1
+
+
+def test_roles_are_listed_as_the_settings_say(plangate: Plangate, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json.loads(plangate("app-roles", "list", "--json").out)[0] == {
+        "environment": "default",
+        "user": "*",
+        "role": "viewer",
+    }
+    monkeypatch.setenv("PLANGATE_STRIPE_APP_ROLES", "usr_1=admin,*=agent")
+    listed = plangate("app-roles", "list")
+    assert re.search(r"usr_1 +admin", listed.out)
+    assert re.search(r"\* +agent", listed.out)
+
+
+def test_several_environments_have_to_be_named(plangate: Plangate) -> None:
+    Path("plangate.toml").write_text("[environments.one]\n[environments.two]\n", "utf-8")
+    plangate("migrate")
+    refused = plangate("keys", "list")
+    assert refused.code == 1
+    assert "--environment: one, two" in refused.err
+    assert plangate("keys", "create", "--name", "backend", "-e", "two").code == 0
+    assert json.loads(plangate("keys", "list", "-e", "one", "--json").out) == []
+    assert len(json.loads(plangate("keys", "list", "-e", "two", "--json").out)) == 1
+
+
+def test_import_and_comparison_end_in_agreement(
+    plangate: Plangate, on_database: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANGATE_STRIPE_SECRET_KEY", sandbox.secret_key)
+    monkeypatch.setenv("PLANGATE_STRIPE_API_BASE", sandbox.url)
+    plangate("catalog", "apply", str(DEMO))
+    client = sandbox.client()
+    prices = {price.lookup_key: price.id for price in client.v1.prices.list({"limit": 100}).data}
+    customer = client.v1.customers.create({"name": "Acme"})
+    client.v1.payment_methods.attach("pm_card_visa", {"customer": customer.id})
+    subscription = client.v1.subscriptions.create(
+        {
+            "customer": customer.id,
+            "items": [{"price": prices["plangate_plan_pro_usd_1_month_4900"]}],
+            "default_payment_method": client.v1.customers.payment_methods.list(customer.id).data[0].id,
+        }
+    )
+    assert "1 are ours" in plangate("sync").out
+    assert (plangate("verify").code, plangate("verify", "--usage").code) == (0, 0)
+
+    client.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": True})
+    drifted = plangate("verify")
+    assert drifted.code == 1
+    assert subscription.id in drifted.out
+    assert "scheduled end at" in drifted.out
+    repaired = plangate("verify", "--repair", "--json")
+    assert repaired.code == 0
+    assert [one["is_repaired"] for one in json.loads(repaired.out)] == [True]
+    assert plangate("verify").code == 0
+    assert on_database
