@@ -183,16 +183,14 @@ async def _short_form(request: Request) -> dict[str, str]:
 
 async def _consume_export(client: httpx.AsyncClient, company: str) -> dict[str, Any]:
     """Ask Plangate to check and count one export; answers what the page says about it."""
-    question = {
-        "company": {"id": company},
-        "feature": "exports",
-        "quantity": 1,
-        "idempotency_key": f"export-{uuid4()}",
-        "trace": True,
-    }
+    question = {"company": {"id": company}, "feature": "exports", "quantity": 1}
     try:
-        response = await client.post("/v1/consume", json=question)
+        response = await client.post("/v1/consume", json={**question, "idempotency_key": f"export-{uuid4()}"})
         decision: dict[str, Any] = response.raise_for_status().json()
+        if not decision.get("allowed"):
+            # Nothing was counted. The same question with its trace names the cheapest way out.
+            explained = await client.post("/v1/check", json={**question, "trace": True})
+            decision = explained.raise_for_status().json()
     except (httpx.HTTPError, ValueError):
         return {"ok": False, "text": "We couldn't reach billing just now. Your note is safe: try again shortly."}
     if decision.get("allowed"):
@@ -213,11 +211,12 @@ def _refusal(decision: Mapping[str, Any]) -> str:
     if resets_at:
         day = datetime.fromisoformat(resets_at)
         ways.append(f"they reset on {day:%B} {day.day}")
-    unlock = (decision.get("trace") or {}).get("unlock") or {}
-    if unlock.get("kind") == "plan" and unlock.get("name"):
-        more = unlock.get("limit")
+    options = (decision.get("trace") or {}).get("options") or []
+    plan = next((one for one in options if one.get("kind") == "plan" and one.get("name")), None)
+    if plan is not None:
+        more = plan.get("limit")
         amount = f" for {more:,} a month" if isinstance(more, int) else ""
-        ways.append(f"move to {unlock['name']}{amount}")
+        ways.append(f"move to {plan['name']}{amount}")
     if ways:
         sentence = ", or ".join(ways)
         text += f" {sentence[0].upper()}{sentence[1:]}."

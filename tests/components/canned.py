@@ -254,7 +254,7 @@ def decision(
         soft_limit=soft_limit,
         period=Period(kind=kind, start=resets_at - timedelta(days=30), resets_at=resets_at) if kind else None,
         source=Source(kind=source, key="pro", version=3),
-        trace=Trace(steps=(), unlock=unlock),
+        trace=Trace(steps=(), unlock=unlock, options=(unlock,) if unlock else ()),
     )
 
 

@@ -81,7 +81,7 @@ async def test_trouble_upstream_is_a_502_or_a_sentence(site: httpx.AsyncClient, 
                 "reason": "limit_reached",
                 "limit": 10,
                 "period": {"resets_at": "2026-12-03T00:00:00Z"},
-                "trace": {"unlock": {"kind": "plan", "name": "Pro", "limit": 1000}},
+                "trace": {"options": [{"kind": "wait"}, {"kind": "plan", "name": "Pro", "limit": 1000}]},
             },
             "You've used all 10 exports. They reset on December 3, or move to Pro for 1,000 a month.",
         ),
@@ -91,7 +91,9 @@ async def test_trouble_upstream_is_a_502_or_a_sentence(site: httpx.AsyncClient, 
 async def test_the_export_button_counts_first_and_says_what_came_of_it(
     site: httpx.AsyncClient, respx_mock: respx.MockRouter, decision: Mapping[str, object], text: str
 ) -> None:
-    route = respx_mock.post(f"{PLANGATE}/v1/consume").respond(json=dict(decision))
+    route = respx_mock.post(f"{PLANGATE}/v1/consume").respond(json={**decision, "trace": None})
+    if not decision["allowed"]:
+        respx_mock.post(f"{PLANGATE}/v1/check", json__trace=True).respond(json=dict(decision))
     answer = await site.post("/app/export", headers={"Origin": SITE, "Accept": "application/json"})
     assert text in answer.json()["text"]
     question = json.loads(route.calls.last.request.content)

@@ -228,12 +228,19 @@ def _newest(catalog: Catalog, key: str) -> int:
 # --- the ways to change it ---------------------------------------------------------------------------------
 
 
+def _may_change(company: Company) -> bool:
+    """Whether anything can be bought or changed: not while a payment is overdue."""
+    return company.subscription is None or company.subscription.status not in {"past_due", "unpaid"}
+
+
 def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tuple[Action, ...]:
     if pending is not None and pending.state in _UNFINISHED:
         return ()
     has_paid_plan = company.subscription is not None
+    is_overdue = has_paid_plan and not _may_change(company)
     label = reader.say("manager.change" if has_paid_plan else "manager.choose")
-    actions = [Action(label=label, get="plan-manager?view=choices", style="primary", element_id="change-plan")]
+    change = Action(label=label, get="plan-manager?view=choices", style="primary", element_id="change-plan")
+    actions = [] if is_overdue else [change]
     scheduled = company.scheduled_change
     is_ending = company.subscription is not None and company.subscription.cancel_at is not None
     if has_paid_plan and not is_ending and scheduled is None:
@@ -252,7 +259,7 @@ def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tu
 def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnLine, ...]:
     """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to."""
     subscription = company.subscription
-    if subscription is None or company.plan is None:
+    if subscription is None or company.plan is None or not _may_change(company):
         return ()
     held = {add_on.key: add_on.quantity for add_on in company.add_ons}
     offered = sorted(

@@ -44,7 +44,7 @@ def _meter(
 ) -> Meter:
     used = max(decision.used or 0, 0)
     counted = reader.count(used, feature)
-    unlock = decision.trace.unlock if decision.trace else None
+    unlock = _way_to_more(decision)
     hints = [reader.say("usage.stale")] if decision.stale else []
     if decision.source is not None and decision.source.kind is SourceKind.OVERRIDE:
         hints.append(reader.say("usage.override"))
@@ -88,6 +88,12 @@ def _meter(
         hint=" · ".join(hints),
         action=action,
     )
+
+
+def _way_to_more(decision: Decision) -> Unlock | None:
+    """The cheapest thing to buy that would turn the "no" into a "yes"; waiting is told anyway."""
+    options = decision.trace.options if decision.trace else ()
+    return next((option for option in options if option.kind in {"plan", "add_on"}), None)
 
 
 def _is_overage_paid(catalog: Catalog, decision: Decision) -> bool:
@@ -134,19 +140,19 @@ def _way_out(reader: Reader, feature: Feature, decision: Decision, unlock: Unloc
     """What to do about it: wait for the reset, or move to the plan that is the cheapest way to more."""
     resets_at = decision.period.resets_at if decision.period else None
     wait = _reset_text(reader, resets_at, "usage.reached_reset") if resets_at else ""
-    move = {}
-    if unlock is not None and unlock.kind == "plan":
+    move, alone = "", ""
+    if unlock is not None:
         more = reader.say("feature.unlimited", units=feature.units).lower()
         if isinstance(unlock.limit, int):
             more = reader.count(unlock.limit, feature)
             if decision.period is not None and feature.type is FeatureType.EVENT:
                 more = reader.say("feature.limit", quantity=more, period=reader.say(f"period.{decision.period.kind}"))
-        move = {"plan": unlock.name or unlock.key or "", "limit": more}
+        words = {"plan": unlock.name or unlock.key or "", "limit": more}
+        move = reader.say(f"usage.reached_{unlock.kind}", **words)
+        alone = reader.say(f"usage.reached_{unlock.kind}_only", **words)
     if wait and move:
-        return reader.say("usage.reached_or", first=wait, second=reader.say("usage.reached_plan", **move))
-    if wait:
-        return reader.say("usage.reached_alone", first=wait)
-    return reader.say("usage.reached_plan_only", **move) if move else ""
+        return reader.say("usage.reached_or", first=wait, second=move)
+    return reader.say("usage.reached_alone", first=wait) if wait else alone
 
 
 def _reset_text(reader: Reader, at: datetime, key: str) -> str:
