@@ -83,6 +83,7 @@ class _Row(NamedTuple):
 # First match wins. Statuses not listed are UNCERTAIN: 5xx, and no answer at all.
 _TABLE: Final = (
     _Row(404, None, "resource_missing", FailureKind.ABSENT),
+    _Row(404, None, "invoice_upcoming_none", FailureKind.ABSENT),
     _Row(None, None, "subscription_payment_intent_requires_action", FailureKind.NEEDS_ACTION),
     _Row(None, None, "invoice_payment_intent_requires_action", FailureKind.NEEDS_ACTION),
     _Row(None, None, "authentication_required", FailureKind.NEEDS_ACTION),

@@ -252,9 +252,19 @@ class StripeGateway:
 
     # --- invoices ----------------------------------------------------------------------------------
 
-    async def preview_invoice(self, params: StripeJson) -> StripeJson:
-        """What Stripe would charge; writes nothing. All lines are present, however many there are."""
-        return await self._transport.read(lambda options: self._v1.invoices.create_preview_async(_any(params), options))
+    async def preview_invoice(self, params: StripeJson) -> StripeJson | None:
+        """What Stripe would charge, or None when there would be no invoice; writes nothing. All lines are present."""
+        invoice = await self._transport.find(
+            lambda options: self._v1.invoices.create_preview_async(_any(params), options)
+        )
+        if invoice is not None and invoice["lines"].get("has_more"):
+            stripe_invoice_id: str = invoice["id"]
+            invoice["lines"]["data"] = await self._transport.all(
+                lambda asked, options: self._v1.invoices.line_items.list_async(stripe_invoice_id, _any(asked), options),
+                {},
+            )
+            invoice["lines"]["has_more"] = False
+        return invoice
 
     async def list_invoices(self, stripe_customer_id: str, *, status: str | None = None) -> list[StripeJson]:
         """The customer's invoices, newest first."""

@@ -48,18 +48,27 @@ async def amounts_of(
         return await _of_update(gateway, drafted, known, subscription, currency, at)
     if terms.action is Action.SCHEDULE:
         details = {"items": _renewal_items(drafted.lines, subscription), "proration_behavior": "none"}
-        renewal = await gateway.preview_invoice({**known, "subscription_details": details})
-        invoice = NextInvoice(amount_minor=renewal["amount_due"], currency=currency, at=effective_at)
+        total = await _renewal(gateway, drafted, known, details)
+        invoice = NextInvoice(amount_minor=total, currency=currency, at=effective_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
         ended: StripeJson = {"cancel_now": True, "proration_behavior": "always_invoice"}
-        return _of_invoice(await gateway.preview_invoice({**known, "subscription_details": ended}), currency)
+        last = await gateway.preview_invoice({**known, "subscription_details": ended})
+        return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
-        renewal = await gateway.preview_invoice({**known, "subscription_details": {"cancel_at_period_end": False}})
+        total = await _renewal(gateway, drafted, known, {"cancel_at_period_end": False})
         ends_at = max(item.period_end_at for item in subscription.items)
-        invoice = NextInvoice(amount_minor=renewal["amount_due"], currency=currency, at=ends_at)
+        invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     return nothing
+
+
+async def _renewal(gateway: StripeGateway, drafted: Drafted, known: StripeJson, details: StripeJson) -> int:
+    """What the next regular invoice comes to; by the catalogue's prices where Stripe sees none coming."""
+    if drafted.terms.is_end_undone:
+        details = {**details, "cancel_at_period_end": False}
+    renewal = await gateway.preview_invoice({**known, "subscription_details": details})
+    return _catalogue_total(drafted.lines) if renewal is None else int(renewal["amount_due"])
 
 
 async def _of_start(
@@ -83,7 +92,9 @@ async def _of_start(
         params: StripeJson = {"customer": stripe_customer_id, "subscription_details": details}
         if terms.promotion_code is not None:
             params["discounts"] = [{"promotion_code": terms.promotion_code}]
-        amounts = _of_invoice(await gateway.preview_invoice(params), currency)
+        invoice = await gateway.preview_invoice(params)
+        nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
+        amounts = nothing if invoice is None else _of_invoice(invoice, currency)
     following = NextInvoice(amount_minor=regular, currency=currency, at=after)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
@@ -102,6 +113,10 @@ async def _of_update(
     discounted = {"discounts": terms.params["discounts"]} if "discounts" in terms.params else {}
     invoice = await gateway.preview_invoice({**known, **discounted, "subscription_details": shared})
     ends_at = max(item.period_end_at for item in subscription.items)
+    if invoice is None:
+        # A trial that was set to end: nothing is charged now, and the catalogue says what follows.
+        regular = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
+        return Amounts(due_today=Money(amount_minor=0, currency=currency), next_invoice=regular)
     if terms.params["proration_behavior"] != "always_invoice" and not terms.is_interval_changed:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
         at_renewal = NextInvoice(amount_minor=invoice["amount_due"], currency=currency, at=ends_at)
@@ -115,8 +130,8 @@ async def _of_update(
     else:
         details = {**shared, "proration_behavior": "none"}
         details.pop("proration_date", None)
-        renewal = await gateway.preview_invoice({**known, **discounted, "subscription_details": details})
-        following = NextInvoice(amount_minor=renewal["amount_due"], currency=currency, at=ends_at)
+        total = await _renewal(gateway, drafted, {**known, **discounted}, details)
+        following = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
 
