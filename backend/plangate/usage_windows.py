@@ -26,7 +26,6 @@ from plangate.store.database import StoreSession
 from plangate.store.ledger import add_usage, ledger_total, lock_companies, running_windows, windows_around
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
-    UnattributedEventRow,
     UsageEventRow,
     move_window_end,
     newest_windows,
@@ -47,7 +46,7 @@ class Overflow(Exception):
 class CompanyUsage:
     """One company's windows inside one transaction that holds the company's lock.
 
-    `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `save` writes them back.
+    `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `changed` those to be written.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class CompanyUsage:
         self._facts = facts
         self._cycle = cycle
         self._older: dict[CounterKey, list[WindowCounter]] = {}
+        self._counted: dict[tuple[str, str], tuple[list[str], list[CounterKey]]] = {}
         # A user has windows of their own where an override grants them an allowance of their own.
         self._personal = {
             (override.feature, override.user)
@@ -81,8 +81,11 @@ class CompanyUsage:
 
     async def count(self, event: str, user_id: str, quantity: int, at: datetime) -> None:
         """Add a quantity to every window its event counts in. Raises Overflow, and then counts nothing."""
-        features = [feature.key for feature in metered_by(self._catalog, event)]
-        keys = [key for key, _ in self._keys(features, user_id)]
+        counted = self._counted.get((event, user_id))
+        if counted is None:
+            features = [feature.key for feature in metered_by(self._catalog, event)]
+            counted = self._counted[event, user_id] = (features, [key for key, _ in self._keys(features, user_id)])
+        features, keys = counted
         windows = [await self._window(key, event, at) for key in keys]
         # A period that is no longer granted is counted to the end of its window: it may be granted again before.
         former = [key for key in self.newest if key[0] in features and key[2] in {"", user_id} and key not in keys]
@@ -100,10 +103,6 @@ class CompanyUsage:
             for user_id in ("", *sorted(users)):
                 for key, event in self._keys([feature_key], user_id):
                     await self._window(key, event, at)
-
-    async def save(self) -> None:
-        """Write the counters of every window counted in."""
-        await set_counters(self._session, list(self.changed.values()))
 
     def _keys(self, feature_keys: Iterable[str], user_id: str) -> list[tuple[CounterKey, str]]:
         found: list[tuple[CounterKey, str]] = []
@@ -263,13 +262,13 @@ async def attribute_waiting(
     if facts is None:
         return 0
     usage = await company_usage(session, catalog, facts)
-    ledger: list[UsageEventRow] = []
-    uncountable: list[UnattributedEventRow] = []
+    ledger: list[Mapping[str, object]] = []
+    uncountable: list[Mapping[str, object]] = []
     for row in rows:
         try:
             await usage.count(row.event, "", row.quantity, row.occurred_at)
         except Overflow:
-            uncountable.append(row)
+            uncountable.append(row.model_dump())
             continue
         ledger.append(
             UsageEventRow(
@@ -280,8 +279,8 @@ async def attribute_waiting(
                 quantity=row.quantity,
                 occurred_at=row.occurred_at,
                 recorded_at=session.now,
-            )
+            ).model_dump()
         )
     await add_usage(session, ledger, waiting=uncountable)
-    await usage.save()
+    await set_counters(session, list(usage.changed.values()))
     return len(ledger)

@@ -20,11 +20,10 @@ from plangate.members import member, member_in
 from plangate.metering.events import EventResult, EventStatus, Item
 from plangate.standing import Standing
 from plangate.store.database import StoreSession
-from plangate.store.environments import catalog_revision
 from plangate.store.feed import EVERYTHING
-from plangate.store.ledger import add_usage, lock_companies, lock_pairs, owners_of_pairs
+from plangate.store.ledger import Row, add_usage, lock_companies, lock_pairs, owners_of_pairs
 from plangate.store.snapshot import company_facts
-from plangate.store.usage import UnattributedEventRow, UsageEventRow, UsageKeyRow, newest_windows, used_keys
+from plangate.store.usage import newest_windows, set_counters, used_keys
 from plangate.usage_windows import CompanyUsage, Overflow, event_of
 
 
@@ -76,9 +75,9 @@ class _Batch:
         self._usage: dict[str, CompanyUsage] = {}
         self._stale: set[str] = set()
         self._keys: dict[str, tuple[str, object]] = {}
-        self._events: list[UsageEventRow] = []
-        self._waiting: list[UnattributedEventRow] = []
-        self._new_keys: list[UsageKeyRow] = []
+        self._events: list[Row] = []
+        self._waiting: list[Row] = []
+        self._new_keys: list[Row] = []
 
     async def prepare(
         self,
@@ -95,14 +94,13 @@ class _Batch:
             if standing is None
             for pair in item.company.items()
         }
-        versions = await lock_companies(session, known)
+        held = await lock_companies(session, known)
         if unknown:
             # A company may get one of these keys just now: then the event belongs to it, otherwise it waits.
             await lock_pairs(session, unknown)
             self._owners = await owners_of_pairs(session, unknown)
-            versions |= await lock_companies(session, set(self._owners.values()) - versions.keys())
-        revision = await catalog_revision(session)
-        for company_id, version in versions.items():
+            held |= await lock_companies(session, set(self._owners.values()) - held.keys())
+        for company_id, (version, revision) in held.items():
             standing = known.get(company_id)
             if standing is None or standing.facts.version != version or standing.catalog.revision != revision:
                 standing = await self._reread(company_id, standing, revision)
@@ -134,10 +132,9 @@ class _Batch:
     async def save(self) -> None:
         """Write everything the batch decided."""
         await add_usage(self._session, self._events, waiting=self._waiting, keys=self._new_keys)
-        for company_id, usage in self._usage.items():
-            if usage.changed:
-                await usage.save()
-                self._session.counted.add(company_id)
+        counted = {company_id: usage for company_id, usage in self._usage.items() if usage.changed}
+        await set_counters(self._session, [window for usage in counted.values() for window in usage.changed.values()])
+        self._session.counted.update(counted)
 
     def remember(self) -> None:
         """After the commit: bring counters in memory up to date, and forget what turned out to be stale."""
@@ -230,16 +227,16 @@ class _Batch:
         name, value = min(item.company.items())
         now = self._session.now
         self._waiting.append(
-            UnattributedEventRow(
-                event_id=new_id("evt"),
-                environment_id=self._session.environment_id,
-                key_name=name,
-                key_value=value,
-                event=item.name,
-                quantity=item.quantity,
-                occurred_at=now if item.occurred_at is None else min(item.occurred_at, now),
-                recorded_at=now,
-            )
+            {
+                "event_id": new_id("evt"),
+                "environment_id": self._session.environment_id,
+                "key_name": name,
+                "key_value": value,
+                "event": item.name,
+                "quantity": item.quantity,
+                "occurred_at": now if item.occurred_at is None else min(item.occurred_at, now),
+                "recorded_at": now,
+            }
         )
         self._use_key(item, None)
         return _UNATTRIBUTED
@@ -247,16 +244,16 @@ class _Batch:
     def _append(self, item: Item, company_id: str, user_id: str, event: str, *, answer: object = None) -> None:
         now = self._session.now
         self._events.append(
-            UsageEventRow(
-                id=new_id("evt"),
-                environment_id=self._session.environment_id,
-                company_id=company_id,
-                user_id=user_id,
-                event=event,
-                quantity=item.quantity,
-                occurred_at=now if item.occurred_at is None else min(item.occurred_at, now),
-                recorded_at=now,
-            )
+            {
+                "id": new_id("evt"),
+                "environment_id": self._session.environment_id,
+                "company_id": company_id,
+                "user_id": user_id,
+                "event": event,
+                "quantity": item.quantity,
+                "occurred_at": now if item.occurred_at is None else min(item.occurred_at, now),
+                "recorded_at": now,
+            }
         )
         self._use_key(item, answer)
 
@@ -265,12 +262,12 @@ class _Batch:
             return
         self._keys[item.key_hash] = (item.body_hash, answer)
         self._new_keys.append(
-            UsageKeyRow(
-                environment_id=self._session.environment_id,
-                key_hash=item.key_hash,
-                body_hash=item.body_hash,
-                answer=answer,
-            )
+            {
+                "environment_id": self._session.environment_id,
+                "key_hash": item.key_hash,
+                "body_hash": item.body_hash,
+                "answer": answer,
+            }
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_column, or_, select, text, type_coerce
 
@@ -10,28 +10,40 @@ from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.store.columns import to_microseconds
 from plangate.store.companies import companies, company_keys
 from plangate.store.database import StoreSession
+from plangate.store.environments import environments
 from plangate.store.usage import (
-    UnattributedEventRow,
-    UsageEventRow,
-    UsageKeyRow,
+    unattributed_events,
     usage_events,
+    usage_keys,
     usage_windows,
 )
+
+Row: TypeAlias = Mapping[str, object]
 
 _HALF_BITS = 32
 _VALUES_PER_QUERY = 10_000
 
 
-async def lock_companies(session: StoreSession, company_ids: Collection[str]) -> dict[str, int]:
-    """Hold these companies until the end, so that nobody else counts for them or changes them; answers versions.
+class HeldCompany(NamedTuple):
+    """What is true of a company while its lock is held: its version, and the environment's catalogue revision."""
+
+    version: int
+    catalog_revision: int
+
+
+async def lock_companies(session: StoreSession, company_ids: Collection[str]) -> dict[str, HeldCompany]:
+    """Hold these companies until the end, so that nobody else counts for them or changes them.
 
     The order of ids keeps two holders from waiting for each other. Unknown and merged companies are left out.
     """
-    versions: dict[str, int] = {}
+    held: dict[str, HeldCompany] = {}
     ordered = sorted(set(company_ids))
+    revision = (
+        select(environments.c.catalog_revision).where(environments.c.id == session.environment_id).scalar_subquery()
+    )
     for start in range(0, len(ordered), _VALUES_PER_QUERY):
         query = (
-            select(companies.c.id, companies.c.version)
+            select(companies.c.id, companies.c.version, revision.label("revision"))
             .where(
                 companies.c.environment_id == session.environment_id,
                 companies.c.id.in_(ordered[start : start + _VALUES_PER_QUERY]),
@@ -40,9 +52,9 @@ async def lock_companies(session: StoreSession, company_ids: Collection[str]) ->
             .order_by(companies.c.id)
         )
         if session.is_postgresql:
-            query = query.with_for_update(key_share=True)
-        versions |= {row["id"]: row["version"] for row in await session.all(query)}
-    return versions
+            query = query.with_for_update(key_share=True, of=companies)
+        held |= {row["id"]: HeldCompany(row["version"], row["revision"] or 0) for row in await session.all(query)}
+    return held
 
 
 async def lock_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> None:
@@ -80,20 +92,21 @@ async def owners_of_pairs(session: StoreSession, pairs: Collection[tuple[str, st
 
 async def add_usage(
     session: StoreSession,
-    events: Sequence[UsageEventRow],
+    events: Sequence[Row],
     *,
-    waiting: Sequence[UnattributedEventRow] = (),
-    keys: Sequence[UsageKeyRow] = (),
+    waiting: Sequence[Row] = (),
+    keys: Sequence[Row] = (),
 ) -> None:
     """Append to the ledger, keep events that wait for their company, and mark idempotency keys as used.
 
-    A key that another transaction used meanwhile raises the database's IntegrityError.
+    Rows are plain columns of `usage_events`, `unattributed_events` and `usage_keys`: building a model for each would
+    cost more than storing it. A key that another transaction used meanwhile raises the database's IntegrityError.
     """
-    await session.add_all(events)
-    await session.add_all(waiting)
-    # Sorted, so that two batches with the same keys wait for each other in one order.
-    ordered: list[UsageKeyRow] = sorted(keys, key=lambda row: row.key_hash)
-    await session.add_all(ordered)
+    # Keys are sorted, so that two batches with the same keys wait for each other in one order.
+    ordered = sorted(keys, key=lambda row: str(row["key_hash"]))
+    for table, rows in ((usage_events, events), (unattributed_events, waiting), (usage_keys, ordered)):
+        if rows:
+            await session.run(table.insert(), rows)
 
 
 async def ledger_total(
