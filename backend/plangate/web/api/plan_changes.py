@@ -9,7 +9,7 @@ from plangate.engine.model import Interval
 from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require
-from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation
+from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation, missing
 from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery
 
 _TAG: Final = "Plan changes"
@@ -49,6 +49,8 @@ async def preview_change(call: Call[ChangeBody, None]) -> Answer:
 async def confirm_change(call: Call[ConfirmBody, None]) -> Answer:
     """Make the change a quote promised."""
     company_id = call.path["company_id"]
+    if await call.environment.standings.of(company_id) is None:
+        raise missing("company")  # before the quote is looked at, which could not be for this company
     change = await plan_changes.confirm(
         call.environment, company_id, call.body.quote, actor=call.actor, return_url=call.body.return_url
     )
