@@ -1,0 +1,161 @@
+"""A company as people see it: what it holds, its subscription, and what waits for its date, whoever scheduled it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from plangate import companies
+from plangate.engine.model import Interval, PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.environment import Environment
+from plangate.shapes import Actor, ChangeState, ChangeTarget, Company
+from plangate.store.plan_changes import PlanChangeRow, insert_change
+from plangate.store.subscriptions import save_subscriptions
+from tests.world import DOCUMENT, make_company, publish
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+END = datetime.now(UTC).replace(microsecond=0) + timedelta(days=12)
+
+
+def _priced() -> dict[str, Any]:
+    plans = DOCUMENT["plans"]
+
+    def monthly(amount_minor: int) -> list[dict[str, object]]:
+        return [{"currency": "usd", "interval": "month", "amount_minor": amount_minor}]
+
+    return {
+        **DOCUMENT,
+        "plans": {
+            **plans,
+            "starter": {**plans["free"], "name": "Starter", "prices": monthly(1_900)},
+            "pro": {**plans["pro"], "prices": monthly(4_900)},
+        },
+        "add_ons": {
+            "more-exports": {
+                "name": "More exports",
+                "entitlements": {"exports": {"limit": 500, "period": "billing_month", "stacking": "sum"}},
+                "prices": monthly(500),
+            }
+        },
+    }
+
+
+async def _price(environment: Environment, key: str) -> str:
+    owners = (await environment.catalog()).price_owners
+    return next(price_id for price_id, owner in owners.items() if owner.key == key)
+
+
+async def _subscribe(environment: Environment, company: Company, **changes: Any) -> Company:  # noqa: ANN401 - fields
+    def item(price_id: str, quantity: int, name: str) -> SubscriptionItem:
+        return SubscriptionItem(
+            stripe_item_id=name,
+            stripe_price_id=price_id,
+            stripe_product_id="prod_1",
+            quantity=quantity,
+            is_metered=False,
+            currency="usd",
+            interval=Interval.MONTH,
+            interval_count=1,
+            unit_amount_minor=4_900,
+            period_start_at=START,
+            period_end_at=END,
+        )
+
+    fact = SubscriptionFact(
+        stripe_subscription_id="sub_1",
+        stripe_customer_id="cus_1",
+        status="active",
+        items=(
+            item(await _price(environment, "more-exports"), 2, "si_2"),
+            item(await _price(environment, "pro"), 1, "si_1"),
+        ),
+        currency="usd",
+        anchor_at=START,
+        started_at=START,
+    )
+    fact = msgspec.structs.replace(fact, **changes)
+    async with environment.writing() as session:
+        await save_subscriptions(session, company.id, [(fact, repr(changes))])
+        await environment.touch(session, company.id)
+    return await companies.get(environment, company.id)
+
+
+async def test_a_subscriber_shows_plan_add_ons_and_period(connected_environment: Environment) -> None:
+    environment = connected_environment
+    await publish(environment, _priced())
+    company = await _subscribe(environment, await make_company(environment))
+    assert company.plan is not None
+    assert (company.plan.key, company.plan.version, company.plan.source) == ("pro", 1, PlanSource.SUBSCRIPTION)
+    assert [(one.key, one.quantity) for one in company.add_ons] == [("more-exports", 2)]
+    subscription = company.subscription
+    assert subscription is not None
+    assert (subscription.status, subscription.interval, subscription.currency) == ("active", "month", "usd")
+    assert (subscription.period.start, subscription.period.end, subscription.cancel_at) == (START, END, None)
+    assert company.scheduled_change is None
+
+
+async def test_a_schedule_made_in_stripe_is_shown_without_an_id(connected_environment: Environment) -> None:
+    environment = connected_environment
+    await publish(environment, _priced())
+    prices = ((await _price(environment, "starter"), 1), (await _price(environment, "more-exports"), 3))
+    phase = ScheduledPhase(starts_at=END, ends_at=None, prices=prices)
+    company = await _subscribe(environment, await make_company(environment), phases=(phase,))
+    change = company.scheduled_change
+    assert change is not None
+    assert (change.id, change.kind, change.plan, change.effective_at) == (None, "downgrade", "starter", END)
+    assert (change.interval, change.add_ons) == ("month", {"more-exports": 3})
+
+
+async def test_a_scheduled_end_leads_to_the_fallback_plan(connected_environment: Environment) -> None:
+    environment = connected_environment
+    await publish(environment, _priced())
+    company = await _subscribe(environment, await make_company(environment), scheduled_end_at=END)
+    assert company.subscription is not None
+    assert company.subscription.cancel_at == END
+    change = company.scheduled_change
+    assert change is not None
+    assert (change.id, change.kind, change.plan, change.effective_at) == (None, "cancel", "free", END)
+
+
+async def test_our_own_scheduled_change_carries_its_id(connected_environment: Environment) -> None:
+    environment = connected_environment
+    await publish(environment, _priced())
+    company = await _subscribe(environment, await make_company(environment))
+    async with environment.writing() as session:
+        await insert_change(
+            session,
+            PlanChangeRow(
+                id="chg_1",
+                environment_id=environment.id,
+                company_id=company.id,
+                quote_id="q1",
+                state=ChangeState.SCHEDULED.value,
+                kind="downgrade",
+                is_scheduled=True,
+                held={},
+                target=msgspec.to_builtins(ChangeTarget(plan="starter", interval="month")),
+                terms={},
+                effective_at=END,
+                requested_by=msgspec.to_builtins(Actor(kind="api_key", id="key_1")),
+                available_at=session.now,
+                created_at=session.now,
+                updated_at=session.now,
+            ),
+        )
+    change = (await companies.get(environment, company.id)).scheduled_change
+    assert change is not None
+    assert (change.id, change.kind, change.plan, change.effective_at) == ("chg_1", "downgrade", "starter", END)
+    (listed,), _ = await companies.search(environment)
+    assert listed.scheduled_change == change
+
+
+async def test_an_unpaid_subscription_is_shown_though_it_grants_nothing(connected_environment: Environment) -> None:
+    environment = connected_environment
+    await publish(environment, _priced())
+    company = await _subscribe(environment, await make_company(environment), status="unpaid")
+    assert company.plan is not None
+    assert (company.plan.key, company.plan.source) == ("free", PlanSource.FALLBACK)
+    assert company.subscription is not None
+    assert (company.subscription.status, company.subscription.period.end) == ("unpaid", END)
+    company = await _subscribe(environment, company, status="canceled", ended_at=START)
+    assert company.subscription is None
