@@ -85,13 +85,13 @@ $(BIN)/python:
 # What it takes to run Plangate, and no more: make demo waits for nothing else.
 $(VENV)/.runs: requirements.txt | $(BIN)/python
 	@echo "Installing what Plangate runs on"
-	@$(PIP) install --quiet --require-hashes -r requirements.txt
+	@$(PIP) install -qq --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/.ready: requirements-dev.txt pyproject.toml | $(VENV)/.runs
 	@echo "Installing what the tests and checks need"
-	@$(PIP) install --quiet --require-hashes -r requirements-dev.txt
-	@$(PIP) install --quiet --no-build-isolation --no-deps -e .
+	@$(PIP) install -qq --require-hashes -r requirements-dev.txt
+	@$(PIP) install -qq --no-build-isolation --no-deps -e .
 	@touch $@
 
 stripe-app/node_modules/.ready: stripe-app/package-lock.json

@@ -1,6 +1,7 @@
 """The document: read from YAML with its faults and lines, written back alike, and compiled for the engine."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +17,7 @@ from plangate.errors import Code, Refusal
 
 DEMO = Path(__file__).parents[2] / "fixtures" / "catalogs" / "demo.yaml"
 SCHEMA = Path(__file__).parents[2] / "docs" / "reference" / "catalog.schema.json"
+REFERENCE = SCHEMA.with_name("catalog.md")
 FEATURES = """
 features:
   exports: {name: Exports, type: event}
@@ -260,6 +262,15 @@ def test_the_published_schema_is_the_models() -> None:
     assert json.loads(SCHEMA.read_text("utf-8")) == CatalogDocument.model_json_schema(), (
         "write it again with: plangate catalog schema > docs/reference/catalog.schema.json"
     )
+
+
+def test_the_reference_names_every_field() -> None:
+    text = REFERENCE.read_text("utf-8")
+    schema = CatalogDocument.model_json_schema()
+    parts = {name: part["properties"] for name, part in schema["$defs"].items() if "properties" in part}
+    inner = {"ConditionDocument"}  # conditions are described where targeting is
+    for name in {field for part in parts.keys() - inner for field in parts[part]} | set(schema["properties"]):
+        assert re.search(rf"\b{name}\b", text), name
 
 
 def test_the_published_schema_accepts_the_demo_catalogue() -> None:

@@ -16,6 +16,7 @@ from tests.cli.conftest import Plangate
 from tests.sandbox_server import SandboxServer
 
 DEMO = Path(__file__).parents[2] / "fixtures" / "catalogs" / "demo.yaml"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 FREE = "version: 1\nplans:\n  free: {name: Free}\n"
 
 
@@ -52,6 +53,20 @@ def test_every_command_has_help_with_an_example(plangate: Plangate, command: str
     said = plangate(*command.split(), "--help")
     assert said.code == 0
     assert re.search(rf"Example: plangate {command}\b", re.sub(r"\s+", " ", said.out))
+
+
+def test_the_reference_lists_every_command_and_option() -> None:
+    rows = re.findall(r"^\| `plangate ([a-z -]+)` \|([^|]*)\|", REFERENCE.read_text("utf-8"), re.MULTILINE)
+    written = {name: set(re.findall(r"`(--[a-z-]+)`", options)) for name, options in rows}
+    assert written == {name: _options(name) for name in _commands()}
+
+
+def _options(name: str) -> set[str]:
+    command = get_command(app)
+    for part in name.split():
+        command = command.commands[part]  # type: ignore[attr-defined]  # a group has commands
+    found = {max(parameter.opts, key=len) for parameter in command.params if parameter.opts[0].startswith("-")}
+    return found - {"--help", "--environment"}
 
 
 def test_the_contracts_commands_exist() -> None:

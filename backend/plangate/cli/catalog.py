@@ -2,6 +2,7 @@
 
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -61,7 +62,7 @@ def plan_command(
     else:
         show_diff(diff, verbose=verbose)
         if not diff.is_empty:
-            hint(f"\nApply it with: plangate catalog apply {file}")
+            hint(f"\nApply it with: plangate catalog apply {file} --revision {diff.revision}")
     raise typer.Exit(0 if diff.is_empty else _DIFFERS)
 
 
@@ -181,13 +182,13 @@ def _show_change(change: Change, width: int, *, verbose: bool) -> None:
 def _show_impact(impact: PlanImpact, *, verbose: bool) -> None:
     plan = impact.plan or "no plan"
     say(f"  {plan}: {impact.companies:,} {'company' if impact.companies == 1 else 'companies'}")
-    for verb, style, effects in (
-        ("gain", "green", impact.gained),
-        ("lose", "red", impact.lost),
-        ("over the limit of", "red", impact.over_limit),
+    for verbs, style, effects in (
+        (("gains", "gain"), "green", impact.gained),
+        (("loses", "lose"), "red", impact.lost),
+        (("is over the limit of", "are over the limit of"), "red", impact.over_limit),
     ):
         for effect in effects:
-            _show_effect(verb, style, effect, verbose=verbose)
+            _show_effect(verbs[effect.count != 1], style, effect, verbose=verbose)
 
 
 def _show_effect(verb: str, style: str, effect: Effect, *, verbose: bool) -> None:
@@ -243,5 +244,5 @@ def _entitlement(value: dict[str, Any]) -> str:
 
 def _money(amount_minor: int, currency: str) -> str:
     code = currency.upper()
-    precision = get_currency_precision(code)
-    return format_currency(amount_minor / 10**precision, code, locale="en_US")
+    amount = Decimal(amount_minor).scaleb(-get_currency_precision(code))
+    return format_currency(amount, code, locale="en_US")

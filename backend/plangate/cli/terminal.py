@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -33,12 +32,16 @@ def hint(text: str) -> None:
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows in aligned columns without lines."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    lines = [tuple(row) for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(headings, *lines, strict=True)]
+
+    def aligned(cells: Sequence[str]) -> str:
+        return "   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+    # Never cut to the terminal's width: an id that is not whole cannot be used.
+    out.print(aligned(headings), style="dim", markup=False)
+    for line in lines:
+        say(aligned(line))
 
 
 def show_json(value: object) -> None:
