@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .server import Sandbox
 
 Obj = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 MAX_BODY = 1024 * 1024
 
@@ -57,6 +60,10 @@ async def answer_api(request: Request) -> Response:
         headers.update(error.headers)
     except ClientDisconnect:
         status, body = 499, {"error": {"type": "api_error", "message": "The client went away."}}
+    except Exception:
+        # A fault of ours, told in the shape clients know; the log has the rest.
+        log.exception("%s %s failed", request.method, request.url.path)
+        status, body = 500, {"error": {"type": "api_error", "message": "The sandbox itself failed; see its log."}}
     entry["status"] = status
     sandbox.requests.append(entry)
     if status >= 400 and "error" in body:

@@ -71,6 +71,8 @@ class Faults:
                 raise invalid(f"Received unknown parameter: {name}", param=name, code="parameter_unknown")
             if not isinstance(value, checks[name]) or isinstance(value, bool):  # type: ignore[arg-type]  # One tuple among types.
                 raise invalid(f"Invalid {name}", param=name)
+        if not all(isinstance(pattern, str) for pattern in body.get("types", [])):
+            raise invalid("Invalid types", param="types")
         if body.get("when", "before") not in ("before", "after"):
             raise invalid("Invalid when: must be one of before, or after", param="when")
         if not 0 <= body.get("seconds", 0) <= MAX_SECONDS or not 1 <= body.get("percent", 100) <= 100:

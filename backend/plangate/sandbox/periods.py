@@ -61,6 +61,13 @@ def add_duration(instant: int, text: str) -> int:
     )
 
 
+def checked_instant(value: int, *, now: int, param: str, years: int = 10) -> int:
+    """An instant that calendars can hold. Raises ApiError 400 for one further away than so many years."""
+    if abs(value - now) > years * 366 * 86_400:
+        raise invalid(f"Invalid timestamp: can be no more than {years} years from now", param=param)
+    return value
+
+
 def read_instant(text: str) -> int:
     """Unix seconds of an RFC 3339 instant. Raises ApiError 400 for other text or a missing zone."""
     try:

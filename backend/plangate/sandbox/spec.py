@@ -27,7 +27,7 @@ if typing.TYPE_CHECKING:
 # Options of the client itself; they travel as headers and are no parameters.
 _CLIENT_OPTIONS = frozenset(typing.get_type_hints(RequestOptions, {"StripeContext": object, "Mapping": dict}))
 _INTEGER = re.compile(r"-?\d{1,19}\Z")
-DECIMAL = re.compile(r"-?\d{1,30}(\.\d{1,12})?\Z")
+DECIMAL = re.compile(r"-?\d{1,15}(\.\d{1,12})?\Z")
 MAX_TEXT = 5000
 MAX_METADATA_KEYS = 50
 

@@ -26,6 +26,8 @@ def create_coupon(world: World, call: Call) -> Obj:
     duration = p.get("duration", "once")
     if duration == "repeating" and not p.get("duration_in_months"):
         raise required("duration_in_months")
+    if not 1 <= (p.get("duration_in_months") or 1) <= 120:
+        raise invalid("duration_in_months must be from 1 to 120.", param="duration_in_months")
     stripe_id = p.get("id") or new_id("", 8)[1:]
     if world.store.get("coupon", stripe_id):
         raise invalid("Coupon already exists.", param="id", code="resource_already_exists")

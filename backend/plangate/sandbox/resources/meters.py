@@ -18,6 +18,7 @@ Obj = dict[str, Any]
 OLDEST_EVENT_SECONDS = 35 * DAY
 NEWEST_EVENT_SECONDS = 300
 IDENTIFIER_MEMORY_SECONDS = DAY
+MAX_SUMMARIES = 5000
 
 
 def create_meter(world: World, call: Call) -> Obj:
@@ -153,6 +154,8 @@ def list_summaries(world: World, call: Call) -> Obj:
     step = {"hour": 3600, "day": DAY}.get(window or "", end - start)
     if window and (start % step or end % step):
         raise invalid(f"start_time and end_time must be aligned with {window} boundaries.", param="start_time")
+    if (end - start) // step > MAX_SUMMARIES:
+        raise invalid(f"The range holds more than {MAX_SUMMARIES} windows.", param="end_time")
     rows = []
     for since in range(start, end, step):
         until = min(since + step, end)

@@ -50,6 +50,8 @@ def attach_method(world: World, call: Call) -> Obj:
     from .customers import live_customer  # noqa: PLC0415 - customers attach methods on creation.
 
     method = usable_method(world, call.ids[0], None)
+    if not call.params.get("customer"):
+        raise required("customer")
     customer = live_customer(world, call.params["customer"], param="customer")
     return view(world, attach(world, method, customer))
 

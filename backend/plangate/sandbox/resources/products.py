@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plangate.sandbox.errors import ApiError, invalid
+from plangate.sandbox.errors import ApiError, invalid, required
 from plangate.sandbox.render import view
 from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.state import new_id
@@ -156,6 +156,8 @@ def list_product_features(world: World, call: Call) -> Obj:
 
 def list_active_entitlements(world: World, call: Call) -> Obj:
     """`GET /v1/entitlements/active_entitlements?customer=`: features of the products subscribed to."""
+    if not call.params.get("customer"):
+        raise required("customer")
     customer = world.require("customer", call.params["customer"], param="customer")
     products = {
         world.require("price", item["price"])["product"]

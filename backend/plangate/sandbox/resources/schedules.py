@@ -9,7 +9,7 @@ from plangate.sandbox.billing.ending import end_subscription
 from plangate.sandbox.billing.lines import interval_of
 from plangate.sandbox.billing.phases import advance_schedule, carry_out, release_schedule
 from plangate.sandbox.errors import ApiError, invalid, only_one, required
-from plangate.sandbox.periods import boundary
+from plangate.sandbox.periods import boundary, checked_instant
 from plangate.sandbox.render import view
 from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.state import new_id
@@ -161,6 +161,7 @@ def build_phases(world: World, given: list[Obj], *, current: Obj | None = None) 
         where = f"phases[{number}]"
         given_start = entry.get("start_date", phases[-1]["end_date"] if phases else None)
         start = world.now() if given_start in (None, "now") else int(given_start)
+        checked_instant(start, now=world.now(), param=f"{where}[start_date]")
         if phases and start != phases[-1]["end_date"]:
             raise invalid(
                 "The phases of a subscription schedule must be contiguous: each must start where the one before ends.",
@@ -294,10 +295,14 @@ def _phase(world: World, entry: Obj, where: str, start: int) -> Obj:
     currency = entry.get("currency") or prices[0]["currency"]
     for price in prices:
         amounts_in(price, currency)
-    end = _phase_end(world, entry, start, prices[0])
+    end = checked_instant(
+        _phase_end(world, entry, start, prices[0]), now=world.now(), param=f"{where}[end_date]", years=20
+    )
     if end <= start:
         raise invalid(f"`{where}[end_date]` must be after its `start_date`.", param=f"{where}[end_date]")
     trial_end = world.now() if entry.get("trial_end") == "now" else entry.get("trial_end")
+    if trial_end is not None:
+        checked_instant(trial_end, now=world.now(), param=f"{where}[trial_end]", years=2)
     return {
         **{name: entry.get(name) or None for name in _PHASE_NULLS},
         "add_invoice_items": entry.get("add_invoice_items") or [],
@@ -334,7 +339,10 @@ def _phase_end(world: World, entry: Obj, start: int, price: Obj) -> int:
         return int(end)
     duration = entry.get("duration")
     if duration:
-        return boundary(start, duration["interval"], duration.get("interval_count", 1), 1)
+        count = duration.get("interval_count", 1)
+        if not 1 <= count <= 3660:
+            raise invalid("Invalid interval_count", param="phases[0][duration][interval_count]")
+        return boundary(start, duration["interval"], count, 1)
     interval, count = interval_of(world, {"price": price["id"]})
     return boundary(start, interval, count, 1)
 

@@ -21,6 +21,7 @@ from plangate.sandbox.billing.phases import discount_ids
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, only_one, required
 from plangate.sandbox.money import share
+from plangate.sandbox.periods import checked_instant
 from plangate.sandbox.render import item_view, view
 from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.state import new_id
@@ -168,14 +169,11 @@ def change_subscription(world: World, subscription: Obj, p: Obj) -> None:
         raise invalid(
             "You cannot change the items, trial or billing cycle of a subscription whose first payment is incomplete."
         )
+    if trial_end is not None:
+        trial_end = world.now() if trial_end == "now" else trial_end
+        trial_end = checked_instant(trial_end, now=world.now(), param="trial_end", years=2)
     change = plan_change(
-        world,
-        subscription,
-        rows,
-        behavior=behavior,
-        at=at,
-        restarts=anchor == "now",
-        trial_end=world.now() if trial_end == "now" else trial_end,
+        world, subscription, rows, behavior=behavior, at=at, restarts=anchor == "now", trial_end=trial_end
     )
     charge_change(
         world,
@@ -383,7 +381,7 @@ def _trial_end(world: World, p: Obj) -> int | None:
         return None
     if end <= now:
         raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", param="trial_end")
-    return int(end)
+    return checked_instant(end, now=now, param="trial_end", years=2)
 
 
 def _first_lines(world: World, subscription: Obj, p: Obj) -> list[Obj]:
@@ -462,7 +460,10 @@ def _set_end(subscription: Obj, p: Obj, now: int) -> None:
     elif p.get("cancel_at") is not None:
         wanted = p["cancel_at"]
         named = {"min_period_end": min(ends), "max_period_end": max(ends), "max_billed_until": max(ends)}
-        subscription["cancel_at"] = None if wanted == "" else named.get(wanted, wanted)
+        end = None if wanted == "" else named.get(wanted, wanted)
+        if end is not None and end <= now:
+            raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", param="cancel_at")
+        subscription["cancel_at"] = end if end is None else checked_instant(end, now=now, param="cancel_at")
         subscription["cancel_at_period_end"] = False
         _note_cancellation(subscription, None if wanted == "" else now)
 
