@@ -104,7 +104,7 @@ class Worker:
             except Exception:  # noqa: BLE001 - a loop that ends would silently break every promise it keeps.
                 failures += 1
                 _log.exception("loop_failed", loop=loop.name, environment=env.settings.name)
-            pause = _pause(loop, found=found, failures=failures)
+            pause = pause_after(loop, found=found, failures=failures)
             if is_inbox:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken[env.id].wait(), pause)
@@ -112,7 +112,7 @@ class Worker:
                 await asyncio.sleep(pause)
 
 
-def _pause(loop: Loop, *, found: int, failures: int) -> float:
+def pause_after(loop: Loop, *, found: int, failures: int) -> float:
     """Until the next turn: at once while there is work, longer and longer while it fails."""
     if failures:
         return float(min(2 ** min(failures - 1, 10), _PAUSE_SECONDS_MAX))

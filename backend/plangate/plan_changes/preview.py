@@ -87,7 +87,11 @@ async def propose(
     ends: tuple[str, ...] = ()
     if request.resume or request.trial_end is not None:
         kind, effective_at, target = ChangeKind.RESUME, at, current
-        drafted = _kept(subscription) if request.resume else _trial(catalog, subscription, current, request, actor, at)
+        drafted = (
+            _kept(catalog, subscription, current)
+            if request.resume
+            else _trial(catalog, subscription, current, request, actor, at)
+        )
         if request.trial_end is not None:
             kind = ChangeKind.UPGRADE
         after = snapshot
@@ -208,12 +212,13 @@ def _after(standing: Standing, target: Holding, at: datetime) -> CompanySnapshot
     return build_snapshot(standing.catalog, with_holding(standing.facts, standing.catalog, target, at), at)
 
 
-def _kept(subscription: SubscriptionFact | None) -> Drafted:
+def _kept(catalog: Catalog, subscription: SubscriptionFact | None, current: Holding) -> Drafted:
     """The terms of taking back whatever is scheduled."""
     if subscription is None or (not subscription.phases and subscription.scheduled_end_at is None):
         raise Refusal(Code.NOTHING_SCHEDULED, "No change is scheduled, so there is nothing to take back.")
     refuse_foreign(subscription)
-    return Drafted(terms=Terms(action=Action.KEEP, stripe_schedule_id=subscription.stripe_schedule_id))
+    terms = Terms(action=Action.KEEP, stripe_schedule_id=subscription.stripe_schedule_id)
+    return Drafted(terms=terms, lines=target_lines(catalog, current, subscription))
 
 
 def refuse_foreign(subscription: SubscriptionFact) -> None:

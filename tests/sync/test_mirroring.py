@@ -1,0 +1,119 @@
+"""Writing back is for the holder of the lease alone, and only differences are written."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+
+from plangate.billing.transport import Transport
+from plangate.clock import wall_now
+from plangate.errors import Code, Refusal
+from plangate.mirroring import customers_of, refetch, refetch_customer
+from plangate.store.audit import audit_of
+from plangate.store.leases import leases
+from plangate.store.subscriptions import subscriptions, subscriptions_of
+from tests.shop import Shop
+
+
+async def started(shop: Shop) -> str:
+    customer = await shop.customer()
+    price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+    return shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]}).id
+
+
+async def version(shop: Shop) -> int:
+    standing = await shop.env.standings.of(shop.company_id)
+    assert standing is not None
+    return standing.facts.version
+
+
+async def test_a_refetch_that_finds_nothing_new_writes_nothing(shop: Shop) -> None:
+    await started(shop)
+    assert (await refetch(shop.env, shop.company_id)).is_changed
+    before = await version(shop)
+    assert not (await refetch(shop.env, shop.company_id)).is_changed
+    assert await version(shop) == before
+    async with shop.env.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(subscriptions)) == 1
+
+
+async def test_a_change_is_announced_and_audited(shop: Shop) -> None:
+    stripe_subscription_id = await started(shop)
+    await refetch(shop.env, shop.company_id)
+    before = await version(shop)
+    shop.stripe.subscriptions.update(stripe_subscription_id, {"cancel_at_period_end": True})
+    await refetch(shop.env, shop.company_id)
+    assert await version(shop) > before
+    async with shop.env.reading() as session:
+        entries = await audit_of(session, shop.company_id)
+    changed = [entry for entry in entries if entry.action == "subscription.changed"]
+    assert [entry.subject for entry in changed] == [stripe_subscription_id] * 2
+    assert changed[0].before["scheduled_end_at"] is None
+    assert changed[0].after["scheduled_end_at"] is not None
+
+
+async def test_w20_who_lost_the_lease_writes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await started(shop)
+    find = Transport.find
+
+    async def slow_find(self: Transport, request: object) -> object:
+        # While we asked Stripe our lease ran out, and somebody else took the company.
+        async with shop.env.writing() as session:
+            await session.run(update(leases).values(fence=leases.c.fence + 1, holder="somebody else"))
+        return await find(self, request)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(Transport, "find", slow_find)
+    with pytest.raises(Refusal) as caught:
+        await refetch(shop.env, shop.company_id)
+    assert caught.value.code is Code.CHANGE_IN_PROGRESS
+    async with shop.env.reading() as session:
+        assert await subscriptions_of(session, shop.company_id) == ()
+
+
+async def test_a_held_lease_is_waited_for_and_then_refused(shop: Shop) -> None:
+    await started(shop)
+    async with shop.env.lease(shop.company_id):
+        with pytest.raises(Refusal) as caught:
+            await refetch(shop.env, shop.company_id, wait_seconds=0.1)
+    assert caught.value.code is Code.CHANGE_IN_PROGRESS
+    await refetch(shop.env, shop.company_id)
+    async with shop.env.writing() as session:
+        await session.run(update(leases).values(holder="dead", expires_at=wall_now() - timedelta(seconds=1)))
+    await refetch(shop.env, shop.company_id, wait_seconds=0.1)
+
+
+async def test_a_company_without_a_customer_asks_stripe_nothing(shop: Shop) -> None:
+    before = len(shop.sandbox.control("GET", "requests")["data"])
+    assert (await refetch(shop.env, shop.company_id)).facts == ()
+    assert len(shop.sandbox.control("GET", "requests")["data"]) == before
+
+
+async def test_customers_that_never_were_or_are_gone(shop: Shop) -> None:
+    assert await refetch_customer(shop.env, "cus_never") is None
+    gone = shop.stripe.customers.create({"metadata": {"plangate_company": shop.company_id}})
+    shop.stripe.customers.delete(gone.id)
+    assert await refetch_customer(shop.env, gone.id) is None
+
+
+async def test_several_customers_of_one_company(shop: Shop) -> None:
+    await started(shop)
+    await started(shop)
+    found = await refetch(shop.env, shop.company_id)
+    assert len(found.facts) == 2
+    assert (await shop.snapshot()).notices[0].code == "several_subscriptions"
+    async with shop.env.reading() as session:
+        assert len(await customers_of(session, shop.company_id)) == 2
+
+
+async def test_what_was_known_then_stays_known(shop: Shop) -> None:
+    stripe_subscription_id = await started(shop)
+    await refetch(shop.env, shop.company_id)
+    then = shop.now()
+    shop.advance("P1D")
+    shop.stripe.subscriptions.cancel(stripe_subscription_id)
+    await refetch(shop.env, shop.company_id)
+    async with shop.env.reading() as session:
+        (before,) = await subscriptions_of(session, shop.company_id, at=then)
+        (after,) = await subscriptions_of(session, shop.company_id)
+    assert (before.status, after.status) == ("active", "canceled")
+    assert before.started_at > datetime(2026, 1, 1, tzinfo=UTC)

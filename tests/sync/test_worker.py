@@ -1,0 +1,107 @@
+"""The loops run, survive what they meet, and stop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import func, select, update
+
+from plangate import plan_changes, sync, worker
+from plangate.clock import wall_now
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal
+from plangate.shapes import ChangeState
+from plangate.store.feed import change_feed
+from plangate.store.leases import leases
+from plangate.store.plan_changes import plan_changes as rows_table
+from plangate.worker import Loop, Worker, tidy
+from tests.shop import Shop
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 5) -> None:
+    ends = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < ends, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_webhook_is_acted_on_as_soon_as_it_is_told_of(shop: Shop) -> None:
+    running = Worker([shop.env])
+    await running.start()
+    try:
+        customer = await shop.customer()
+        price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+        shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]})
+        newest = shop.stripe.events.list({"limit": 1}).data[0].to_dict(for_json=True)
+        await sync.receive(shop.env, newest)
+        running.wake(shop.env.id)
+
+        async def is_pro() -> bool:
+            return await shop.plan() == "pro"
+
+        await until(is_pro)
+    finally:
+        await running.stop()
+    running.wake("env_unknown")
+
+
+async def test_an_unfinished_change_is_finished(shop: Shop) -> None:
+    change = await shop.change(plan="pro")
+    assert change.next_action is not None
+    shop.pay(change.next_action.url)
+    async with shop.env.writing() as session:
+        await session.run(update(rows_table).values(available_at=wall_now()))
+    running = Worker([shop.env])
+    await running.start()
+
+    async def is_applied() -> bool:
+        return (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.APPLIED
+
+    try:
+        await until(is_applied)
+    finally:
+        await running.stop()
+
+
+async def test_a_loop_survives_what_it_meets(shop: Shop) -> None:
+    met: list[str] = []
+
+    async def stumbling(env: Environment) -> int:
+        met.append(env.id)
+        if len(met) == 1:
+            raise Refusal(Code.STRIPE_BUSY, "later")
+        if len(met) == 2:
+            raise ZeroDivisionError
+        return 0
+
+    running = Worker([shop.env], loops=[Loop("stumbling", stumbling, 0.01)])
+    await running.start()
+
+    async def has_gone_on() -> bool:
+        return len(met) > 4
+
+    try:
+        await until(has_gone_on, seconds=8)
+    finally:
+        await running.stop()
+    count = len(met)
+    await asyncio.sleep(0.05)
+    assert len(met) == count
+
+
+async def test_tidying_drops_what_everybody_has_seen(shop: Shop) -> None:
+    async with shop.env.lease(shop.company_id):
+        assert await tidy(shop.env) == 0
+    shop.advance("P1D")
+    async with shop.env.writing() as session:
+        await session.run(update(leases).values(expires_at=shop.now().replace(year=2020)))
+    assert await tidy(shop.env) > 0
+    async with shop.env.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(leases)) == 0
+        assert await session.scalar(select(func.count()).select_from(change_feed)) == 0
+
+
+def test_pauses_grow_while_it_fails_and_end_while_there_is_work() -> None:
+    loop = Loop("any", sync.work_inbox, 0.5)
+    assert [worker.pause_after(loop, found=0, failures=n) for n in (1, 2, 3, 20)] == [1, 2, 4, 60]
+    assert worker.pause_after(loop, found=3, failures=0) == 0
+    assert worker.pause_after(loop, found=0, failures=0) == 0.5
