@@ -1,0 +1,258 @@
+"""The component routes over HTTP, with real journeys and the sandbox behind them, asked as the script asks."""
+
+import gzip
+import hashlib
+import html
+import json
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from plangate.clock import wall_now
+from plangate.deployment import Deployment, create_key
+from plangate.web.app import create_app
+from plangate.web.embed import EMBED_LIMIT_BYTES
+from plangate.web.tokens import mint_component_token
+from tests.conftest import SECRET_KEY
+from tests.sandbox_server import SandboxServer
+from tests.shop import Shop, new_company
+
+ORIGIN = "http://shop.test"
+BASE = "/components/v1"
+
+
+@dataclass
+class Front:
+    """The server, a client of it, a shop behind it, and ways to ask as somebody."""
+
+    shop: Shop
+    http: httpx.AsyncClient
+    publishable: str
+    secret: str
+
+    def headers(
+        self, *scopes: str, company: str | None = None, origin: str | None = ORIGIN, **claims: str
+    ) -> dict[str, str]:
+        """The headers of a request by the script, for a token with these scopes."""
+        token, _ = mint_component_token(
+            (SECRET_KEY,),
+            environment_id=claims.get("environment_id", self.shop.env.id),
+            company=company or self.shop.company_id,
+            scopes=scopes or ("view", "manage", "pay"),
+            origins=[claims["origins"]] if "origins" in claims else [],
+            now=wall_now(),
+        )
+        return {"Authorization": f"Bearer {token}", **({"Origin": origin} if origin else {})}
+
+    async def get(self, name: str, *scopes: str, **query: str) -> httpx.Response:
+        return await self.http.get(f"{BASE}/{name}", params=query, headers=self.headers(*scopes))
+
+    async def post(self, name: str, *scopes: str, **form: str) -> httpx.Response:
+        form = {"component": "plan-manager", "locale": "en", **form}
+        return await self.http.post(f"{BASE}/{name}", data=form, headers=self.headers(*scopes))
+
+
+@pytest.fixture
+async def front(connected: Deployment, sandbox: SandboxServer) -> AsyncIterator[Front]:
+    env = connected.named(None)
+    shop = await Shop.open(env, sandbox)
+    publishable, _ = await create_key(env, kind="publishable", name="site")
+    secret, _ = await create_key(env, kind="secret", name="backend")
+    transport = httpx.ASGITransport(app=create_app(connected, has_worker=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://plangate.test") as http:
+        yield Front(shop, http, publishable, secret)
+    await shop.close()
+
+
+def _fields(fragment: str) -> dict[str, str]:
+    """The hidden fields of a receipt's form."""
+    found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', fragment)
+    return {name: html.unescape(value) for name, value in found}
+
+
+async def test_the_script_is_served_small_pinned_and_for_ever(front: Front) -> None:
+    plain = await front.http.get("/embed.js")
+    facts = (await front.http.get("/embed.json")).json()
+    assert plain.headers["access-control-allow-origin"] == "*"
+    assert "max-age=300" in plain.headers["cache-control"]
+    assert facts["bytes_gzipped"] <= EMBED_LIMIT_BYTES
+    assert len(gzip.compress(plain.content, 9, mtime=0)) == facts["bytes_gzipped"]
+    digest = b64encode(hashlib.sha384(plain.content).digest()).decode()
+    assert facts["integrity"] == f"sha384-{digest}"
+    lasting = await front.http.get(facts["path"])
+    assert lasting.content == plain.content
+    assert "immutable" in lasting.headers["cache-control"]
+    again = await front.http.get("/embed.js", headers={"If-None-Match": plain.headers["etag"]})
+    assert again.status_code == 304
+    assert (await front.http.get("/embed.0123456789abcdef.js")).status_code == 404
+
+
+async def test_a_visitor_reads_the_table_with_the_publishable_key_alone(front: Front) -> None:
+    origin = {"Origin": ORIGIN}
+    table = await front.http.get(f"{BASE}/pricing-table", params={"key": front.publishable}, headers=origin)
+    assert table.status_code == 200
+    assert "Choose Pro" in table.text
+    assert table.headers["access-control-allow-origin"] == ORIGIN
+    assert "Origin" in table.headers["vary"]
+    assert table.headers["cache-control"] == "public, max-age=60"
+    for key in ("", "pgt_pk_wrong", front.secret):
+        refused = await front.http.get(f"{BASE}/pricing-table", params={"key": key}, headers=origin)
+        assert refused.status_code == 401
+        assert front.secret not in refused.text
+    for name in ("plan-manager", "usage", "invoices", "portal"):
+        refused = await front.http.get(f"{BASE}/{name}", params={"key": front.publishable}, headers=origin)
+        assert refused.status_code == 401
+        assert "Sign in to see your plan." in refused.text
+
+
+async def test_strangers_get_no_cors_and_no_fragment(front: Front) -> None:
+    evil = "https://evil.test"
+    read = await front.http.get(f"{BASE}/usage", headers=front.headers(origin=evil))
+    assert read.status_code == 403
+    assert "access-control-allow-origin" not in read.headers
+    for origin in (evil, None):
+        written = await front.http.post(f"{BASE}/preview", data={"plan": "pro"}, headers=front.headers(origin=origin))
+        assert written.status_code == 403
+    narrowed = front.headers(origins="https://other.test")
+    assert (await front.http.get(f"{BASE}/usage", headers=narrowed)).status_code == 403
+    allowed = await front.http.options(f"{BASE}/preview", headers={"Origin": ORIGIN})
+    assert allowed.headers["access-control-allow-origin"] == ORIGIN
+    foreign = await front.http.options(f"{BASE}/preview", headers={"Origin": evil})
+    assert "access-control-allow-origin" not in foreign.headers
+    assert front.shop.requests(path="checkout") == []
+
+
+async def test_tokens_of_elsewhere_see_nothing(front: Front) -> None:
+    rival = await new_company(front.shop.env, "rival")
+    quote = _fields((await front.post("preview", plan="pro")).text)["quote"]
+    stolen = await front.http.post(f"{BASE}/confirm", data={"quote": quote}, headers=front.headers(company=rival))
+    assert stolen.status_code == 422
+    unknown = await front.http.get(f"{BASE}/plan-manager", headers=front.headers(company="comp_nobody"))
+    assert unknown.status_code == 404
+    elsewhere = await front.http.get(f"{BASE}/usage", headers=front.headers(environment_id="env_nowhere"))
+    assert elsewhere.status_code == 401
+    garbled = {**front.headers(), "Authorization": "Bearer x.y.z"}
+    assert (await front.http.get(f"{BASE}/usage", headers=garbled)).status_code == 401
+    basic = {**front.headers(), "Authorization": "Basic eA=="}
+    assert (await front.http.get(f"{BASE}/usage", headers=basic)).status_code == 401
+    assert await front.shop.rows() == []
+
+
+async def test_scopes_decide_what_is_offered_and_what_is_done(front: Front) -> None:
+    viewed = await front.get("plan-manager", "view")
+    assert viewed.status_code == 200
+    assert "<button" not in viewed.text
+    assert (await front.post("preview", "view", plan="pro")).status_code == 403
+    assert (await front.post("preview", "manage", plan="pro")).status_code == 403
+    quote = _fields((await front.post("preview", plan="pro")).text)["quote"]
+    assert (await front.post("confirm", "manage", quote=quote)).status_code == 403
+    assert (await front.get("invoices", "manage")).status_code == 403
+    assert (await front.post("portal", "manage")).status_code == 403
+    assert await front.shop.rows() == []
+
+
+async def test_a_visit_to_checkout_and_back_before_any_webhook(front: Front) -> None:
+    receipt = await front.post("preview", plan="pro", interval="month", currency="usd", component="pricing-table")
+    assert "Continue to payment" in receipt.text
+    page = f"{ORIGIN}/pricing?tab=1"
+    leaving = await front.post("confirm", **_fields(receipt.text), return_url=page)
+    url = leaving.headers["hx-redirect"]
+    assert url.startswith(front.shop.sandbox.url)
+    assert "HX-Redirect" in leaving.headers["access-control-expose-headers"]
+    waiting = await front.get("plan-manager")
+    assert "Your move to Pro waits for payment." in waiting.text
+    front.shop.pay(url)
+    back = await front.get("pricing-table", returned="1")
+    assert "on Pro now." in html.unescape(back.text)
+    assert "Your plan" in back.text
+    assert "0 of 1,000 exports" in (await front.get("usage")).text
+    invoices = await front.get("invoices")
+    assert "$49.00" in invoices.text
+    session = front.shop.objects("checkout.session")[0]
+    assert session["success_url"].startswith(f"{page}&plangate_return=1")
+    portal = await front.post("portal", return_url=page)
+    assert portal.headers["hx-redirect"].startswith(front.shop.sandbox.url)
+
+
+async def test_nobody_is_sent_elsewhere_after_paying(front: Front) -> None:
+    fields = _fields((await front.post("preview", plan="pro")).text)
+    refused = await front.post("confirm", **fields, return_url="https://evil.test/")
+    assert refused.status_code == 422
+    assert await front.shop.rows() == []
+
+
+async def test_a_downgrade_is_confirmed_refused_a_purchase_and_taken_back(front: Front) -> None:
+    await front.shop.subscribed()
+    receipt = await front.post("preview", "manage", plan="starter", component="plan-manager")
+    assert "Switch on" in receipt.text
+    done = await front.post("confirm", "manage", **_fields(receipt.text), component="plan-manager")
+    told = json.loads(done.headers["hx-trigger"])["plangate-plan-changed"]
+    assert told["state"] == "scheduled"
+    assert told["plan"] == "starter"
+    assert "You move to Starter" in done.text
+    twice = await front.post("confirm", "manage", **_fields(receipt.text), component="plan-manager")
+    assert twice.status_code == 200
+    assert len([row for row in await front.shop.rows() if row.state == "scheduled"]) == 1
+    refused = await front.post("preview", add_on="extra-exports", quantity="1")
+    assert refused.status_code == 409
+    assert refused.headers["plangate-code"] == "downgrade_scheduled"
+    assert refused.text.startswith("<dialog")
+    assert "Keep Pro" in refused.text
+    kept = await front.post("cancel-scheduled", "manage", component="plan-manager")
+    assert "Nothing changes: you keep Pro." in kept.text
+    nothing = await front.post("cancel-scheduled", "manage")
+    assert nothing.status_code == 409
+
+
+async def test_add_ons_and_cancelling_from_the_manager(front: Front) -> None:
+    await front.shop.subscribed()
+    receipt = await front.post("preview", add_on="extra-exports", quantity="2")
+    assert "1,500" not in receipt.text
+    assert "2,000 exports" in receipt.text
+    await front.post("confirm", **_fields(receipt.text))
+    assert "You have 2" in (await front.get("plan-manager")).text
+    leaving = await front.post("preview", cancel="period_end")
+    assert "No further payments." in leaving.text
+    done = await front.post("confirm", **_fields(leaving.text))
+    assert "Your subscription ends on" in done.text
+
+
+async def test_a_stale_quote_becomes_a_new_receipt(front: Front) -> None:
+    await front.shop.subscribed(plan="starter")
+    receipt = await front.post("preview", plan="pro")
+    await front.shop.change(add_ons={"extra-exports": 1})
+    stale = await front.post("confirm", **_fields(receipt.text))
+    assert stale.status_code == 409
+    assert "Nothing has been charged." in stale.text
+    assert await front.shop.plan() == "starter"
+    done = await front.post("confirm", **_fields(stale.text))
+    assert done.status_code == 200
+    assert await front.shop.plan() == "pro"
+
+
+ODD_FORMS: list[tuple[dict[str, str], int]] = [
+    ({}, 422),
+    ({"plan": "nonsense"}, 404),
+    ({"plan": "pro", "interval": "decade"}, 422),
+    ({"cancel": "yesterday"}, 422),
+    ({"add_on": "extra-exports", "quantity": "-1"}, 422),
+    ({"add_on": "extra-exports", "quantity": "9" * 30}, 422),
+    ({"plan": "x" * 20_000}, 422),
+    ({"resume": "1"}, 409),
+]
+
+
+async def test_odd_forms_are_refused_in_words_and_change_nothing(front: Front) -> None:
+    for form, status in ODD_FORMS:
+        refused = await front.post("preview", **form)
+        assert refused.status_code == status, form
+        assert refused.headers["content-type"].startswith("text/html")
+    for body in (b"\xff\xfe", b"a" * 70_000):
+        headers = {**front.headers(), "Content-Type": "application/x-www-form-urlencoded"}
+        refused = await front.http.post(f"{BASE}/preview", content=body, headers=headers)
+        assert refused.status_code in {400, 413}
+    assert await front.shop.rows() == []
