@@ -23,7 +23,14 @@ from plangate.engine.periods import Cycle
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import Environment
 from plangate.store.database import StoreSession
-from plangate.store.ledger import add_usage, ledger_total, lock_companies, running_windows, windows_around
+from plangate.store.ledger import (
+    add_usage,
+    companies_that_used,
+    ledger_total,
+    lock_companies,
+    running_windows,
+    windows_around,
+)
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
     UsageEventRow,
@@ -36,6 +43,7 @@ from plangate.store.usage import (
 
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # where the window of all time starts
 ATTRIBUTABLE: Final = timedelta(hours=24)
+_PAGE: Final = 500
 _BILLING_KINDS: Final = (PeriodKind.BILLING_MONTH, PeriodKind.BILLING_INTERVAL)
 
 
@@ -247,6 +255,32 @@ async def open_missing_windows(
         return
     usage = await company_usage(session, catalog, facts)
     await usage.open_missing(catalog.features if features is None else features, session.now)
+
+
+async def open_windows_of_new_periods(env: Environment, before: Catalog, after: Catalog) -> int:
+    """After a catalogue was published: open windows where a feature is counted by a period for the first time.
+
+    Without them checks would show nothing used until the next event; `consume` opens what it needs by itself. One short
+    transaction per company that used such a feature; may be repeated. Answers how many companies were looked at.
+    """
+    features = [key for key in after.features if window_kinds(after, key) - window_kinds(before, key)]
+    if not features:
+        return 0
+    # Windows of a feature counted before name its companies; a new one's events have only the ledger to name them.
+    events = [event_of(after.features[key]) for key in features if not window_kinds(before, key)]
+    looked_at, last = 0, ""
+    while True:
+        async with env.reading() as session:
+            page = await companies_that_used(session, features=features, events=events, after=last, limit=_PAGE)
+        for company_id in page:
+            async with env.writing() as session:
+                await open_missing_windows(session, after, company_id, features)
+                session.counted.add(company_id)
+            env.forget(company_id)
+        looked_at += len(page)
+        if len(page) < _PAGE:
+            return looked_at
+        last = page[-1]
 
 
 async def attribute_waiting(

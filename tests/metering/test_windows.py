@@ -3,6 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from plangate.environment import Environment
 from plangate.metering import TrackEvent
 from plangate.store.ledger import ledger_total
 from plangate.store.usage import UsageWindowRow, usage_windows
+from plangate.usage_windows import open_windows_of_new_periods
 from tests.world import ACTOR, DOCUMENT, make_company, publish, put_on, still
 
 ACME = {"id": "acme"}
@@ -176,18 +178,34 @@ async def _user_ids(environment: Environment) -> list[str]:
     return [user.id]
 
 
+def _counted_by(period: str) -> dict[str, Any]:
+    free = DOCUMENT["plans"]["free"]
+    entitlements = {**free["entitlements"], "exports": {"limit": 10, "period": period}}
+    return {**DOCUMENT, "plans": {**DOCUMENT["plans"], "free": {**free, "entitlements": entitlements}}}
+
+
 async def test_a_feature_granted_by_another_period_later_starts_from_what_was_used(environment: Environment) -> None:
     await publish(environment)
     await make_company(environment)
     await _use(environment, 7)
-    free = DOCUMENT["plans"]["free"]
-    entitlements = {**free["entitlements"], "exports": {"limit": 10, "period": "month"}}
-    await publish(
-        environment, {**DOCUMENT, "plans": {**DOCUMENT["plans"], "free": {**free, "entitlements": entitlements}}}
-    )
+    await publish(environment, _counted_by("month"))
     decision, is_counted = await metering.consume(
         environment, company=ACME, feature="exports", quantity=4, idempotency_key="k"
     )
     assert (is_counted, decision.used, decision.remaining) == (False, 7, 3)
     decision = await access.check(environment, company=ACME, feature="exports")
     assert (decision.used, decision.remaining) == (7, 3)
+
+
+async def test_windows_of_new_periods_can_be_opened_before_anybody_counts(environment: Environment) -> None:
+    await publish(environment)
+    await make_company(environment)
+    await make_company(environment, "idle")
+    await _use(environment, 7)
+    before = await environment.catalog()
+    await publish(environment, _counted_by("week"))
+    after = await environment.catalog()
+    await open_windows_of_new_periods(environment, before, after)
+    decision = await access.check(environment, company=ACME, feature="exports")
+    assert (decision.used, decision.period and decision.period.kind) == (7, "week")
+    assert await open_windows_of_new_periods(environment, after, after) == 0

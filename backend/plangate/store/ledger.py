@@ -200,6 +200,25 @@ async def running_windows(
     return found
 
 
+async def companies_that_used(
+    session: StoreSession, *, features: Collection[str], events: Collection[str], after: str, limit: int
+) -> list[str]:
+    """Companies after an id that have windows of one of these features, or one of these events in the ledger."""
+    by_window = select(usage_windows.c.company_id).where(
+        usage_windows.c.environment_id == session.environment_id,
+        usage_windows.c.feature.in_(features),
+        usage_windows.c.company_id > after,
+    )
+    by_event = select(usage_events.c.company_id).where(
+        usage_events.c.environment_id == session.environment_id,
+        usage_events.c.event.in_(events),
+        usage_events.c.company_id > after,
+    )
+    found = by_window.union(by_event).subquery() if events else by_window.distinct().subquery()
+    rows = await session.all(select(found.c.company_id).order_by(found.c.company_id).limit(limit))
+    return [row["company_id"] for row in rows]
+
+
 def _window(row: Mapping[Any, Any] | None) -> WindowCounter | None:
     if row is None:
         return None
