@@ -11,18 +11,25 @@ from tests.sandbox.shop import Shop, first_item, open_shop, subscribe
 from tests.sandbox_server import SandboxServer
 
 
+@pytest.fixture(scope="module")
+async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+    """One Chromium for all pages: starting it takes longer than any of them."""
+    assert anyio_backend == "asyncio"
+    async with launch_browser() as launched:
+        yield launched
+
+
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    browser: Browser
-    async with launch_browser() as browser:
-        context = await browser.new_context()
-        opened = await context.new_page()
-        problems: list[str] = []
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
-        yield opened
-        assert problems == []
-        await context.close()
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A page of its own, on which no script may fail and no policy may be broken."""
+    context = await browser.new_context()
+    opened = await context.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
+    yield opened
+    await context.close()
+    assert problems == []
 
 
 async def _session(sandbox: SandboxServer, shop: Shop, **options: object) -> stripe.checkout.Session:
@@ -186,3 +193,45 @@ async def test_the_control_page_moves_the_clock_and_injects_faults(sandbox: Sand
     await page.set_viewport_size({"width": 320, "height": 700})
     wide = await page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 320
+
+
+async def test_a_promotion_code_is_typed_in_and_counts(sandbox: SandboxServer, page: Page) -> None:
+    shop = await open_shop(sandbox)
+    coupon = await shop.client.v1.coupons.create_async({"amount_off": 900, "currency": "usd", "duration": "once"})
+    await shop.client.v1.promotion_codes.create_async(
+        {"promotion": {"type": "coupon", "coupon": coupon.id}, "code": "WELCOME"}
+    )
+    session = await _session(sandbox, shop, allow_promotion_codes=True)
+    await page.goto(session.url or "")
+    await page.get_by_label("Promotion code").fill("nothing")
+    await page.get_by_role("button", name="Apply").click()
+    await expect(page.get_by_role("alert")).to_have_text("This code is invalid.")
+    await page.get_by_label("Promotion code").fill("welcome")
+    await page.get_by_role("button", name="Apply").click()
+    await page.get_by_role("button", name="Pay $40.00").click()
+    await page.wait_for_url("**/sandbox.css?session=*")
+    done = await shop.client.v1.checkout.sessions.retrieve_async(session.id, {"expand": ["invoice"]})
+    assert isinstance(done.invoice, stripe.Invoice)
+    assert (done.amount_total, done.invoice.amount_paid) == (4000, 4000)
+
+
+async def test_a_new_person_and_a_double_click_make_one_subscription(sandbox: SandboxServer, page: Page) -> None:
+    shop = await open_shop(sandbox)
+    session = await shop.client.v1.checkout.sessions.create_async(
+        {
+            "mode": "subscription",
+            "line_items": [{"price": shop.pro, "quantity": 1}, {"price": shop.metered}],
+            "success_url": f"{sandbox.url}/_assets/sandbox.css?new=1",
+        }
+    )
+    await page.goto(session.url or "")
+    await page.get_by_label("Email").fill("new@person.test")
+    await page.get_by_role("button", name="Pay $49.00").dblclick()
+    await page.wait_for_url("**/sandbox.css?new=1")
+    done = await shop.client.v1.checkout.sessions.retrieve_async(session.id)
+    listed = await shop.client.v1.subscriptions.list_async({"status": "all"})
+    assert [s.customer for s in listed.data] == [done.customer]
+    customer = await shop.client.v1.customers.retrieve_async(str(done.customer))
+    assert customer.email == "new@person.test"
+    await page.goto(session.url or "")
+    await expect(page.get_by_role("heading", name="You're all done here")).to_be_visible()
