@@ -43,13 +43,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Everything needed to carry a change out, saved with it, so that a resumed change does what was promised.
 
     `lines` are all items held afterwards, `plan_price_id` is the base plan's among them. `params` go to Stripe
-    unchanged. `boundary` is when a schedule takes effect, in whole seconds. `stripe_schedule_id` is our schedule
-    already attached, to be rewritten or released first; `is_end_undone` takes back a scheduled end first.
+    unchanged. `boundary` is when a schedule takes effect, in whole seconds; `held` are the items and
+    `held_plan_price_id` the plan's price until then, and `revision` counts how often an edit of them was followed.
+    `stripe_schedule_id` is our schedule already attached, to be rewritten or released first; `is_end_undone` takes
+    back a scheduled end first.
     """
 
     action: Action
     lines: tuple[Line, ...] = ()
     plan_price_id: str | None = None
+    held: tuple[Line, ...] = ()
+    held_plan_price_id: str | None = None
+    revision: int = 0
     params: Mapping[str, Any] = {}
     boundary: int | None = None
     interval: Interval = Interval.MONTH
@@ -102,6 +107,30 @@ def holds_lines(fact: SubscriptionFact, lines: Sequence[Line]) -> bool:
     return held == Counter((line.stripe_price_id, line.quantity) for line in lines)
 
 
+def followed(terms: Terms, fact: SubscriptionFact) -> Terms | None:
+    """The terms of a scheduled change after quantities were edited in the dashboard; None when they were not.
+
+    An edit reaches the later phase where that was to keep the quantity; one the change itself sets stays set. An item
+    that was removed is removed there too, an item that was added is added.
+    """
+    before = {line.stripe_price_id: line.quantity for line in terms.held}
+    now = {item.stripe_price_id: item.quantity for item in fact.items}
+    if before == now or terms.held_plan_price_id not in now:
+        return None
+    lines: list[Line] = []
+    for line in terms.lines:
+        source = line.stripe_price_id if line.stripe_price_id in before else None
+        if line.stripe_price_id == terms.plan_price_id:
+            source = terms.held_plan_price_id
+        if source is None or before.get(source) != line.quantity:
+            lines.append(line)
+        elif source in now:
+            lines.append(Line(line.stripe_price_id, now[source]))
+    lines.extend(Line(price, quantity) for price, quantity in now.items() if price not in before)
+    held = tuple(Line(price, quantity) for price, quantity in now.items())
+    return msgspec.structs.replace(terms, lines=tuple(lines), held=held, revision=terms.revision + 1)
+
+
 def _outcome_of_start(change_id: str, subscriptions: Sequence[StripeJson]) -> ChangeState | None:
     started = started_by(change_id, subscriptions)
     if started is None:
@@ -137,9 +166,12 @@ def _outcome_of_update(
 def _outcome_of_schedule(terms: Terms, state: ChangeState, fact: SubscriptionFact) -> ChangeState | None:
     if fact.status in OVER_STATUSES:
         return ChangeState.CANCELLED
-    ahead = any(price == terms.plan_price_id for phase in fact.phases for price, _ in phase.prices)
+    ahead = [phase for phase in fact.phases if any(price == terms.plan_price_id for price, _ in phase.prices)]
     if ahead and fact.is_schedule_ours:
-        return ChangeState.SCHEDULED
+        wanted = Counter((line.stripe_price_id, line.quantity) for line in terms.lines)
+        is_written = any(Counter(phase.prices) == wanted for phase in ahead)
+        # One that was scheduled stays so while somebody rewrites it; one under way must be written as promised.
+        return ChangeState.SCHEDULED if is_written or state is ChangeState.SCHEDULED else None
     if fact.phases:
         # Somebody rewrote the schedule to something else.
         return ChangeState.CANCELLED if state is ChangeState.SCHEDULED else None

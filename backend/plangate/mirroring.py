@@ -14,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from plangate.billing.gateway import CustomerState
 from plangate.billing.mirror import COMPANY_METADATA, ENVIRONMENT_METADATA, mirrored, state_hash, subscription_fact
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Terms, outcome, started_by
+from plangate.change_terms import Action, Terms, followed, outcome, started_by
+from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import SubscriptionFact
 from plangate.environment import Environment, Lease
@@ -254,13 +255,21 @@ async def _settle_changes(
     is_moved = False
     for row in await changes_in(session, company_id, _WATCHED):
         terms = msgspec.convert(row.terms, Terms)
-        reached = outcome(
-            terms,
-            ChangeState(row.state),
-            row.id,
-            fact=by_id.get(row.stripe_subscription_id or ""),
-            subscriptions=subscriptions,
-        )
+        fact = by_id.get(row.stripe_subscription_id or "")
+        reached = outcome(terms, ChangeState(row.state), row.id, fact=fact, subscriptions=subscriptions)
+        if reached is ChangeState.SCHEDULED and terms.action is Action.SCHEDULE and fact is not None:
+            edited = followed(terms, fact)
+            if edited is not None:
+                # The worker writes the later phase anew; until then the change counts as under way.
+                await update_change(
+                    session,
+                    row.id,
+                    state=ChangeState.APPLYING.value,
+                    terms=msgspec.to_builtins(edited),
+                    available_at=wall_now(),
+                )
+                is_moved = True
+                continue
         if reached is None or reached.value == row.state:
             continue
         await _move(session, row, reached, subscriptions)

@@ -235,6 +235,32 @@ async def test_a_downgrade_keeps_its_add_ons_and_discount(shop: Shop) -> None:
     assert newest["amount_paid"] == quote.next_invoice.amount_minor
 
 
+async def test_quantities_edited_in_the_dashboard_reach_the_later_phase(shop: Shop) -> None:
+    stripe_subscription_id = await shop.subscribed(add_ons={"extra-exports": 2})
+    change = await shop.change(plan="starter")
+    items = (await shop.snapshot()).subscription
+    assert items is not None
+    add_on = next(item for item in items.items if item.unit_amount_minor == 500)
+    shop.stripe.subscriptions.update(
+        stripe_subscription_id,
+        {"items": [{"id": add_on.stripe_item_id, "quantity": 5}], "proration_behavior": "none"},
+    )
+    await shop.sync()
+    assert await plan_changes.resume_unfinished(shop.env) == 1
+    assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.SCHEDULED
+    (schedule,) = shop.objects("subscription_schedule")
+    assert sorted(item["quantity"] for item in schedule["phases"][1]["items"]) == [1, 5]
+    # Told again, nothing more is to do.
+    await shop.sync()
+    assert await plan_changes.resume_unfinished(shop.env) == 0
+    shop.advance("P1M")
+    shop.advance("P1D")
+    await shop.sync()
+    assert (await shop.plan(), (await shop.snapshot()).add_ons[0].quantity) == ("starter", 5)
+    assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.APPLIED
+    assert shop.stripe.subscriptions.retrieve(stripe_subscription_id).status == "active"
+
+
 async def test_s10_more_than_ten_items_and_metered_ones_first(shop: Shop) -> None:
     """Items beyond the ten that come embedded are fetched, and ones nobody knows are left as they are."""
     customer = await shop.customer()

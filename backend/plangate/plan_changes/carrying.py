@@ -60,7 +60,8 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
         case Action.UPDATE:
             return await _update(env, row, terms, mirror)
         case Action.SCHEDULE:
-            await _schedule(env, row, terms, mirror)
+            suffix = f":r{terms.revision}" if terms.revision else ""
+            await _schedule(env, row, terms, mirror, suffix=suffix)
         case Action.CANCEL_AT_PERIOD_END:
             await _release_ours(env, row, mirror)
             await _step(
@@ -98,7 +99,7 @@ async def clear_up(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> No
 async def put_back(env: Environment, row: PlanChangeRow) -> None:
     """Schedule a change once more, after an upgrade that released its schedule came to nothing."""
     terms = msgspec.convert(row.terms, Terms)
-    suffix = f":again{row.attempts + 1}"
+    suffix = f":again{row.attempts + 1}r{terms.revision}"
     async with env.writing() as session:
         await update_change(session, row.id, attempts=row.attempts + 1)
     await _schedule(env, row, terms, Mirrored(company_id=row.company_id, facts=()), suffix=suffix)

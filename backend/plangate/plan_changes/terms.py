@@ -84,7 +84,14 @@ def draft(
         return Drafted(terms=starting, lines=lines)
     if isinstance(verdict, Scheduled):
         boundary = int(verdict.effective_at.timestamp())
-        return Drafted(terms=msgspec.structs.replace(base, action=Action.SCHEDULE, boundary=boundary), lines=lines)
+        scheduled = msgspec.structs.replace(
+            base,
+            action=Action.SCHEDULE,
+            boundary=boundary,
+            held=tuple(Line(item.stripe_price_id, item.quantity) for item in subscription.items),
+            held_plan_price_id=_held_plan_price(catalog, subscription),
+        )
+        return Drafted(terms=scheduled, lines=lines)
     params = update_params(catalog, verdict, lines, subscription, proration_at=proration_at)
     if promotion_code is not None:
         params["discounts"] = [{"promotion_code": promotion_code}]
@@ -201,6 +208,12 @@ def _held_items(catalog: Catalog, subscription: SubscriptionFact | None) -> dict
         if owner is not None:
             held.setdefault((owner.kind, owner.key), item)
     return held
+
+
+def _held_plan_price(catalog: Catalog, subscription: SubscriptionFact) -> str | None:
+    """The price of the base plan the subscription holds."""
+    held = _held_items(catalog, subscription)
+    return next((item.stripe_price_id for (kind, _), item in held.items() if kind == "plan"), None)
 
 
 def _line(
