@@ -100,12 +100,13 @@ def amounts(invoice: stripe.Invoice) -> list[tuple[str, int]]:
 
 
 class Inbox:
-    """A webhook endpoint on a thread: keeps what arrives and whether it was signed right."""
+    """The other side on a thread: keeps webhooks and clock moves, and whether they were signed right."""
 
     def __init__(self, secret: str, *, failures: int = 0) -> None:
         self.events: list[Obj] = []
         self.failures = failures
         self.forged = 0
+        self.moves: list[tuple[str, Obj]] = []
         inbox = self
 
         class Receiver(BaseHTTPRequestHandler):
@@ -122,6 +123,13 @@ class Inbox:
                 else:
                     inbox.events.append(json.loads(body))
                 self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_PUT(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                inbox.moves.append((self.headers["Authorization"], body))
+                self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import stripe
 
-from tests.sandbox.shop import open_shop, subscribe
+from tests.sandbox.shop import Inbox, open_shop, subscribe
 from tests.sandbox_server import SandboxServer, running_sandbox
 
 
@@ -211,6 +211,26 @@ def test_an_unreachable_clock_moves_nothing() -> None:
             sandbox.advance("P1M")
         assert refused.value.response.status_code == 502
         assert sandbox.control("GET", "clock")["offset_seconds"] == before
+
+
+async def test_the_other_sides_clock_moves_first_and_is_told_again_after_a_restart(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("sandbox") / "state.json"
+    with Inbox("unused") as other:
+        settings = {"clock_url": other.url, "clock_key": "key-of-the-clock", "state_path": path}
+        with running_sandbox(**settings) as sandbox:
+            sandbox.advance("P1D")
+            assert other.moves[0][0] == "Bearer key-of-the-clock"
+            assert abs(other.moves[0][1]["offset_seconds"] - 86_400) <= 1
+            sandbox.advance("P1D")
+            assert abs(other.moves[1][1]["offset_seconds"] - 2 * 86_400) <= 1
+        with running_sandbox(**settings):
+            for _ in range(100):
+                if len(other.moves) == 3:
+                    break
+                await anyio.sleep(0.02)
+            assert abs(other.moves[2][1]["offset_seconds"] - 2 * 86_400) <= 1
 
 
 async def test_state_survives_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:
