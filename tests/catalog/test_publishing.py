@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plangate import catalog
+from plangate import access, catalog, companies, metering
 from plangate.billing.gateway import StripeGateway
 from plangate.catalog_document import CatalogDocument
 from plangate.catalog_file import catalog_text, parse_catalog, read_catalog
@@ -194,6 +194,29 @@ async def test_a_feature_keeps_its_type(environment: Environment) -> None:
     with pytest.raises(Refusal) as caught:
         await catalog.plan(environment, changed)
     assert [error.pointer for error in caught.value.errors] == ["/features/exports/type"]
+
+
+async def test_a_feature_keeps_its_event(environment: Environment) -> None:
+    free = edited(SMALL, plans__pro=None)
+    await catalog.apply(environment, free, actor=ACTOR)
+    with pytest.raises(Refusal) as caught:
+        await catalog.plan(environment, edited(SMALL, plans__pro=None, features__exports__event="export"))
+    assert [error.pointer for error in caught.value.errors] == ["/features/exports/event"]
+    spelled = edited(SMALL, plans__pro=None, features__exports__event="exports")
+    assert not (await catalog.plan(environment, spelled)).is_empty
+
+
+async def test_a_new_period_counts_what_was_used_already(environment: Environment) -> None:
+    free = edited(SMALL, plans__pro=None)
+    await catalog.apply(environment, free, actor=ACTOR)
+    company, _ = await companies.upsert(environment, keys={"id": "acme"}, actor=ACTOR)
+    event = metering.TrackEvent(event="exports", company={"id": "acme"}, quantity=7, idempotency_key="once")
+    await metering.record(environment, [event])
+    daily = edited(SMALL, plans__pro=None, plans__free__entitlements={"exports": {"limit": 10, "period": "day"}})
+    await catalog.apply(environment, daily, actor=ACTOR)
+    decision = await access.check(environment, company={"id": "acme"}, feature="exports", quantity=4)
+    assert (decision.allowed, decision.used, decision.remaining) == (False, 7, 3)
+    assert decision.company == company.id
 
 
 async def test_a_stale_plan_is_refused(environment: Environment) -> None:

@@ -84,7 +84,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 def draft(current: CatalogRevisionRow | None, published: Sequence[PlanVersionRow], wanted: CatalogDocument) -> Draft:
     """What publishing `wanted` over the revision in force would make.
 
-    Raises Refusal (422) when a feature would change its type: its usage and overrides would lose their meaning.
+    Raises Refusal (422) when a feature would change its type or the event it counts: usage counted already and
+    overrides would lose their meaning.
     """
     before = CatalogDocument() if current is None else CatalogDocument.model_validate(current.document)
     faults = [
@@ -95,6 +96,14 @@ def draft(current: CatalogRevisionRow | None, published: Sequence[PlanVersionRow
         )
         for key, feature in wanted.features.items()
         if key in before.features and before.features[key].type != feature.type
+    ] + [
+        FieldError(
+            pointer_of("features", key, "event"),
+            Code.INVALID,
+            f"was published counting {before.features[key].event or key!r}; give the new event a feature of its own",
+        )
+        for key, feature in wanted.features.items()
+        if key in before.features and (before.features[key].event or key) != (feature.event or key)
     ]
     if faults:
         raise refused(faults)

@@ -54,7 +54,7 @@ def plan_command(
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Asking the engine about companies:") as counter:
-                return await journey.plan(env, document, progress=counter)
+                return await journey.plan(env, document, impact_limit=None, progress=counter)
 
     diff = run(work)
     if as_json:
