@@ -259,6 +259,22 @@ async def test_a_failure_in_stripe_publishes_nothing_and_a_repeat_finishes(
     assert stripe_prices(sandbox) == {"plangate_plan_pro_usd_1_month_4900": True}
 
 
+async def test_an_old_price_that_could_not_be_archived_is_archived_by_the_next_apply(
+    connected_environment: Environment, sandbox: SandboxServer
+) -> None:
+    await catalog.apply(connected_environment, SMALL, actor=ACTOR)
+    dearer = edited(SMALL, plans__pro__prices=[{"currency": "usd", "interval": "month", "amount_minor": 5900}])
+    fault = {"fault": "fail_call", "method": "POST", "path": "/v1/prices/*", "count": None, "status": 500}
+    sandbox.control("POST", "/_sandbox/faults", fault)
+    with pytest.raises(Refusal):
+        await catalog.apply(connected_environment, dearer, actor=ACTOR)
+    sandbox.control("DELETE", "/_sandbox/faults")
+    assert (await connected_environment.catalog()).revision == 2
+    assert stripe_prices(sandbox)["plangate_plan_pro_usd_1_month_4900"]
+    assert not (await catalog.apply(connected_environment, dearer, actor=ACTOR)).is_applied
+    assert not stripe_prices(sandbox)["plangate_plan_pro_usd_1_month_4900"]
+
+
 async def test_a_price_in_stripe_is_found_again_by_its_terms(
     connected_environment: Environment, sandbox: SandboxServer
 ) -> None:
