@@ -12,7 +12,8 @@ from plangate.cli.shipped import dashboard_app_manifest, demo_catalog_text
 from plangate.resources import components_folder
 from plangate.web.embed import build_embed
 import plangate
-print(plangate.__file__, components_folder(), len(demo_catalog_text()), len(dashboard_app_manifest()), len(build_embed().text))
+sizes = (len(demo_catalog_text()), len(dashboard_app_manifest()), len(build_embed().text))
+print(plangate.__file__, components_folder(), *sizes)
 """
 
 
