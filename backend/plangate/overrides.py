@@ -29,6 +29,7 @@ from plangate.store.audit import append_audit
 from plangate.store.companies import company_row
 from plangate.store.database import StoreSession
 from plangate.store.overrides import OverrideRow, current_override, current_overrides, replace_override
+from plangate.store.races import repeated
 from plangate.store.users import user_facts
 from plangate.usage_windows import open_missing_windows
 
@@ -38,6 +39,7 @@ _CHANGEABLE: Final = frozenset({"value", "note", "starts_at", "expires_at", "per
 _COMPANY_OVERRIDES: Final = 1_000  # in force or still to come, for one company
 
 
+@repeated
 async def grant(
     env: Environment,
     company_id: str,
@@ -92,6 +94,7 @@ async def grant(
         return await _changed(env, session, catalog, row, actor=actor, action="override.granted", before=None)
 
 
+@repeated
 async def edit(
     env: Environment, override_id: str, *, etag: str | None, changes: Mapping[str, Any], actor: Actor
 ) -> OverrideView:
@@ -136,6 +139,7 @@ async def edit(
         return await _changed(env, session, catalog, row, actor=actor, action="override.edited", before=before)
 
 
+@repeated
 async def revoke(
     env: Environment, override_id: str, *, note: str, actor: Actor, etag: str | None = "*"
 ) -> OverrideView:

@@ -1,11 +1,9 @@
 """Makes a company or a user known, or says more about one that is: by any key, once, whoever else tries meanwhile."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy.exc import IntegrityError
 
 from plangate.companies.reading import company_view
 from plangate.engine.model import PlanSource, TraitValue
@@ -30,6 +28,7 @@ from plangate.store.companies import (
 )
 from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_pairs, owners_of_pairs
+from plangate.store.races import repeated
 from plangate.store.users import (
     add_user_keys,
     companies_of_user,
@@ -42,7 +41,6 @@ from plangate.store.users import (
 )
 from plangate.usage_windows import attribute_waiting
 
-_TRIES = 8
 _NAME_LENGTH = 200
 _STRIPE_CUSTOMERS = 20
 
@@ -79,15 +77,8 @@ async def upsert(
     pairs = _pairs(keys, stripe_customer_ids)
     wanted_name = _name(name)
     wanted_traits = checked_traits(traits or {}, pointer="/traits")
-    for number in range(_TRIES):
-        try:
-            company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, actor)
-        except IntegrityError:
-            # Somebody gave one of the keys to a company at the same moment; now it is known.
-            await asyncio.sleep(0.01 * number)
-        else:
-            return await company_view(env, company_id), is_created
-    raise Refusal(Code.UNAVAILABLE, "The company is being changed by others. Try again.", headers={"Retry-After": "1"})
+    company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, actor)
+    return await company_view(env, company_id), is_created
 
 
 async def upsert_user(
@@ -106,12 +97,7 @@ async def upsert_user(
     checked_keys(keys, pointer="/keys")
     wanted_name = _name(name)
     wanted_traits = checked_traits(traits or {}, pointer="/traits")
-    for number in range(_TRIES):
-        try:
-            return await _store_user(env, keys, wanted_name, wanted_traits, companies)
-        except IntegrityError:
-            await asyncio.sleep(0.01 * number)
-    raise Refusal(Code.UNAVAILABLE, "The user is being changed by others. Try again.", headers={"Retry-After": "1"})
+    return await _store_user(env, keys, wanted_name, wanted_traits, companies)
 
 
 async def find(env: Environment, keys: Mapping[str, str]) -> str | None:
@@ -120,6 +106,7 @@ async def find(env: Environment, keys: Mapping[str, str]) -> str | None:
     return None if standing is None else standing.facts.company_id
 
 
+@repeated
 async def _store(
     env: Environment, pairs: Sequence[Pair], name: str | None, traits: Mapping[str, TraitValue], actor: Actor
 ) -> tuple[str, bool]:
@@ -171,6 +158,7 @@ async def _store(
     return company_id, is_created
 
 
+@repeated
 async def _store_user(
     env: Environment,
     keys: Mapping[str, str],

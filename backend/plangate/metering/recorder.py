@@ -8,10 +8,11 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from plangate.engine.model import Decision
@@ -27,11 +28,13 @@ from plangate.metering.events import (
     consumed,
     tracked,
 )
+from plangate.store.races import is_lost_race
 
 _TRIES = 5
-_PASSING = frozenset({"40001", "40P01"})  # PostgreSQL: serialisation failure, deadlock
 _WAITING = 50_000  # items that may queue in one process before it says "try again"
 _log = structlog.get_logger(__name__)
+
+Settled: TypeAlias = Outcome | Exception  # an exception is the fault of that item alone
 
 
 async def consume(
@@ -64,10 +67,10 @@ async def consume(
     match outcome:
         case Consumed():
             return outcome.decision, outcome.is_counted
-        case Refusal():
-            raise outcome
         case EventResult():
             raise TypeError("a consume was answered as an event")
+        case _:
+            raise outcome
 
 
 async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct: bool = False) -> list[EventResult]:
@@ -75,7 +78,8 @@ async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct:
 
     An event of a company not known yet waits 24 hours for it. Events no feature counts are kept as well: a feature
     added later finds them. A user who is not known is left out; the company's usage counts all the same. Up to five
-    minutes ahead of our clock is taken for clock skew and counts as now. Raises Refusal (422) for a longer list.
+    minutes ahead of our clock is taken for clock skew and counts as now. Raises Refusal: 422 for a longer list, 503
+    when none of it could be written.
     """
     if len(events) > EVENTS_PER_BATCH:
         raise invalid("", f"At most {EVENTS_PER_BATCH} events may be sent at once.")
@@ -89,19 +93,24 @@ async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct:
             results.append(_refused(refusal))
         else:
             results.append(None)
-    outcomes = iter(await _recorder(env).submit(env, items))
-    return [_result(next(outcomes)) if result is None else result for result in results]
+    outcomes = await _recorder(env).submit(env, items)
+    unwritten = [one for one in outcomes if isinstance(one, Refusal) and one.code is Code.UNAVAILABLE]
+    if unwritten and len(unwritten) == len(outcomes):
+        # Nothing could be written at all: one answer for the whole list, which may be sent again.
+        raise unwritten[0]
+    following = iter(outcomes)
+    return [_result(next(following)) if result is None else result for result in results]
 
 
 class Recorder:
     """The queue of one environment in one process. It writes while there is something to write, then rests."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Settled]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
-    async def submit(self, env: Environment, items: Sequence[Item]) -> list[Outcome]:
-        """Wait until every item is decided and durable; outcomes are in the order of the items.
+    async def submit(self, env: Environment, items: Sequence[Item]) -> list[Settled]:
+        """Wait until every item is decided and durable; outcomes are in the order of the items, faults among them.
 
         Raises Refusal (503) when more is waiting than this process can soon write.
         """
@@ -112,14 +121,14 @@ class Recorder:
                 Code.UNAVAILABLE, "Too much usage is waiting to be written. Try again.", headers={"Retry-After": "1"}
             )
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in items]
+        futures: list[asyncio.Future[Settled]] = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, futures, strict=True))
         if self._writer is None:
             self._writer = loop.create_task(self._write(env))
         return list(await asyncio.gather(*futures))
 
     async def _write(self, env: Environment) -> None:
-        batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
+        batch: list[tuple[Item, asyncio.Future[Settled]]] = []
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(EVENTS_PER_BATCH, len(self._waiting)))]
@@ -127,10 +136,7 @@ class Recorder:
                 for (_, future), outcome in zip(batch, outcomes, strict=True):
                     # A caller that went away took its future along; what it sent is written all the same.
                     if not future.done():
-                        if isinstance(outcome, BaseException) and not isinstance(outcome, Refusal):
-                            future.set_exception(outcome)
-                        else:
-                            future.set_result(outcome)
+                        future.set_result(outcome)
         finally:
             # Only a cancelled writer leaves anything here: nobody may wait for ever.
             for _, future in (*batch, *self._waiting):
@@ -140,7 +146,7 @@ class Recorder:
             self._writer = None
 
 
-async def _written(env: Environment, items: Sequence[Item]) -> list[Outcome | Exception]:
+async def _written(env: Environment, items: Sequence[Item]) -> list[Settled]:
     """Write a batch; one that fails by its own fault is halved until the item at fault stands alone."""
     failure: Exception = Refusal(
         Code.UNAVAILABLE, "The usage could not be written just now. Try again.", headers={"Retry-After": "1"}
@@ -149,15 +155,16 @@ async def _written(env: Environment, items: Sequence[Item]) -> list[Outcome | Ex
     for number in range(_TRIES):
         try:
             return list(await write_batch(env, items))
-        except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
-            _log.warning("usage_write_failed", error=repr(error), try_number=number + 1)
-            is_own_fault = False
-        except DBAPIError as error:
-            # Another process used one of the keys first, or two waited for each other: look again.
-            if not _may_pass(error):
+        except (DBAPIError, PoolTimeout, OSError) as error:
+            if isinstance(error, DBAPIError) and is_lost_race(error):
+                # Another process used one of the keys first, or two waited for each other: look again.
+                is_own_fault = True
+            elif isinstance(error, DBAPIError) and not isinstance(error, OperationalError | InterfaceError):
                 failure = error
                 break
-            is_own_fault = True
+            else:
+                _log.warning("usage_write_failed", error=repr(error), try_number=number + 1)
+                is_own_fault = False
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised to the caller it belongs to
             failure = error
             break
@@ -171,11 +178,6 @@ async def _written(env: Environment, items: Sequence[Item]) -> list[Outcome | Ex
     return [*await _written(env, items[:middle]), *await _written(env, items[middle:])]
 
 
-def _may_pass(failure: DBAPIError) -> bool:
-    """Whether the same transaction may succeed when tried again: a key used first elsewhere, a deadlock."""
-    return isinstance(failure, IntegrityError) or getattr(failure.orig, "sqlstate", None) in _PASSING
-
-
 _RECORDERS: WeakKeyDictionary[Environment, Recorder] = WeakKeyDictionary()
 
 
@@ -183,7 +185,7 @@ def _recorder(env: Environment) -> Recorder:
     return _RECORDERS.setdefault(env, Recorder())
 
 
-def _result(outcome: Outcome) -> EventResult:
+def _result(outcome: Settled) -> EventResult:
     match outcome:
         case EventResult():
             return outcome
@@ -191,6 +193,9 @@ def _result(outcome: Outcome) -> EventResult:
             return _refused(outcome)
         case Consumed():
             raise TypeError("an event was answered as a consume")
+        case _:
+            detail = "The event could not be written; the fault is ours."
+            return EventResult(status=EventStatus.REFUSED, code=Code.INTERNAL, detail=detail)
 
 
 def _refused(refusal: Refusal) -> EventResult:

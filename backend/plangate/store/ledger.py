@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_column, or_, select, text, type_coerce
 
@@ -21,6 +22,8 @@ from plangate.store.usage import (
 Row: TypeAlias = Mapping[str, object]
 
 _HALF_BITS = 32
+_KEY_LOCKS = 256
+_KEY_LOCK_AREA = 0x6B657973  # "keys": tells these advisory locks from any others in the database
 _VALUES_PER_QUERY = 10_000
 
 
@@ -60,15 +63,17 @@ async def lock_companies(session: StoreSession, company_ids: Collection[str]) ->
 async def lock_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> None:
     """Keep others from giving these keys to a company, or from storing events that wait for them, until the end.
 
-    On SQLite the transaction itself does that.
+    On SQLite the transaction itself does that. On PostgreSQL keys share a bounded number of advisory locks, because the
+    server's lock table is small; they are taken in order, so that two holders never wait for each other.
     """
-    if not session.is_postgresql:
+    if not session.is_postgresql or not pairs:
         return
-    for name, value in sorted(set(pairs)):
-        subject = f"{session.environment_id} {name}={value}"
-        await session.run(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))").bindparams(subject=subject)
-        )
+    buckets = sorted({crc32(f"{session.environment_id} {name}={value}".encode()) % _KEY_LOCKS for name, value in pairs})
+    await session.run(
+        text(
+            "SELECT pg_advisory_xact_lock(:area, bucket) FROM unnest(CAST(:buckets AS integer[])) AS bucket"
+        ).bindparams(area=_KEY_LOCK_AREA, buckets=buckets)
+    )
 
 
 async def owners_of_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
