@@ -1,4 +1,4 @@
-"""The Stripe App's way in through real HTTP: exact bytes, roles from our own list, an operation once, CORS here alone."""
+"""The Stripe App's way in through real HTTP: exact bytes, our own list of roles, an operation once, CORS."""
 
 import json
 from collections.abc import Mapping
@@ -155,9 +155,8 @@ def test_odd_payloads_are_422_and_change_nothing(front: Front) -> None:
     granted = grant(front, mode="set", value=20)
     before = holdings(front)
     for field in GRANT:
-        for value in (None, [], {}, -1, 2**70, "x" * 3_000, True, ""):
-            if field in {"value", "note"} and value in ("", True) and field == "value":
-                continue
+        odd: list[Any] = [None, [], {}, -1, 2**70, "x" * 3_000, True, ""]
+        for value in odd:
             answer = call(front, "override.grant", {**GRANT, field: value})
             if answer.status_code == 200:
                 assert field in {"operation_id", "note"}, (field, value)

@@ -1,0 +1,356 @@
+"""What clients are promised beside the answers: keys that work once, etags, versions, lists, request ids, clocks."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from plangate.clock import wall_now
+from plangate.deployment import Deployment
+from plangate.store.idempotency import IdempotencyRow, begin_request
+from plangate.web.tokens import read_component_token
+from tests.conftest import SECRET_KEY
+from tests.web.asked import grant, holdings, problem
+from tests.web.conftest import Front
+
+ACME = {"company": {"id": "acme"}}
+
+
+def test_the_same_idempotency_key_and_body_answer_as_before(front: Front) -> None:
+    path, key = f"/v1/companies/{front.acme}/overrides", {"Idempotency-Key": "grant 1"}
+    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
+    first = front.http.post(path, json=body, headers=key)
+    again = front.http.post(path, json=body, headers=key)
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert (again.headers["etag"], again.headers["idempotent-replayed"]) == (first.headers["etag"], "true")
+    assert "idempotent-replayed" not in first.headers
+    other = front.http.post(path, json={**body, "value": 6}, headers=key)
+    assert (other.status_code, problem(other)["code"]) == (409, "idempotency_conflict")
+    elsewhere = front.other.post(f"/v1/companies/{front.rival}/overrides", json=body, headers=key)
+    assert elsewhere.status_code == 201
+    assert len(front.http.get(path).json()["data"]) == 1
+
+
+def test_a_refused_request_does_not_use_up_its_key(front: Front) -> None:
+    path, key = f"/v1/companies/{front.acme}/overrides", {"Idempotency-Key": "k"}
+    body = {"feature": "nope", "mode": "add", "value": 5, "note": "n"}
+    assert front.http.post(path, json=body, headers=key).status_code == 422
+    assert front.http.post(path, json={**body, "feature": "exports"}, headers=key).status_code == 201
+
+
+@pytest.mark.parametrize("text", ["x" * 256, "caf\u00e9".encode()])
+def test_a_key_that_is_none_is_a_400(front: Front, text: str | bytes) -> None:
+    path = f"/v1/companies/{front.acme}/overrides"
+    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
+    answer = front.http.post(
+        path, json=body, headers=[(b"Idempotency-Key", text if isinstance(text, bytes) else text.encode())]
+    )
+    assert (answer.status_code, problem(answer)["code"]) == (400, "malformed")
+
+
+def test_a_first_try_still_under_way_is_a_409_and_an_abandoned_one_is_taken_over(front: Front) -> None:
+    import hashlib
+
+    path = f"/v1/companies/{front.acme}/overrides"
+    template = "/v1/companies/{company_id}/overrides"
+    body = b'{"feature": "exports", "mode": "add", "value": 5, "note": "n"}'
+
+    async def begun(deployment: Deployment, key: str, age: timedelta) -> None:
+        env = deployment.named("default")
+        async with env.writing() as session:
+            row = IdempotencyRow(
+                environment_id=env.id,
+                scope=f"POST {template}",
+                key_hash=hashlib.sha256(key.encode()).hexdigest(),
+                body_hash=hashlib.sha256(f"{template}/{front.acme}".encode() + b"\n" + body).hexdigest(),
+                created_at=session.now - age,
+            )
+            assert await begin_request(session, row) is None
+
+    front.server.run(lambda deployment: begun(deployment, "young", timedelta(0)))
+    front.server.run(lambda deployment: begun(deployment, "old", timedelta(minutes=5)))
+    headers = {"Content-Type": "application/json"}
+    waiting = front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "young"})
+    assert (waiting.status_code, waiting.headers["retry-after"]) == (409, "1")
+    assert front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "old"}).status_code == 201
+
+
+def test_one_of_many_simultaneous_requests_with_one_key_takes_effect(front: Front) -> None:
+    path = f"/v1/companies/{front.acme}/overrides"
+    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
+
+    def send(_number: int) -> int:
+        return front.http.post(path, json=body, headers={"Idempotency-Key": "once"}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(send, range(16)))
+    assert set(found) <= {201, 409}
+    assert 201 in found
+    assert len(front.http.get(path).json()["data"]) == 1
+
+
+def test_an_edit_needs_the_etag_that_was_read(front: Front) -> None:
+    granted = grant(front)
+    path = f"/v1/overrides/{granted['id']}"
+    assert problem(front.http.patch(path, json={"value": 6}))["code"] == "etag_required"
+    edited = front.http.patch(path, json={"value": 6}, headers={"If-Match": f'"{granted["etag"]}"'})
+    assert (edited.status_code, edited.json()["value"]) == (200, 6)
+    for stale in (f'"{granted["etag"]}"', granted["etag"], '"nonsense"', '"', "x y", "x" * 300):
+        answer = front.http.patch(path, json={"value": 7}, headers={"If-Match": stale})
+        assert (answer.status_code, problem(answer)["code"]) == (412, "etag_mismatch"), stale
+    weak = front.http.patch(path, json={"value": 8}, headers={"If-Match": f"W/{edited.headers['etag']}"})
+    assert weak.json()["value"] == 8
+    assert front.http.request("DELETE", path, json={"note": "gone"}).json()["state"] == "revoked"
+
+
+def test_a_read_with_the_version_of_a_write_is_never_older(front: Front) -> None:
+    """The process's memory is made stale behind its back, as another process's write would."""
+    front.http.post("/v1/check", json={**ACME, "feature": "sso"})
+
+    async def behind(deployment: Deployment) -> str:
+        env = deployment.named("default")
+        held = env.standings.held(front.acme)
+        assert held is not None
+        other = await Deployment.open(deployment.settings)
+        try:
+            from plangate import overrides
+            from tests.world import ACTOR
+
+            there = other.named("default")
+            await overrides.grant(there, front.acme, feature="sso", value=True, note="elsewhere", actor=ACTOR)
+            standing = await there.standings.of(front.acme)
+        finally:
+            await other.close()
+        assert standing is not None
+        env.standings._keep(front.acme, held, (("id", "acme"),))  # noqa: SLF001 - put the old state back
+        return str(standing.facts.version)
+
+    version = {"Plangate-Version": front.server.run(behind)}
+    fresh = front.http.post("/v1/check", json={**ACME, "feature": "sso"}, headers=version)
+    assert fresh.json()["allowed"] is True
+    for bad in ("x", "-1", "1.5", "9" * 30):
+        answer = front.http.post("/v1/check", json={**ACME, "feature": "sso"}, headers={"Plangate-Version": bad})
+        assert problem(answer)["status"] == 400
+
+
+def test_every_write_about_a_company_says_its_version(front: Front) -> None:
+    said = [
+        front.http.put("/v1/companies", json={"keys": {"id": "acme"}, "traits": {"seats": 1}}),
+        front.http.post(f"/v1/companies/{front.acme}/overrides", json={"feature": "sso", "value": True, "note": "n"}),
+        front.http.post("/v1/consume", json={**ACME, "feature": "exports", "idempotency_key": "1"}),
+    ]
+    versions = [int(answer.headers["plangate-version"]) for answer in said]
+    assert versions == sorted(versions)
+    assert versions[1] > versions[0]
+
+
+def test_events_are_answered_one_by_one_in_order(front: Front) -> None:
+    late = (wall_now() - timedelta(days=36)).isoformat()
+    ahead = (wall_now() + timedelta(minutes=6)).isoformat()
+    told: list[dict[str, Any]] = [
+        {"type": "track", "event": "export", **ACME, "idempotency_key": "a"},
+        {"type": "track", "event": "export", **ACME, "idempotency_key": "a"},
+        {"type": "track", "event": "export", **ACME, "idempotency_key": "a", "quantity": 2},
+        {"type": "track", "event": "export", **ACME, "occurred_at": late},
+        {"type": "track", "event": "export", **ACME, "occurred_at": ahead},
+        {"type": "track", "event": "export", "company": {"id": "later"}, "quantity": 4},
+        {"type": "identify", "company": {"id": "later"}, "name": "Later"},
+        {"type": "identify", "company": {"id": "later"}, "user": {"id": "ada"}, "name": "Ada"},
+        {"type": "identify"},
+        {"type": "track", "event": "export", **ACME, "quantity": -1, "traits": {"seats": 2}},
+    ]
+    answer = front.http.post("/v1/events", json=told)
+    results = answer.json()["results"]
+    assert [(one["status"], one.get("code")) for one in results] == [
+        ("accepted", None),
+        ("duplicate", None),
+        ("refused", "idempotency_conflict"),
+        ("refused", "timestamp_too_old"),
+        ("refused", "timestamp_in_future"),
+        ("unattributed", None),
+        ("accepted", None),
+        ("accepted", None),
+        ("refused", "invalid"),
+        ("accepted", None),
+    ]
+    used = front.http.post("/v1/check", json={"company": {"id": "later"}, "feature": "exports"}).json()["used"]
+    assert used == 4
+    assert front.http.get(f"/v1/companies/{front.acme}").json()["traits"] == {"seats": 2}
+
+
+def test_a_list_with_malformed_events_is_refused_as_a_whole_with_a_pointer_to_each(front: Front) -> None:
+    before = holdings(front)
+    good = {"type": "track", "event": "export", **ACME}
+    bad = [{**good, "quantity": "1"}, {**good, "bogus": 1}, {"type": "other"}, 5, {**good, "quantity": 2**63}]
+    found = problem(front.http.post("/v1/events", json=[good, *bad]))
+    assert found["status"] == 422
+    assert [error["pointer"] for error in found["errors"]] == [
+        "/1/quantity",
+        "/2/bogus",
+        "/3/type",
+        "/4",
+        "/5/quantity",
+    ]
+    assert problem(front.http.post("/v1/events", json=[good] * 1_001))["code"] == "invalid"
+    assert front.http.post("/v1/events", json=[]).json() == {"results": []}
+    assert holdings(front) == before
+
+
+def test_consume_counts_once_and_never_beyond_the_limit(front: Front) -> None:
+    body = {**ACME, "feature": "exports"}
+
+    def send(number: int) -> httpx.Response:
+        return front.http.post("/v1/consume", json={**body, "idempotency_key": f"k{number % 20}"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(40)))
+    assert {answer.status_code for answer in answers} == {200}
+    counted = {answer.request.content for answer in answers if answer.json()["counted"]}
+    assert len(counted) == 10
+    asked = front.http.post("/v1/check", json=body).json()
+    assert (asked["used"], asked["allowed"], asked["reason"]) == (10, False, "limit_reached")
+
+
+def test_the_past_is_answered_and_the_future_is_refused(front: Front) -> None:
+    before = wall_now()
+    grant(front, feature="sso", mode="set", value=True)
+    then = {**ACME, "feature": "sso", "at": before.isoformat()}
+    assert front.http.post("/v1/check", json=then).json()["allowed"] is False
+    assert front.http.post("/v1/check", json={**ACME, "feature": "sso"}).json()["allowed"] is True
+    ahead = {**then, "at": (wall_now() + timedelta(hours=1)).isoformat()}
+    assert problem(front.http.post("/v1/check", json=ahead))["code"] == "timestamp_in_future"
+    for at in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-20T00:00:00"):
+        assert front.http.post("/v1/check", json={**then, "at": at}).status_code == 422
+    path = f"/v1/companies/{front.acme}/entitlements"
+    answers = front.http.get(path, params={"at": before.isoformat(), "trace": "true"}).json()["data"]
+    sso = next(one for one in answers if one["feature"] == "sso")
+    assert sso["allowed"] is False
+    assert sso["trace"]["steps"]
+
+
+def test_what_is_unknown_is_a_reason_and_never_grants(front: Front) -> None:
+    reasons = {
+        "unknown_feature": {**ACME, "feature": "nope"},
+        "unknown_company": {"company": {"id": "nobody"}, "feature": "exports"},
+        "unknown_user": {**ACME, "feature": "exports", "user": {"id": "nobody"}},
+    }
+    for reason, body in reasons.items():
+        decision = front.http.post("/v1/check", json=body).json()
+        assert (decision["allowed"], decision["reason"]) == (False, reason)
+
+
+def test_keys_of_two_companies_are_a_409_naming_both(front: Front) -> None:
+    other = front.http.put("/v1/companies", json={"keys": {"id": "two", "crm": "2"}}).json()["id"]
+    for answer in (
+        front.http.put("/v1/companies", json={"keys": {"id": "acme", "crm": "2"}}),
+        front.http.post("/v1/check", json={"company": {"id": "acme", "crm": "2"}, "feature": "exports"}),
+    ):
+        found = problem(answer)
+        assert (found["status"], found["code"], found["companies"]) == (
+            409,
+            "key_conflict",
+            sorted([front.acme, other]),
+        )
+
+
+def test_lists_go_page_by_page(front: Front) -> None:
+    for number in range(5):
+        assert front.http.put("/v1/companies", json={"keys": {"id": f"c{number}"}}).status_code == 201
+    assert front.http.put("/v1/companies", json={"keys": {"id": "c1"}, "name": "One"}).status_code == 200
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        params = {"limit": "2"} | ({} if cursor is None else {"cursor": cursor})
+        page = front.http.get("/v1/companies", params=params).json()
+        assert len(page["data"]) <= 2
+        seen += [one["keys"]["id"] for one in page["data"]]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert sorted(seen) == ["acme", "c0", "c1", "c2", "c3", "c4"]
+
+
+def test_a_component_token_speaks_for_the_company(front: Front) -> None:
+    front.http.put("/v1/users", json={"keys": {"id": "ada"}, "companies": [{"id": "acme"}]})
+    body = {**ACME, "user": {"id": "ada"}, "scopes": ["view", "pay"], "origins": ["https://a.test"], "ttl_seconds": 60}
+    answer = front.http.post("/v1/component-tokens", json=body)
+    assert answer.status_code == 201
+    token = read_component_token([SECRET_KEY], answer.json()["token"], now=wall_now())
+    assert (token.company, token.origins) == (front.acme, ("https://a.test",))
+    assert sorted(token.scopes) == ["pay", "view"]
+    assert token.user is not None
+    assert token.expires_at - wall_now() <= timedelta(seconds=60)
+    wrong: list[dict[str, Any]] = [
+        {"ttl_seconds": 901},
+        {"ttl_seconds": 0},
+        {"scopes": []},
+        {"scopes": ["admin"]},
+        {"origins": ["*"]},
+    ]
+    for change in wrong:
+        assert front.http.post("/v1/component-tokens", json={**body, **change}).status_code == 422, change
+    assert front.http.post("/v1/component-tokens", json={**body, "user": {"id": "eve"}}).status_code == 404
+
+
+def test_the_test_clock_moves_business_time(front: Front) -> None:
+    for number in range(10):
+        front.http.post("/v1/consume", json={**ACME, "feature": "exports", "idempotency_key": f"k{number}"})
+    answer = front.http.put("/v1/environment/clock", json={"offset_seconds": 32 * 86_400})
+    assert answer.status_code == 200
+    moved = datetime.fromisoformat(answer.json()["now"])
+    assert abs(moved - datetime.now(UTC) - timedelta(days=32)) < timedelta(seconds=5)
+    assert front.http.post("/v1/check", json={**ACME, "feature": "exports"}).json()["used"] == 0
+    theirs = front.other.post("/v1/check", json={"company": {"id": "rival"}, "feature": "exports"}).json()["at"]
+    assert abs(datetime.fromisoformat(theirs) - datetime.now(UTC)) < timedelta(seconds=5)
+    for wrong in (True, 1.5, "5", 10**12, None):
+        assert front.http.put("/v1/environment/clock", json={"offset_seconds": wrong}).status_code == 422
+
+
+def test_request_ids_and_headers_are_on_every_answer(front: Front) -> None:
+    calls: list[Callable[[dict[str, str]], httpx.Response]] = [
+        lambda headers: front.http.post("/v1/check", json={**ACME, "feature": "sso"}, headers=headers),
+        lambda headers: front.http.get("/v1/catalog", headers=headers),
+        lambda headers: front.http.get("/nope", headers=headers),
+        lambda headers: front.http.get("/embed.js", headers=headers),
+    ]
+    for call in calls:
+        assert call({"X-Request-Id": "my-id.1"}).headers["x-request-id"] == "my-id.1"
+        for odd in ("a b", "x" * 129, "<script>"):
+            given = call({"X-Request-Id": odd}).headers["x-request-id"]
+            assert given.startswith("req_")
+        answer = call({})
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+    assert front.http.get("/v1/catalog").headers["cache-control"] == "no-store"
+
+
+def test_the_service_describes_itself(front: Front) -> None:
+    with front.server.client() as anybody:
+        assert anybody.get("/healthz").json()["status"] == "ok"
+        ready = anybody.get("/readyz").json()
+        assert (ready["status"], ready["warnings"]) == ("ready", [])
+        assert anybody.head("/healthz").status_code == 200
+        text = anybody.get("/metrics").text
+    assert 'plangate_requests_total{method="GET",route="/readyz",status="200"} 1.0' in text
+    assert 'plangate_inbox_events{environment="default",state="pending"} 0.0' in text
+    assert "acme" not in text
+
+
+def test_a_database_that_is_gone_is_a_503_not_a_500(front: Front) -> None:
+    front.http.get("/readyz")
+
+    async def gone(deployment: Deployment) -> None:
+        await asyncio.sleep(1.1)  # what was known of readiness is forgotten
+        for env in deployment.environments.values():
+            env.reading = _broken  # type: ignore[method-assign, assignment]
+
+    front.server.run(gone)
+    answer = front.http.get("/readyz")
+    assert (answer.status_code, problem(answer)["code"]) == (503, "unavailable")
+
+
+def _broken() -> object:
+    raise OSError("the disk went away")
