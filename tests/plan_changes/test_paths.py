@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from plangate import catalog, plan_changes
+from plangate.billing.gateway import StripeGateway
 from plangate.engine.model import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
@@ -318,3 +319,37 @@ async def test_companies_nobody_knows(shop: Shop) -> None:
         await plan_changes.get(shop.env, other, change.id)
     assert await plan_changes.listing(shop.env, other) == []
     assert [one.id for one in await plan_changes.listing(shop.env, shop.company_id)] == [change.id]
+
+
+async def test_a_change_that_others_undid_at_once_is_not_under_way_for_ever(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe took the update, and before the next fetch somebody changed the items in the dashboard."""
+    stripe_subscription_id = await shop.subscribed(plan="starter")
+    quote = await shop.preview(plan="pro")
+    price = (await shop.env.catalog()).add_ons["extra-exports"].prices[0].stripe_price_id or ""
+    update = StripeGateway.update_subscription
+
+    async def undone(self: StripeGateway, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they come
+        answer = await update(self, *args, **options)
+        shop.stripe.subscriptions.update(stripe_subscription_id, {"items": [{"price": price}]})
+        return answer
+
+    monkeypatch.setattr(StripeGateway, "update_subscription", undone)
+    assert (await shop.confirm(quote)).state is ChangeState.APPLIED
+    assert await shop.plan() == "pro"
+    assert await plan_changes.resume_unfinished(shop.env) == 0
+
+
+async def test_what_cannot_be_taken_back_still_waits_for_its_date(shop: Shop) -> None:
+    await shop.subscribed()
+    change = await shop.change(plan="starter")
+    shop.sandbox.control(
+        "POST",
+        "faults",
+        {"fault": "fail_call", "method": "POST", "path": "/v1/subscription_schedules/*", "status": 400},
+    )
+    with pytest.raises(Refusal) as caught:
+        await plan_changes.cancel_scheduled(shop.env, shop.company_id, actor=CUSTOMER)
+    assert caught.value.code is Code.STRIPE_REFUSED
+    assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.SCHEDULED

@@ -206,6 +206,9 @@ async def _continued(env: Environment, row: PlanChangeRow, lease: Lease) -> Plan
             return await _given_up(env, row, mirror)
         row = await carry_out(env, row, mirror)
         await refetch_held(env, row.company_id, lease)
+        row = await current(env, row)
+        if row.state in _UNDER_WAY:
+            row = await _accepted(env, row)
     except StripeFailure as failure:
         if failure.is_final:
             await _failed(env, row, failure)
@@ -217,6 +220,21 @@ async def _continued(env: Environment, row: PlanChangeRow, lease: Lease) -> Plan
         await _failed(env, row, refusal)
         raise
     return await current(env, row)
+
+
+async def _accepted(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
+    """A change that Stripe took, though what was fetched right after shows something else: others were at it too.
+
+    It ends as what Stripe accepted, or it would be under way for ever; the next fetch corrects a scheduled one.
+    """
+    action = msgspec.convert(row.terms, Terms).action
+    reached = ChangeState.APPLIED
+    if row.state == ChangeState.CANCELLING.value:
+        reached = ChangeState.CANCELLED
+    elif action in {Action.SCHEDULE, Action.CANCEL_AT_PERIOD_END}:
+        reached = ChangeState.SCHEDULED
+    _log.warning("change_concluded_by_acceptance", change=row.id, company=row.company_id, state=reached.value)
+    return await moved(env, row, reached, actor=_SYSTEM)
 
 
 async def _looked_after(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanChangeRow:
@@ -236,7 +254,10 @@ async def _looked_after(env: Environment, row: PlanChangeRow, lease: Lease) -> P
 async def _failed(env: Environment, row: PlanChangeRow, refusal: Refusal) -> None:
     """Record why a change came to nothing, and put back the scheduled change that it had to release first."""
     row = await current(env, row)
-    if row.state in {*_UNDER_WAY, *_WAITING}:
+    if row.state == ChangeState.CANCELLING.value:
+        # It could not be taken back, so it still waits for its date.
+        await moved(env, row, ChangeState.SCHEDULED, actor=_SYSTEM)
+    elif row.state in {*_UNDER_WAY, *_WAITING}:
         await moved(env, row, ChangeState.FAILED, actor=_SYSTEM, refusal=refusal_view(refusal), next_action=None)
     if msgspec.convert(row.terms, Terms).action is not Action.UPDATE:
         return
