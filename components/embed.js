@@ -225,7 +225,7 @@ class PlangateElement extends HTMLElement {
     root.adoptedStyleSheets = [sheet];
     root.innerHTML = /** @type {any} */ (
       policy.createHTML(
-        `<div class="root" part="root"><div class="content" hx-sync="replace" aria-busy="true">${skeleton(this.path, this.blocks)}</div>` +
+        `<div class="root" part="root"><div class="content" hx-sync="replace" aria-busy="true">${skeleton(this.path, this.getAttribute("features")?.split(",").length || this.blocks)}</div>` +
           `<div class="overlay"></div><p class="unseen" role="status"></p></div>`,
       )
     );
@@ -376,8 +376,8 @@ const define = (path, blocks) =>
 
 define("pricing-table", 4);
 define("plan-manager", 1);
-define("usage", 3);
-define("invoices", 3);
+define("usage", 4);
+define("invoices", 1);
 define("portal", 1);
 
 // === The page around us =============================================================================

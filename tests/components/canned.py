@@ -25,13 +25,18 @@ from plangate.engine.model import (
     Unlock,
 )
 from plangate.shapes import (
+    Actor,
     ChangeKind,
+    ChangeState,
+    ChangeTarget,
     Company,
     EntitlementEffect,
     HeldAddOn,
     HeldPlan,
     Money,
+    NextAction,
     NextInvoice,
+    PlanChange,
     Quote,
     QuoteLine,
     ScheduledChange,
@@ -190,6 +195,58 @@ def catalog() -> Catalog:
         add_ons={one.key: one for one in add_ons},
         initial_plan="free",
         fallback_plan="free",
+    )
+
+
+def crowded_catalog() -> Catalog:
+    """Ten plans, each with six features more than the one before; one word is longer than any card."""
+    features = [
+        feature(f"f{index}", f"Feature number {index}", FeatureType.BOOLEAN, description="What it is good for.")
+        for index in range(59)
+    ]
+    features.append(feature("f59", "Donaudampfschifffahrtsgesellschaftskapitän" * 2, FeatureType.BOOLEAN))
+    plans = [
+        PlanVersion(
+            key=f"p{number}",
+            version=1,
+            kind="plan",
+            name=f"Plan {number}",
+            position=number,
+            prices=prices(1000 * number + 1000),
+            entitlements=tuple(
+                Entitlement(feature=f"f{index}", enabled=True)
+                for index in range(6 * (number + 1) if number < 9 else 60)
+            ),
+        )
+        for number in range(10)
+    ]
+    return Catalog(
+        revision=1, features={one.key: one for one in features}, plans={one.key: one for one in (*plans, *_free())}
+    )
+
+
+def _free() -> tuple[PlanVersion, ...]:
+    """The free plan of the crowd, archived: held by nobody new."""
+    return (PlanVersion(key="free", version=1, kind="plan", name="Free", is_archived=True),)
+
+
+def change(state: ChangeState, *, kind: ChangeKind = ChangeKind.UPGRADE, url: str = "https://pay.test/1") -> PlanChange:
+    """A move from Free to Pro in some state; waiting ones say where a person must act."""
+    action = None
+    if state is ChangeState.AWAITING_PAYMENT:
+        action = NextAction(kind="checkout", url=url)
+    elif state is ChangeState.REQUIRES_ACTION:
+        action = NextAction(kind="authenticate", url=url)
+    return PlanChange(
+        id="chg_1",
+        state=state,
+        kind=kind,
+        from_=ChangeTarget(plan="free"),
+        to=ChangeTarget(plan="pro"),
+        effective_at=NOW,
+        next_action=action,
+        requested_by=Actor(kind="customer", id="comp_acme"),
+        created_at=NOW,
     )
 
 

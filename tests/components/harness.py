@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from plangate.clock import wall_now
 from plangate.engine.model import Catalog
 from plangate.errors import Code, Refusal
-from plangate.shapes import ChangeKind, Company, HeldAddOn
+from plangate.shapes import ChangeKind, Company, HeldAddOn, PlanChange
 from plangate.web.component_edge import (
     bearer,
     cors_headers,
@@ -65,13 +65,15 @@ class Toy:
     is_checkout: bool = False
     tokens: int = 0
     suffix: str = ""
+    crowd: bool = False
+    changes: list[PlanChange] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
 
 def _catalog(toy: Toy) -> Catalog:
     """The canned catalogue, with `suffix` after every plan's name."""
-    catalog = canned.catalog()
+    catalog = canned.crowded_catalog() if toy.crowd else canned.catalog()
     plans = {
         key: msgspec.structs.replace(plan, name=plan.name + toy.suffix, description=toy.suffix or plan.description)
         for key, plan in catalog.plans.items()
@@ -162,7 +164,7 @@ def _answer(
         meters = canned.decisions(toy.plan, toy.used)
         view = usage_view(frame, catalog, meters, features=words_of(fields.get("features", "")), can_change=True)
     elif component == "plan-manager" and fields.get("view") != "choices":
-        view = plan_manager_view(frame, catalog, company, [], abilities=ALL, notice=notice)
+        view = plan_manager_view(frame, catalog, company, toy.changes, abilities=ALL, notice=notice)
     else:
         back = Action(label=frame.reader.say("back"), get="plan-manager", style="plain")
         view = pricing_view(

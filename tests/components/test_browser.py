@@ -2,7 +2,9 @@
 
 from playwright.async_api import Page, expect
 
+from plangate.shapes import ChangeState
 from plangate.web.component_edge import RETURN_MARK
+from tests.components import canned
 from tests.components.conftest import Stage
 
 TABLE = "<plangate-pricing-table></plangate-pricing-table>"
@@ -148,6 +150,18 @@ async def test_a_downgrade_is_scheduled_shown_and_taken_back(stage: Stage) -> No
     await expect(page.get_by_text("You move to Starter")).to_have_count(0)
 
 
+async def test_enter_does_not_cancel_a_subscription(stage: Stage) -> None:
+    stage.toy.plan = "pro"
+    page = await stage.open(MANAGER)
+    await page.locator("#cancel-plan").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Keep Pro")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    assert await _focused(page) == "cancel-plan"
+    assert stage.toy.confirmed == []
+
+
 async def test_checkout_leaves_through_the_top_window_and_the_mark_is_cleaned_up(stage: Stage) -> None:
     stage.toy.is_checkout = True
     page = await stage.open(TABLE)
@@ -233,6 +247,31 @@ async def test_narrow_pages_do_not_scroll_sideways_and_show_the_recommended_plan
     tops = await page.locator("[part~=plan]").evaluate_all("(all) => all.map((it) => it.getBoundingClientRect().top)")
     recommended = await page.locator("[part~=plan-recommended]").evaluate("(it) => it.getBoundingClientRect().top")
     assert recommended == min(tops)
+
+
+async def test_ten_plans_of_sixty_features_do_not_overflow(stage: Stage) -> None:
+    stage.toy.crowd = True
+    for width in (320, 1000):
+        page = await stage.open(TABLE, width=width)
+        await page.locator("summary").last.click()
+        assert await _scroll_overhang(page) == 0
+        wide = await page.locator("[part~=plan]").evaluate_all(
+            "(all) => all.filter((card) => card.scrollWidth > card.clientWidth).length"
+        )
+        assert wide == 0
+
+
+async def test_a_change_under_way_refreshes_by_itself_without_taking_the_focus(stage: Stage) -> None:
+    stage.toy.changes = [canned.change(ChangeState.APPLYING)]
+    page = await stage.open(f'<input id="mine">{MANAGER}')
+    await expect(page.get_by_text("Your payment is being confirmed.")).to_be_visible()
+    await page.locator("#mine").focus()
+    stage.toy.changes, stage.toy.plan = [], "pro"
+    await expect(page.get_by_role("heading", name="Pro")).to_be_visible()
+    await expect(page.locator("#mine")).to_be_focused()
+    seen = len(stage.toy.seen)
+    await page.wait_for_timeout(300)
+    assert len(stage.toy.seen) == seen
 
 
 async def test_cards_line_up(stage: Stage) -> None:

@@ -8,16 +8,13 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from plangate.engine.model import Catalog, Entitlement, FeatureType, PlanVersion, SourceKind
+from plangate.engine.model import Catalog, SourceKind
 from plangate.errors import Code, Refusal
 from plangate.shapes import (
-    Actor,
     ChangeKind,
     ChangeState,
-    ChangeTarget,
     Company,
     HeldAddOn,
-    NextAction,
     PlanChange,
 )
 from plangate.web.fragments import Action, Fragment, LeavingView, Notice, ProblemView, render, web_address
@@ -54,24 +51,6 @@ def _refuse_what_a_strict_page_forbids(html: str) -> None:
     assert not found.tags & {"script", "style", "title", "img", "iframe", "object", "link", "base", "meta"}
     assert not [name for name in found.names if name.startswith(("on", "hx-on", "style"))]
     assert all(web_address(link) for link in found.links)
-
-
-def _change(
-    state: ChangeState, *, kind: ChangeKind = ChangeKind.UPGRADE, url: str = "https://pay.test/1"
-) -> PlanChange:
-    wanted = {ChangeState.AWAITING_PAYMENT: "checkout", ChangeState.REQUIRES_ACTION: "authenticate"}
-    action = NextAction(kind="checkout" if wanted.get(state) == "checkout" else "authenticate", url=url)
-    return PlanChange(
-        id="chg_1",
-        state=state,
-        kind=kind,
-        from_=ChangeTarget(plan="free"),
-        to=ChangeTarget(plan="pro"),
-        effective_at=canned.NOW,
-        next_action=action if state in wanted else None,
-        requested_by=Actor(kind="customer", id="comp_acme"),
-        created_at=canned.NOW,
-    )
 
 
 def _over_limit(detail: str) -> Refusal:
@@ -118,7 +97,7 @@ def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
     return [
         pricing_view(frame, catalog, None, wish=PricingWish(sign_up_url=word), can_change=False),
         pricing_view(frame, catalog, rich, wish=PricingWish(), can_change=True, notice=Notice(text=word)),
-        plan_manager_view(frame, catalog, rich, [_change(ChangeState.REQUIRES_ACTION, url=word)], abilities=ALL),
+        plan_manager_view(frame, catalog, rich, [canned.change(ChangeState.REQUIRES_ACTION, url=word)], abilities=ALL),
         plan_manager_view(frame, catalog, canned.company("pro", status=word), [], abilities=ALL),
         usage_view(frame, catalog, canned.decisions("free", 10), can_change=True),
         usage_view(frame, catalog, canned.decisions("pro", 820), features=["exports", "sso", "ai-words"]),
@@ -186,22 +165,7 @@ def test_plans_can_be_chosen_and_ordered_by_the_page() -> None:
 
 
 def test_ten_plans_of_sixty_features_stay_one_table() -> None:
-    features = {
-        f"f{index}": canned.feature(f"f{index}", f"Feature number {index}", FeatureType.BOOLEAN) for index in range(60)
-    }
-    plans = {
-        f"p{number}": PlanVersion(
-            key=f"p{number}",
-            version=1,
-            kind="plan",
-            name=f"Plan {number}",
-            position=number,
-            prices=canned.prices(1000 * number + 1000),
-            entitlements=tuple(Entitlement(feature=f"f{index}", enabled=True) for index in range(6 * (number + 1))),
-        )
-        for number in range(10)
-    }
-    html = _table(catalog=Catalog(revision=1, features=features, plans=plans))
+    html = _table(catalog=canned.crowded_catalog())
     assert html.count('part="plan') == 10
     assert "All of it (60 features)" in html
 
@@ -253,7 +217,7 @@ def test_a_viewer_gets_no_buttons() -> None:
     ],
 )
 def test_an_unfinished_change_says_what_is_missing(state: ChangeState, sentence: str, button: str) -> None:
-    html = _manager(canned.company("free"), _change(state))
+    html = _manager(canned.company("free"), canned.change(state))
     assert sentence in html
     assert button in html
 

@@ -36,6 +36,7 @@ from plangate.web.component_edge import (
     return_address,
     words_of,
 )
+from plangate.web.edge import exchange_of
 from plangate.web.embed import build_embed
 from plangate.web.fragments import Action, Fragment, Frame, LeavingView, Notice, ProblemView
 from plangate.web.tokens import ComponentToken, Scope, read_component_token
@@ -180,6 +181,7 @@ async def _answer(
     deployment: Deployment, request: Request, answer: Answer, *, needs: Scope, may_visit: bool
 ) -> Response:
     """Understand the request, answer it, and turn a refusal into a fragment; CORS headers go with all of them."""
+    exchange_of(request.scope).route = request.url.path  # one of the few above: nobody makes up new ones
     is_mutation = request.method == "POST"
     origin = request.headers.get("origin")
     headers = cors_headers(origin, _all_origins(deployment))

@@ -209,7 +209,10 @@ class ReceiptLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceiptView(Fragment, frozen=True, kw_only=True):
-    """A quote as a small receipt; the confirm button repeats the amount or the date."""
+    """A quote as a small receipt; the confirm button repeats the amount or the date.
+
+    With `is_ending` the way back is offered first, and the key Enter does not cancel a subscription.
+    """
 
     template: ClassVar[str] = "receipt.html"
     title: str
@@ -223,6 +226,7 @@ class ReceiptView(Fragment, frozen=True, kw_only=True):
     hint: str
     confirm: Action
     cancel_label: str
+    is_ending: bool = False
 
 
 class RefusalView(Fragment, frozen=True, kw_only=True):

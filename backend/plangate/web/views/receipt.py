@@ -64,6 +64,7 @@ def receipt_view(
             key=key,
             style="primary",
         ),
+        is_ending=quote.kind is ChangeKind.CANCEL,
         cancel_label=reader.say("receipt.keep", plan=current) if _is_less(quote) else reader.say("not_now"),
     )
 
@@ -186,7 +187,10 @@ def _confirm_label(reader: Reader, quote: Quote, due: str) -> str:
 
 
 def _hint(reader: Reader, quote: Quote, due: str) -> str:
-    valid = reader.say("receipt.valid", time=reader.time(quote.expires_at))
+    if quote.kind is ChangeKind.CANCEL:
+        return ""
+    key = "receipt.terms" if quote.is_scheduled else "receipt.valid"
+    valid = reader.say(key, time=reader.time(quote.expires_at))
     if quote.needs_checkout:
         return f"{reader.say('receipt.checkout_hint', amount=due)} {valid}"
     return valid
