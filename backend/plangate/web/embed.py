@@ -16,7 +16,7 @@ EMBED_LIMIT_BYTES = 20_000
 """What the whole script may weigh after gzip."""
 
 _INLINE_JSDOC = re.compile(r"/\*\* @type [^*]*\*/ ?")
-_TEXT_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ ]*([{}()\[\];,:?=<>&|])[ ]*')
+_TEXT_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ ]*(!=|[{}()\[\];,:?=<>&|])[ ]*')
 _LINE_END = re.compile(r"(?<=[{(\[,;:?&|])\n")
 
 
@@ -78,7 +78,7 @@ def compact_script(text: str) -> str:
         elif bare and not bare.startswith("//"):
             lines.append(_INLINE_JSDOC.sub("", bare))
     squeezed = _TEXT_OR_SPACE.sub(lambda match: match[1] or match[2], "\n".join(lines))
-    return _LINE_END.sub("", squeezed)
+    return _LINE_END.sub("", squeezed).replace(";}", "}")
 
 
 def compact_styles(text: str) -> str:
@@ -86,4 +86,6 @@ def compact_styles(text: str) -> str:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r" ?([{};,]) ?", r"\1", text)
+    text = re.sub(r'="([a-z]+)"', r"=\1", text)
+    text = re.sub(r"(?<=[ :(,-])0\.(?=\d)", ".", text)
     return text.replace(": ", ":").replace(";}", "}").strip()
