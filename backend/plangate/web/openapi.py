@@ -9,8 +9,9 @@ from pydantic.json_schema import models_json_schema
 
 from plangate import __version__
 from plangate.errors import CATALOGUE, Code
-from plangate.web.operations import VERSION_HEADER, Documented, Operation
+from plangate.web.operations import Documented, Operation
 from plangate.web.problems import CONTENT_TYPE, TYPE_BASE, Problem
+from plangate.web.versions import HEADER as VERSION_HEADER
 
 _REF: Final = "#/components/schemas/{name}"
 _ALWAYS: Final = (Code.RATE_LIMITED, Code.INTERNAL)
@@ -18,7 +19,7 @@ _WITH_KEY: Final = (Code.UNAUTHENTICATED, Code.FORBIDDEN)
 _WITH_BODY: Final = (Code.MALFORMED, Code.TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.INVALID, Code.UNKNOWN_FIELD)
 _WITH_QUERY: Final = (Code.MALFORMED, Code.INVALID, Code.UNKNOWN_FIELD)
 _HEADER_TEXTS: Final[Mapping[str, str]] = {
-    VERSION_HEADER: "The company's version after this write. Send it with a read to never see an older state.",
+    VERSION_HEADER: "How far this write got. Send it back with a read of the company, which then is never older.",
     "ETag": "Send it in If-Match with an edit.",
 }
 _DESCRIPTION: Final = (
@@ -31,9 +32,10 @@ _DESCRIPTION: Final = (
 def openapi_document(operations: Sequence[Operation]) -> dict[str, Any]:
     """The document of these operations."""
     schemas = _Schemas(operations)
+    problems = _Problems(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, schemas)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, schemas, problems)
     tags = list(dict.fromkeys(operation.tag for operation in operations))
     return {
         "openapi": "3.1.0",
@@ -48,6 +50,7 @@ def openapi_document(operations: Sequence[Operation]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
+            "responses": problems.components,
             "securitySchemes": {
                 "secretKey": {
                     "type": "http",
@@ -97,7 +100,43 @@ class _Schemas:
         return dict(next(schema for known, schema in self._others if known is kind or known == kind))
 
 
-def _described(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+class _Problems:
+    """The refusals of operations. Those with the same status and codes are written once, as a component."""
+
+    def __init__(self, schemas: _Schemas) -> None:
+        self.components: dict[str, Any] = {}
+        self._schema = schemas.of(Problem)
+        self._names: dict[tuple[Code, ...], str] = {}
+
+    def of(self, operation: Operation) -> dict[str, Any]:
+        codes = [*_ALWAYS, *operation.problems]
+        if operation.scope is not None:
+            codes += _WITH_KEY[:1] if operation.scope == "public" else _WITH_KEY
+        if operation.body is not None:
+            codes += _WITH_BODY
+        if operation.query is not None:
+            codes += _WITH_QUERY
+        by_status: dict[int, list[Code]] = {}
+        for code in sorted(set(codes), key=list(CATALOGUE).index):
+            by_status.setdefault(CATALOGUE[code].status, []).append(code)
+        return {
+            str(status): {"$ref": f"#/components/responses/{self._name(status, tuple(found))}"}
+            for status, found in sorted(by_status.items())
+        }
+
+    def _name(self, status: int, codes: tuple[Code, ...]) -> str:
+        if codes not in self._names:
+            alike = sum(name.startswith(f"Problem{status}") for name in self.components)
+            name = f"Problem{status}" if alike == 0 else f"Problem{status}_{alike + 1}"
+            self._names[codes] = name
+            self.components[name] = {
+                "description": "; ".join(f"`{code.value}`: {CATALOGUE[code].title}" for code in codes) + ".",
+                "content": {CONTENT_TYPE.decode(): {"schema": self._schema, "example": _example(codes[0])}},
+            }
+        return self._names[codes]
+
+
+def _described(operation: Operation, schemas: _Schemas, problems: _Problems) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -118,7 +157,7 @@ def _described(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         }
     described["responses"] = {
         **{str(status): _response(documented, schemas) for status, documented in operation.responses.items()},
-        **_problems(operation, schemas),
+        **problems.of(operation),
     }
     return described
 
@@ -162,7 +201,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         parameters.append(_header("If-Match", "The etag that was read, or `*`.", is_required=True, maximum=120))
     if operation.takes_version:
         parameters.append(
-            _header(VERSION_HEADER, "What an earlier write answered with: this read is never older.", maximum=18)
+            _header(VERSION_HEADER, "What an earlier write answered with: this read is never older.", maximum=40)
         )
     return parameters
 
@@ -186,31 +225,6 @@ def _response(documented: Documented, schemas: _Schemas) -> dict[str, Any]:
     schema = {} if documented.type is None else schemas.of(documented.type)
     response["content"] = {documented.kind: {"schema": schema}}
     return response
-
-
-def _problems(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    codes = [*_ALWAYS, *operation.problems]
-    if operation.scope is not None:
-        codes += _WITH_KEY[:1] if operation.scope == "public" else _WITH_KEY
-    if operation.body is not None:
-        codes += _WITH_BODY
-    if operation.query is not None:
-        codes += _WITH_QUERY
-    by_status: dict[int, list[Code]] = {}
-    for code in dict.fromkeys(codes):
-        by_status.setdefault(CATALOGUE[code].status, []).append(code)
-    return {
-        str(status): {
-            "description": "; ".join(f"`{code.value}`: {CATALOGUE[code].title}" for code in found) + ".",
-            "content": {
-                CONTENT_TYPE.decode(): {
-                    "schema": schemas.of(Problem),
-                    "example": _example(found[0]),
-                }
-            },
-        }
-        for status, found in sorted(by_status.items())
-    }
 
 
 def _example(code: Code) -> dict[str, Any]:

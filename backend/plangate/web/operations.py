@@ -25,14 +25,14 @@ from plangate.web.edge import HotAnswer, exchange_of, nothing_there
 from plangate.web.exchange import Exchange, encode_json
 from plangate.web.idempotency import once
 from plangate.web.problems import of_fields, refusal_of_decoding, refusal_of_validation
+from plangate.web.versions import HEADER as VERSION_HEADER
+from plangate.web.versions import catch_up
 
 B = TypeVar("B")
 Q = TypeVar("Q")
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
-VERSION_HEADER: Final = "Plangate-Version"
 _ID: Final = re.compile(r"[a-z]{2,8}_[0-9a-z]{1,64}")
-_VERSION: Final = re.compile(rb"[0-9]{1,18}")
 _QUERY_FIELDS_MAX: Final = 50
 _NOUNS: Final[Mapping[str, str]] = {
     "company_id": "company",
@@ -78,8 +78,7 @@ class Call(Generic[B, Q]):
 
     async def catch_up(self, company_id: str) -> None:
         """See to it that this read is not older than the write whose `Plangate-Version` the client sends back."""
-        if self.exchange.version is not None:
-            await self.environment.standings.of(company_id, at_least=wanted_version(self.exchange))
+        await catch_up(self.environment, self.exchange, company_id)
 
     async def version_of(self, company_id: str) -> dict[str, str]:
         """The `Plangate-Version` header for an answer to a write about a company."""
@@ -224,15 +223,6 @@ async def not_here(_scope: AsgiScope, _receive: Receive, _send: Send) -> None:
 def missing(noun: str) -> Refusal:
     """The 404 for an id that is unknown here, malformed, or another environment's: all the same to the caller."""
     return Refusal(Code.NOT_FOUND, f"There is no such {noun} in this environment.")
-
-
-def wanted_version(exchange: Exchange) -> int:
-    """The version the client has seen, 0 without one. Raises Refusal (400) when the header is no number."""
-    if exchange.version is None:
-        return 0
-    if not _VERSION.fullmatch(exchange.version):
-        raise Refusal(Code.MALFORMED, "Plangate-Version is the number a write answered with: send it back as it was.")
-    return int(exchange.version)
 
 
 def parse_body(kind: Any, raw: bytes) -> Any:  # noqa: ANN401 - the body's type is a value here

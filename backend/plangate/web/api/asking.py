@@ -13,7 +13,7 @@ from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.metering import EventResult, EventStatus
 from plangate.web.auth import actor_of
 from plangate.web.exchange import Exchange, encode_json
-from plangate.web.operations import VERSION_HEADER, Documented, Operation, wanted_version
+from plangate.web.operations import Documented, Operation
 from plangate.web.problems import of_fields, placed_under, refusal_of_decoding
 from plangate.web.schemas import (
     EVENTS_MAX,
@@ -24,9 +24,10 @@ from plangate.web.schemas import (
     TrackEvent,
     bounded_instant,
 )
+from plangate.web.versions import HEADER as VERSION_HEADER
+from plangate.web.versions import after_counting, catch_up_by_keys
 
 _TAG: Final = "Access and usage"
-_VERSION: Final = b"plangate-version"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Event = TrackEvent | IdentifyEvent
@@ -75,6 +76,7 @@ async def check(exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, He
                     env, standing, asked.feature, quantity=asked.quantity, user=user, trace=asked.trace
                 )
                 return encode_json(decision), ()
+    await catch_up_by_keys(env, exchange, asked.company)
     decision = await access.check(
         env,
         company=asked.company,
@@ -83,7 +85,6 @@ async def check(exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, He
         quantity=asked.quantity,
         at=bounded_instant("/at", asked.at),
         trace=asked.trace,
-        at_least=wanted_version(exchange),
     )
     return encode_json(decision), ()
 
@@ -95,13 +96,13 @@ async def checks(exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, H
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusal_of_decoding(error) from None
     env = key.environment
+    await catch_up_by_keys(env, exchange, asked.company)
     decisions = await access.checks(
         env,
         company=asked.company,
         features=asked.features,
         user=asked.user,
         at=bounded_instant("/at", asked.at),
-        at_least=wanted_version(exchange),
     )
     return encode_json(ChecksAnswer(decisions=decisions)), ()
 
@@ -123,7 +124,7 @@ async def consume(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes,
         occurred_at=bounded_instant("/occurred_at", asked.occurred_at),
     )
     members = {name: getattr(decision, name) for name in Decision.__struct_fields__}
-    return encode_json(Consumed(**members, counted=counted)), _version_of(env, decision.company)
+    return encode_json(Consumed(**members, counted=counted)), after_counting(env, decision.company)
 
 
 async def events(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
@@ -137,12 +138,19 @@ async def events(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, 
         raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
     env = key.environment
     results = await _recorded(env, key, told)
-    return encode_json(EventsAnswer(results=results)), ()
+    return encode_json(EventsAnswer(results=results)), await _version_after(env, told)
 
 
-def _version_of(env: Environment, company_id: str | None) -> Headers:
-    standing = None if company_id is None else env.standings.held(company_id)
-    return () if standing is None else ((_VERSION, b"%d" % standing.facts.version),)
+async def _version_after(env: Environment, told: list[Event]) -> Headers:
+    """The version header when all events are about one company; several companies have several versions."""
+    first = told[0].company if told else None
+    if first is None or any(event.company != first for event in told):
+        return ()
+    try:
+        standing = await env.standings.of_keys(first)
+    except Refusal:
+        return ()  # keys of two companies: each event was refused already
+    return () if standing is None else after_counting(env, standing.facts.company_id)
 
 
 async def _recorded(env: Environment, key: ApiKey, told: list[Event]) -> list[EventResult]:
@@ -289,6 +297,6 @@ OPERATIONS: Final = (
             {"type": "track", "event": "export", "company": _COMPANY, "idempotency_key": "export-8413"},
             {"type": "identify", "company": _COMPANY, "traits": {"seats": 5}},
         ],
-        responses={200: Documented("One result for each event.", EventsAnswer)},
+        responses={200: Documented("One result for each event.", EventsAnswer, headers=(VERSION_HEADER,))},
     ),
 )

@@ -8,8 +8,9 @@ import msgspec
 from plangate import overrides
 from plangate.errors import Code, Refusal, invalid
 from plangate.shapes import OverrideView
-from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation
+from plangate.web.operations import Answer, Call, Documented, Operation
 from plangate.web.schemas import NoQuery, OverrideBody, OverrideEdit, RevokeBody, RevokeQuery
+from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Overrides"
 _ETAG: Final = re.compile(rb'(?:W/)?"([^"\x00-\x1f]{1,100})"|([A-Za-z0-9_.-]{1,100})')

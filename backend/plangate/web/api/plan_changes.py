@@ -9,8 +9,9 @@ from plangate.engine.model import Interval
 from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require
-from plangate.web.operations import VERSION_HEADER, Answer, Call, Documented, Operation, missing
+from plangate.web.operations import Answer, Call, Documented, Operation, missing
 from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery
+from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Plan changes"
 _REFUSED: Final = (
