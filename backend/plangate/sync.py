@@ -120,19 +120,26 @@ async def sweep(env: Environment) -> int:
         _log.warning("sweep_gap_too_long", environment=env.id, since=since.isoformat())
         await import_account(env)
         since = began_at
-    listed = await env.gateway.list_events(created_from=(since or began_at - _EVENTS_KEPT) - _SWEEP_OVERLAP)
-    rows = [inbox_row(env, event, received_at=wall_now()) for event in listed]
-    missed = 0
+    # The place is taken from events alone, because Stripe's clock and ours may differ.
+    newest, missed = 0 if since is None else int(since.timestamp()), 0
+    async for page in env.gateway.event_pages(created_from=(since or began_at - _EVENTS_KEPT) - _SWEEP_OVERLAP):
+        missed += await _store_missed(env, page)
+        newest = max(newest, *(int(event["created"]) for event in page))
+    # Only a sweep that went through moves the place to go on from.
     async with env.writing() as session:
-        known = await known_event_ids(session, [row.stripe_event_id for row in rows])
-        for row in rows:
-            if row.stripe_event_id not in known and await store_event(session, row):
-                missed += 1
-        newest = max((int(event["created"]) for event in listed), default=int(began_at.timestamp()))
-        await set_cursor(session, _SWEEP_CURSOR, {"created": newest})
+        await set_cursor(session, _SWEEP_CURSOR, {"created": newest or int(began_at.timestamp())})
     if missed:
         _log.info("sweep_found_missed_events", environment=env.id, missed=missed)
     return missed
+
+
+async def _store_missed(env: Environment, page: Sequence[Mapping[str, Any]]) -> int:
+    """Store those events of a page that are not known; answers how many."""
+    rows = [inbox_row(env, event, received_at=wall_now()) for event in page]
+    async with env.writing() as session:
+        known = await known_event_ids(session, [row.stripe_event_id for row in rows])
+        missed = [row for row in rows if row.stripe_event_id not in known and await store_event(session, row)]
+    return len(missed)
 
 
 async def import_account(env: Environment, *, is_every_customer_wanted: bool = False) -> ImportCounts:

@@ -385,6 +385,13 @@ class StripeGateway:
 
     # --- events and meters -------------------------------------------------------------------------
 
+    def event_pages(self, *, created_from: datetime) -> AsyncIterator[Sequence[StripeJson]]:
+        """Events since an instant, a page at a time, newest first. Stripe keeps them for 30 days."""
+        return self._transport.pages(
+            lambda asked, options: self._v1.events.list_async(_any(asked), options),
+            {"created": {"gte": int(created_from.timestamp())}},
+        )
+
     async def list_events(
         self, *, created_from: datetime, after_event_id: str | None = None, types: Sequence[str] = ()
     ) -> list[StripeJson]:
