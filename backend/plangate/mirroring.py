@@ -17,7 +17,7 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms, followed, outcome, started_by
 from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import SubscriptionFact
+from plangate.engine.model import PlanSource, SubscriptionFact
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id
@@ -27,15 +27,17 @@ from plangate.store.companies import (
     STRIPE_CUSTOMER_KEY,
     CompanyRow,
     add_keys,
+    assign,
     company_row,
     keys_of,
     owners_of_keys,
 )
 from plangate.store.database import StoreSession
+from plangate.store.ledger import lock_companies, lock_pairs
 from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
 from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import save_subscriptions, subscriptions_of
-from plangate.usage_windows import rebind_windows
+from plangate.usage_windows import attribute_waiting, rebind_windows
 
 STRIPE = Actor(kind="stripe", id="stripe")
 _WATCHED = ("applying", "awaiting_payment", "requires_action", "scheduled", "cancelling")
@@ -93,6 +95,8 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
+        # The company before the audit, as everywhere, so that two writers never wait for each other.
+        await lock_companies(session, [company_id])
         before = await company_facts(session, company_id)
         is_changed = await save_subscriptions(session, company_id, [(fact, state_hash([fact])) for fact in found])
         if is_changed and before is not None:
@@ -183,7 +187,6 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
         async with env.writing() as session:
             if isinstance(named, str) and is_ours and await company_row(session, named) is not None:
                 company_id = named
-                await add_keys(session, company_id, [key])
             elif is_subscriber or is_every_customer_wanted:
                 company_id = new_id("comp")
                 name = state.customer.get("name")
@@ -196,9 +199,14 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
                         updated_at=session.now,
                     )
                 )
-                await add_keys(session, company_id, [key])
+                if catalog.initial_plan is not None:
+                    await assign(session, company_id, key=catalog.initial_plan, source=PlanSource.INITIAL)
             else:
                 return None
+            await lock_pairs(session, [key])
+            await add_keys(session, company_id, [key])
+            await env.touch(session, company_id)
+            await attribute_waiting(session, catalog, company_id, [key])
             await append_audit(
                 session,
                 actor=STRIPE,
@@ -207,7 +215,6 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
                 company_id=company_id,
                 after={STRIPE_CUSTOMER_KEY: state.stripe_customer_id},
             )
-            await env.touch(session, company_id)
     except IntegrityError:
         # Somebody linked the same customer a moment ago; theirs is the one.
         async with env.reading() as session:

@@ -51,7 +51,7 @@ class Standings:
         self._held: dict[str, Standing] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._keys: dict[str, tuple[tuple[str, str], ...]] = {}
-        self._generation = 0
+        self._reads: dict[str, set[object]] = {}
 
     def peek(self, name: str, value: str) -> Standing | None:
         """The standing held in memory for one company key, without waiting; None means: ask `of_keys`."""
@@ -68,14 +68,18 @@ class Standings:
         if standing is not None and standing.facts.version >= at_least:
             return standing
         while True:
-            generation = self._generation
-            standing, keys = await self._load(company_id)
+            read = object()
+            self._reads.setdefault(company_id, set()).add(read)
+            try:
+                standing, keys = await self._load(company_id)
+            finally:
+                is_current = self._ended(company_id, read)
             if standing is None:
                 return None
-            if generation == self._generation:
+            if is_current:
                 self._keep(company_id, standing, keys)
                 return standing
-            # Something was forgotten while we read; what we read may be older than that change.
+            # The company was forgotten while we read; what we read may be older than that change.
 
     async def of_keys(self, keys: Mapping[str, str]) -> Standing | None:
         """The standing of the company all known `keys` belong to, or None. Conflicting keys raise Refusal."""
@@ -89,15 +93,26 @@ class Standings:
 
     def forget(self, company_id: str) -> None:
         """Drop one company, or all of them for the empty id: the next question reads the store."""
-        self._generation += 1
         if company_id == "":
+            self._reads.clear()
             self._held.clear()
             self._ids.clear()
             self._keys.clear()
             return
+        self._reads.pop(company_id, None)
         self._held.pop(company_id, None)
         for pair in self._keys.pop(company_id, ()):
             self._ids.pop(pair, None)
+
+    def _ended(self, company_id: str, read: object) -> bool:
+        """Note that a read of the store is over; answers whether the company was not forgotten meanwhile."""
+        reads = self._reads.get(company_id)
+        if reads is None or read not in reads:
+            return False
+        reads.discard(read)
+        if not reads:
+            del self._reads[company_id]
+        return True
 
     def _keep(self, company_id: str, standing: Standing, keys: tuple[tuple[str, str], ...]) -> None:
         if len(self._held) >= _COMPANIES_HELD and company_id not in self._held:

@@ -12,8 +12,7 @@ from plangate.catalog.revision import Change, Draft, draft
 from plangate.catalog.stripe_side import archive_in_stripe, make_in_stripe
 from plangate.catalog_document import CatalogDocument, compile_catalog, document_value, offered_version
 from plangate.catalog_file import parse_catalog
-from plangate.engine.entitlements import window_kinds
-from plangate.engine.model import Catalog, FeatureType
+from plangate.engine.model import Catalog
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.shapes import Actor
@@ -30,9 +29,8 @@ from plangate.store.catalog import (
     save_stripe_price,
     stripe_objects_of,
 )
-from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
-from plangate.usage_windows import open_missing_windows
+from plangate.usage_windows import open_windows_of_new_periods
 
 _LEASE: Final = "catalog"
 _PAGE: Final = 200
@@ -162,7 +160,7 @@ async def apply(
                     after={"revision": drafted.revision, "changes": drafted.changes},
                 )
                 environment.touch_everything(session)
-            await _open_windows(environment, _compiled(environment, stored), await environment.catalog())
+            await open_windows_of_new_periods(environment, _compiled(environment, stored), await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
         await _clear_shelf(environment, drafted.document, intent_id=f"catalog:{environment.id}:{number}:shelf")
     return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes))
@@ -249,31 +247,6 @@ def _intent(environment: Environment, drafted: Draft) -> str:
     """The same for the same document over the same revision, so that a repeat finds the calls already made."""
     said = hashlib.sha256(msgspec.json.encode(document_value(drafted.document))).hexdigest()
     return f"catalog:{environment.id}:{drafted.revision}:{said[:24]}"
-
-
-async def _open_windows(environment: Environment, before: Catalog, after: Catalog) -> None:
-    """Where usage is now counted over a period it was not counted over before, count what the ledger holds already.
-
-    A `consume` opens a missing window by itself; this is for the checks and meters that come before it.
-    """
-    features = [
-        key
-        for key, feature in after.features.items()
-        if feature.type is FeatureType.EVENT and window_kinds(after, key) - window_kinds(before, key)
-    ]
-    if not features or before.revision == 0:
-        return
-    cursor: str | None = None
-    while True:
-        async with environment.reading() as session:
-            rows = await page_of_companies(session, search=None, after=cursor, limit=_PAGE)
-        for row in rows:
-            async with environment.writing() as session:
-                await open_missing_windows(session, after, row.id, features)
-                await environment.touch(session, row.id)
-        if len(rows) < _PAGE:
-            return
-        cursor = rows[-1].id
 
 
 async def _clear_shelf(environment: Environment, document: CatalogDocument, *, intent_id: str) -> None:

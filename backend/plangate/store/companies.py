@@ -151,18 +151,6 @@ async def company_row(session: StoreSession, company_id: str, *, lock: bool = Fa
     return None if row is None else CompanyRow(**row)
 
 
-async def company_versions(session: StoreSession, company_ids: Sequence[str], *, lock: bool) -> dict[str, int]:
-    """The version of each company; with `lock`, on PostgreSQL, no one can change them until the end."""
-    query = (
-        select(companies.c.id, companies.c.version)
-        .where(companies.c.environment_id == session.environment_id, companies.c.id.in_(company_ids))
-        .order_by(companies.c.id)
-    )
-    if lock and session.is_postgresql:
-        query = query.with_for_update(read=True)
-    return {row["id"]: row["version"] for row in await session.all(query)}
-
-
 async def keys_of(session: StoreSession, company_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     """The `(name, value)` keys of each company, oldest first."""
     rows = await session.all(

@@ -73,14 +73,6 @@ async def set_offset(session: StoreSession, offset_seconds: int) -> None:
     )
 
 
-async def catalog_revision(session: StoreSession, *, lock: bool = False) -> int:
-    """The newest catalogue revision; with `lock`, no other transaction can publish until this one ends."""
-    query = select(environments.c.catalog_revision).where(environments.c.id == session.environment_id)
-    if lock and session.is_postgresql:
-        query = query.with_for_update(read=True)
-    return int(await session.scalar(query) or 0)
-
-
 async def live_keys(session: StoreSession) -> list[ApiKeyRow]:
     """All keys of the environment, revoked ones included, newest first."""
     rows = await session.all(

@@ -164,28 +164,6 @@ async def newest_windows(
     }
 
 
-async def window_containing(
-    session: StoreSession, company_id: str, feature: str, period: PeriodKind, user_id: str, at: datetime
-) -> WindowCounter | None:
-    """The stored window that contains `at`, for late events; None when usage of that time opened none."""
-    row = await session.one(
-        select(usage_windows).where(
-            usage_windows.c.environment_id == session.environment_id,
-            usage_windows.c.company_id == company_id,
-            usage_windows.c.feature == feature,
-            usage_windows.c.period == period.value,
-            usage_windows.c.user_id == user_id,
-            usage_windows.c.start_at <= at,
-            or_(usage_windows.c.end_at.is_(None), usage_windows.c.end_at > at),
-        )
-    )
-    if row is None:
-        return None
-    return WindowCounter(
-        window_id=row["id"], start_at=row["start_at"], end_at=row["end_at"], used=row["used"], reserved=row["reserved"]
-    )
-
-
 async def open_window(
     session: StoreSession,
     company_id: str,
@@ -235,33 +213,6 @@ async def set_counters(session: StoreSession, windows: Sequence[WindowCounter]) 
             .values(used=bindparam("new_used"), reserved=bindparam("new_reserved")),
             [{"window_id": w.window_id, "new_used": w.used, "new_reserved": w.reserved} for w in windows],
         )
-
-
-async def ledger_sum(
-    session: StoreSession,
-    company_id: str,
-    event: str,
-    *,
-    start_at: datetime | None,
-    end_at: datetime | None,
-    user_id: str = "",
-    known_at: datetime | None = None,
-) -> int:
-    """Quantity in the ledger for `[start_at, end_at)`, as known at `known_at` (None: now). Exact, not floored."""
-    query = select(func.coalesce(func.sum(usage_events.c.quantity), 0)).where(
-        usage_events.c.environment_id == session.environment_id,
-        usage_events.c.company_id == company_id,
-        usage_events.c.event == event,
-    )
-    if start_at is not None:
-        query = query.where(usage_events.c.occurred_at >= start_at)
-    if end_at is not None:
-        query = query.where(usage_events.c.occurred_at < end_at)
-    if user_id:
-        query = query.where(usage_events.c.user_id == user_id)
-    if known_at is not None:
-        query = query.where(usage_events.c.recorded_at <= known_at, usage_events.c.occurred_at <= known_at)
-    return int(await session.scalar(query) or 0)
 
 
 async def known_windows(
