@@ -244,7 +244,8 @@ def test_a_used_up_meter_says_when_it_resets_and_what_helps() -> None:
         (99, 100, "warn", "Nearly used up: 1 export left"),
         (100, 100, "bad", "You&#39;ve used all 100 exports."),
         (130, 100, "bad", "You&#39;re over your limit: 130 of 100 exports."),
-        (0, 0, "bad", "You&#39;ve used all 0 exports."),
+        (1, 1, "bad", "You&#39;ve used your 1 export."),
+        (3, 0, "bad", "You&#39;re over your limit: 3 of 0 exports."),
     ],
 )
 def test_meters_warn_at_eighty_and_stop_at_a_hundred(used: int, limit: int, tone: str, sentence: str | None) -> None:
@@ -271,10 +272,11 @@ def test_a_daily_meter_names_the_hour_and_an_override_is_told() -> None:
 
 
 def test_absent_features_show_only_when_named() -> None:
-    decision = canned.decision("exports", 0, None, kind=None)
     frame, catalog = canned.frame(), canned.catalog()
-    assert "Nothing is measured" in render(usage_view(frame, catalog, [decision]))
-    assert "Not in your plan" in render(usage_view(frame, catalog, [decision], features=["exports"]))
+    for limit in (None, 0):
+        decision = canned.decision("exports", 0, limit, kind=None)
+        assert "Nothing is measured" in render(usage_view(frame, catalog, [decision]))
+        assert "Not in your plan" in render(usage_view(frame, catalog, [decision], features=["exports"]))
 
 
 def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:

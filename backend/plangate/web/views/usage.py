@@ -32,7 +32,8 @@ def usage_view(
         feature, decision = catalog.features.get(key), by_feature.get(key)
         if feature is None or decision is None or feature.is_archived or feature.type not in _MEASURED:
             continue
-        is_absent = decision.limit is None and not decision.unlimited and decision.soft_limit is None
+        is_endless = decision.unlimited or decision.soft_limit is not None
+        is_absent = not is_endless and not decision.limit and not decision.used
         if is_absent and not features:
             continue
         meters.append(_meter(frame.reader, catalog, feature, decision, is_absent=is_absent, can_change=can_change))
@@ -129,7 +130,7 @@ def _state(
         words = {"used": reader.number(used, divisor=feature.display_divisor), "limit": reader.count(limit, feature)}
         return "bad", f"{reader.say('usage.over', **words)} {_way_out(reader, feature, decision, unlock)}".strip()
     if used >= limit:
-        sentence = reader.say("usage.reached", limit=reader.count(limit, feature))
+        sentence = reader.say("usage.reached", count=limit, limit=reader.count(limit, feature))
         return "bad", f"{sentence} {_way_out(reader, feature, decision, unlock)}".strip()
     if used * 100 >= limit * _WARN_PERCENT:
         return "warn", reader.say("usage.warning", remaining=reader.count(limit - used, feature))
