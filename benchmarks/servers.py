@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from plangate import catalog, companies
+from plangate import catalog, companies, metering
 from plangate.deployment import Deployment, create_key
 from plangate.engine.model import PlanSource
 from plangate.settings import EnvironmentSettings, Settings
@@ -93,6 +93,8 @@ async def plangate(folder: Path) -> tuple[ASGIApp, Deployment, str]:
         async with env.writing() as session:
             await assign(session, company.id, key="pro", source=PlanSource.ASSIGNMENT)
             await env.touch(session, company.id)
+        # The first usage of a window opens it, which is not what is measured.
+        await metering.record(env, [metering.TrackEvent(event="feature-1", company={"id": f"company-{number}"})])
     raw, _ = await create_key(env, kind="secret", name="benchmark")
     return create_app(deployment, has_worker=False), deployment, raw
 

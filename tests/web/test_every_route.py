@@ -229,7 +229,8 @@ def test_unknown_and_repeated_query_parameters_are_refused(front: Front) -> None
             asked.send(front.http, path=asked.path + joint + "&".join(f"p{n}=1" for n in range(60))).status_code == 400
         )
     for query in ("limit=0", "limit=101", "limit=x", "cursor=bogus", "search=" + "x" * 201):
-        assert front.http.get(f"/v1/companies?{query}").status_code == 422, query
+        found = problem(front.http.get(f"/v1/companies?{query}"))
+        assert (found["status"], found["errors"][0]["pointer"]) == (422, "?" + query.partition("=")[0]), query
     for query in ("feature=exports&by=week", "by=day", "feature=nope", "feature=exports&user=ada", "feature=sso"):
         assert front.http.get(f"/v1/companies/{front.acme}/usage?{query}").status_code == 422, query
 
@@ -250,6 +251,13 @@ def test_addresses_and_methods_that_do_not_exist(front: Front) -> None:
             answer = front.http.request(method, address)
             assert (answer.status_code, problem(answer)["code"]) == (405, "method_not_allowed"), (method, path)
             assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == methods
+
+
+def test_what_other_modules_route_is_refused_in_the_same_way(front: Front) -> None:
+    with front.server.client() as nobody:
+        assert problem(nobody.post("/embed.js"))["code"] == "method_not_allowed"
+        assert problem(nobody.put("/components/v1/usage"))["code"] == "method_not_allowed"
+        assert problem(nobody.get("/webhooks/stripe"))["code"] == "method_not_allowed"
 
 
 def test_routes_that_are_not_built_yet_are_not_there(front: Front) -> None:

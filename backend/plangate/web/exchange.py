@@ -207,6 +207,8 @@ class Exchange:
         sent = {**refusal.headers, **(headers or {})}
         if refusal.status == 401:
             sent.setdefault("WWW-Authenticate", "Bearer")
+        elif refusal.status in {429, 503}:
+            sent.setdefault("Retry-After", "2")
         await self.answer(
             refusal.status,
             encode_json(problem_of(refusal, self.request_id)),

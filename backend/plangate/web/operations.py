@@ -151,6 +151,8 @@ class OperationApp:
             if refusal.code is Code.NOT_FOUND and noun is not None and not await _is_company_here(call):
                 # One sentence for all, so that another environment's ids look exactly like unknown ones.
                 raise missing(noun) from refusal
+            if operation.body is None and refusal.errors:
+                raise in_query(refusal) from refusal
             raise
         payload = answer.body if isinstance(answer.body, bytes) else encode_json(answer.body)
         headers = [(name.lower().encode("ascii"), text.encode("latin-1")) for name, text in answer.headers.items()]
@@ -258,9 +260,14 @@ def parse_query(kind: type[BaseModel], query_string: bytes) -> BaseModel:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        refusal = refusal_of_validation(error, values)
-        faults = [FieldError("?" + fault.pointer[1:], fault.code, fault.detail) for fault in refusal.errors]
-        raise of_fields(faults) from None
+        refusal = in_query(refusal_of_validation(error, values))
+        raise of_fields(refusal.errors) from None
+
+
+def in_query(refusal: Refusal) -> Refusal:
+    """The same refusal with pointers such as `?limit`, for a request whose fields stand in the address."""
+    errors = [FieldError("?" + one.pointer.lstrip("/?"), one.code, one.detail) for one in refusal.errors]
+    return Refusal(refusal.code, refusal.detail, errors=errors, extra=refusal.extra, headers=refusal.headers)
 
 
 async def _is_company_here(call: Call[Any, Any]) -> bool:
