@@ -368,6 +368,7 @@ async def _record(
             created_at=session.now,
             updated_at=session.now,
         )
+        await env.touch(session, promise.company_id)
         if not await insert_change(session, row):
             raise Refusal(Code.CHANGE_IN_PROGRESS, "This quote is being confirmed already; look at it in a moment.")
         await append_audit(
@@ -380,7 +381,6 @@ async def _record(
             after=row.target,
             note=promise.request.force.reason if promise.request.force is not None else "",
         )
-        await env.touch(session, promise.company_id)
     return await current(env, row)
 
 

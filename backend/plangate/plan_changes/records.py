@@ -69,6 +69,9 @@ async def moved(
 ) -> PlanChangeRow:
     """Put a change into another state, with its audit entry, and answer the row as stored."""
     async with env.writing() as session:
+        # The company's scheduled change and notices are shown from these rows. It is locked before the audit,
+        # as everywhere, so that two writers never wait for each other.
+        await env.touch(session, row.company_id)
         await update_change(session, row.id, state=state.value, **values)
         await append_audit(
             session,
@@ -80,8 +83,6 @@ async def moved(
             after={"state": state.value},
             note=note,
         )
-        # The company's scheduled change and notices are shown from these rows.
-        await env.touch(session, row.company_id)
     return await current(env, row)
 
 
