@@ -28,7 +28,8 @@ class SandboxServer:
     """Use as a context manager: `with SandboxServer() as sandbox: …`. Settings of SandboxConfig may be overridden."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - whatever SandboxConfig takes.
-        self._socket = socket.socket()
+        # With the protocol named, the event loop switches Nagle's delay off; without, each call costs 40 ms.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.secret_key = "sk_test_sandbox_0123456789"

@@ -292,7 +292,8 @@ def _sockets(port: int) -> Iterator[list[socket.socket]]:
     taken: list[socket.socket] = []
     try:
         for number in range(port, port + _PORTS):
-            own = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            # With the protocol named, the event loop switches Nagle's delay off.
+            own = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             taken.append(own)
             if os.name == "posix":
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
