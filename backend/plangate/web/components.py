@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from uuid import uuid4
 
 import msgspec
@@ -37,7 +36,7 @@ from plangate.web.component_edge import (
     words_of,
 )
 from plangate.web.edge import exchange_of
-from plangate.web.embed import build_embed
+from plangate.web.embed import embed_routes
 from plangate.web.fragments import Action, Fragment, Frame, LeavingView, Notice, ProblemView
 from plangate.web.tokens import ComponentToken, Scope, read_component_token
 from plangate.web.views.invoices import invoices_view, portal_view
@@ -122,56 +121,12 @@ def component_routes(deployment: Deployment) -> list[Route]:
         return preflight(request, _all_origins(deployment))
 
     return [
-        Route("/embed.js", _embed),
-        Route("/embed.json", _embed_facts),
-        Route("/embed.{digest}.js", _embed),
+        *embed_routes(),
         *(Route(f"{_BASE}/{name}", reading(name, answer), methods=["GET"]) for name, answer in pages.items()),
         Route(f"{_BASE}/portal", reading("portal", _portal), methods=["GET"]),
         *(Route(f"{_BASE}/{name}", writing(needs, step), methods=["POST"]) for name, (needs, step) in steps.items()),
         Route(f"{_BASE}/{{name}}", options, methods=["OPTIONS"]),
     ]
-
-
-# --- embed.js --------------------------------------------------------------------------------------------
-
-
-async def _embed(request: Request) -> Response:
-    """The script: for ever under the address with its hash, for five minutes under the plain one."""
-    embed = build_embed()
-    digest = request.path_params.get("digest")
-    if digest is not None and digest != embed.digest:
-        raise Refusal(Code.NOT_FOUND, "This version of the script is no longer served: use /embed.js.")
-    headers = {
-        "ETag": embed.etag,
-        "Cache-Control": "public, max-age=31536000, immutable" if digest else "public, max-age=300",
-        "Access-Control-Allow-Origin": "*",
-        "Cross-Origin-Resource-Policy": "cross-origin",
-        "X-Content-Type-Options": "nosniff",
-        "Vary": "Accept-Encoding",
-    }
-    if request.headers.get("if-none-match") == embed.etag:
-        return Response(status_code=304, headers=headers)
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        headers["Content-Encoding"] = "gzip"
-        return Response(_embed_gzipped(), media_type="text/javascript", headers=headers)
-    return Response(embed.text, media_type="text/javascript", headers=headers)
-
-
-@cache
-def _embed_gzipped() -> bytes:
-    return gzip.compress(build_embed().text.encode(), 9, mtime=0)
-
-
-async def _embed_facts(request: Request) -> Response:
-    """What a host page needs to pin the script: its lasting address and integrity, and what it weighs."""
-    embed = build_embed()
-    facts = {
-        "path": f"/embed.{embed.digest}.js",
-        "integrity": embed.integrity,
-        "bytes": len(embed.text.encode()),
-        "bytes_gzipped": len(_embed_gzipped()),
-    }
-    return Response(json.dumps(facts), media_type="application/json", headers={"Access-Control-Allow-Origin": "*"})
 
 
 # --- the outer skin of every fragment -----------------------------------------------------------------------

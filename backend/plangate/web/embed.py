@@ -4,12 +4,18 @@ There is no build step: the server reads the files once, drops comments and inde
 """
 
 import base64
+import gzip
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from functools import cache
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from plangate.errors import Code, Refusal
 from plangate.resources import component_text, components_folder
 
 EMBED_LIMIT_BYTES = 20_000
@@ -54,6 +60,54 @@ def build_embed() -> Embed:
     )
     digest = hashlib.sha384(text.encode()).digest()
     return Embed(text=text, digest=digest.hex()[:16], integrity="sha384-" + base64.b64encode(digest).decode())
+
+
+def embed_routes() -> list[Route]:
+    """The script under its plain address and the one with its hash, and what a page needs to pin it."""
+    return [
+        Route("/embed.js", _embed),
+        Route("/embed.json", _embed_facts),
+        Route("/embed.{digest}.js", _embed),
+    ]
+
+
+async def _embed(request: Request) -> Response:
+    """The script: for ever under the address with its hash, for five minutes under the plain one."""
+    embed = build_embed()
+    digest = request.path_params.get("digest")
+    if digest is not None and digest != embed.digest:
+        raise Refusal(Code.NOT_FOUND, "This version of the script is no longer served: use /embed.js.")
+    headers = {
+        "ETag": embed.etag,
+        "Cache-Control": "public, max-age=31536000, immutable" if digest else "public, max-age=300",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept-Encoding",
+    }
+    if request.headers.get("if-none-match") == embed.etag:
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(_embed_gzipped(), media_type="text/javascript", headers=headers)
+    return Response(embed.text, media_type="text/javascript", headers=headers)
+
+
+@cache
+def _embed_gzipped() -> bytes:
+    return gzip.compress(build_embed().text.encode(), 9, mtime=0)
+
+
+async def _embed_facts(request: Request) -> Response:
+    """What a host page needs to pin the script: its lasting address and integrity, and what it weighs."""
+    embed = build_embed()
+    facts = {
+        "path": f"/embed.{embed.digest}.js",
+        "integrity": embed.integrity,
+        "bytes": len(embed.text.encode()),
+        "bytes_gzipped": len(_embed_gzipped()),
+    }
+    return Response(json.dumps(facts), media_type="application/json", headers={"Access-Control-Allow-Origin": "*"})
 
 
 def _script_words(language: str) -> dict[str, str]:
