@@ -147,7 +147,7 @@ def item(stripe_price_id: str, *, quantity: int | None = 1, **fields: Any) -> Su
     return SubscriptionItem(
         stripe_item_id=f"si_{stripe_price_id}",
         stripe_price_id=stripe_price_id,
-        stripe_product_id="prod_1",
+        stripe_product_id=fields.pop("stripe_product_id", "prod_1"),
         quantity=quantity,
         is_metered=fields.pop("is_metered", False),
         currency="usd",

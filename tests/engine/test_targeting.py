@@ -1,5 +1,6 @@
 """Proves conditions one by one: what matches, what never does, and what stays open until somebody asks."""
 
+import msgspec
 import pytest
 
 from plangate.engine.model import Condition, Json, Rule, UserFacts
@@ -147,3 +148,57 @@ def test_one_group_is_enough_and_all_of_it_is_needed() -> None:
 )
 def test_comparisons(actual: Json, operator: str, expected: Json, *, is_met: bool) -> None:
     assert compare(actual, operator, expected) is is_met
+
+
+@pytest.mark.parametrize(
+    ("actual", "operator", "expected", "value_type", "is_met"),
+    [
+        ("2026-11-20", "eq", "2026-11-20T00:00:00Z", "date", True),
+        ("2026-11-20", "lt", "2026-11-20T00:00:01Z", "date", True),
+        ("2026-11-20T01:30:00+02:00", "eq", "2026-11-19T23:30:00z", "date", True),
+        ("2026-11-20T01:30:00+02:00", "gte", "2026-11-20", "date", False),
+        ("2026-11-20t00:00:00", "lte", "2026-11-20", "date", True),
+        ("2026-11-20T00:00:00.5Z", "gt", "2026-11-20", "date", True),
+        ("2026-11-20", "ne", "2026-11-21", "date", True),
+        ("2026-11-20", "in", ["2026-11-19", "2026-11-20T00:00Z"], "date", True),
+        ("2026-11-20", "not_in", ["2026-11-20"], "date", False),
+        ("20 November 2026", "ne", "2026-11-20", "date", False),
+        ("2026-02-30", "gt", "2026-01-01", "date", False),
+        ("0001-01-01T00:00:00+23:00", "lt", "2026-01-01", "date", False),
+        ("2026-W47", "gt", "2026-01-01", "date", False),
+        ("20261120", "eq", "2026-11-20", "date", False),
+        (20261120, "gt", "2026-01-01", "date", False),
+        (None, "ne", "2026-01-01", "date", False),
+        ("2026-11-20", "contains", "2026", "date", False),
+        (5, "lt", 6, "number", True),
+        ("5", "eq", "5", "number", False),
+        (True, "eq", True, "number", False),
+        ("5", "eq", "5", "string", True),
+        (5, "eq", 5, "string", False),
+        (5, "in", [5], "string", False),
+        (5, "not_in", [6], "string", False),
+        (True, "eq", True, "boolean", True),
+        (1, "eq", 1, "boolean", False),
+    ],
+)
+def test_comparisons_of_a_type_that_is_asked_for(
+    actual: Json, operator: str, expected: Json, value_type: str, *, is_met: bool
+) -> None:
+    assert compare(actual, operator, expected, value_type=value_type) is is_met
+
+
+def test_a_date_trait_is_compared_as_a_date() -> None:
+    since = Condition(kind="trait", trait="since", operator="lt", value="2026-01-01", value_type="date")
+    company = facts(traits={"since": "2025-12-31T20:00:00-05:00"})
+    for value_type, is_met in (("date", False), (None, True)):
+        condition = msgspec.structs.replace(since, value_type=value_type)
+        found = open_rules([Rule(key="rule", groups=((condition,),))], company, plans=NOBODY, add_ons=NOBODY)
+        assert bool(found) is is_met
+
+
+def test_rules_may_ask_for_products() -> None:
+    condition = Condition(kind="product", values=("prod_legacy",))
+    rules = [Rule(key="rule", groups=((condition,),))]
+    held = frozenset({"prod_legacy", "prod_other"})
+    assert open_rules(rules, COMPANY, plans=NOBODY, add_ons=NOBODY, products=held)
+    assert not open_rules(rules, COMPANY, plans=NOBODY, add_ons=NOBODY)

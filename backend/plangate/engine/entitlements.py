@@ -79,7 +79,13 @@ def build_snapshot(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Compa
         catalog_revision=catalog.revision,
         plan=None
         if base is None or holdings.source is None
-        else HeldPlan(key=base[0].key, version=base[0].version, source=holdings.source, quantity=base[1]),
+        else HeldPlan(
+            key=base[0].key,
+            version=base[0].version,
+            source=holdings.source,
+            quantity=base[1],
+            audience=holdings.audience,
+        ),
         add_ons=tuple(
             HeldAddOn(key=version.key, version=version.version, quantity=1 if quantity is None else quantity)
             for version, quantity in holdings.add_ons
@@ -286,7 +292,9 @@ class _Compiler:
         compiled: list[CompiledRule] = []
         plans = frozenset(version.key for version, _ in self.holdings.plans)
         add_ons = frozenset(version.key for version, _ in self.holdings.add_ons)
-        for rule, groups in open_rules(feature.flag.rules, self.facts, plans=plans, add_ons=add_ons):
+        for rule, groups in open_rules(
+            feature.flag.rules, self.facts, plans=plans, add_ons=add_ons, products=self.holdings.products
+        ):
             source = Source(kind=SourceKind.RULE, key=rule.key)
             answer = self._switched(rule.allowed, Reason.RULE_MATCHED, source)
             if groups == ((),):

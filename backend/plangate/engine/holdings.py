@@ -1,7 +1,8 @@
 """What a company is on: the base plan by the order of precedence, the add-ons, and the cycle its windows follow.
 
-The order (product.md, The nouns): a live Stripe subscription, an explicit assignment, an audience rule, the initial
-plan of a company that never had a subscription, the fallback plan.
+The order (product.md, The nouns): a live Stripe subscription, an explicit assignment, an audience by priority, the
+initial plan of a company that never had a subscription, the plan for trials that ended without a payment method, the
+fallback plan.
 """
 
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from plangate.engine.model import (
 from plangate.engine.periods import Cycle
 from plangate.engine.pricing import monthly_amount, price_for
 from plangate.engine.snapshot import Notice
+from plangate.engine.targeting import is_in_audience
 
 # A version held, and how many of it; None when it is not sold by quantity.
 Held: TypeAlias = tuple[PlanVersion, int | None]
@@ -38,7 +40,8 @@ _KNOWN = _LIVE | _NEVER_LIVE | _SUSPENDED | {"canceled"}
 class Holdings(msgspec.Struct, frozen=True, kw_only=True):
     """What is held at one instant. `plans` starts with the base plan; more follow when several subscriptions live.
 
-    `suspended` are the versions that a subscription would grant if it were paid or resumed.
+    `suspended` are the versions that a subscription would grant if it were paid or resumed. `audience` is the key of
+    the audience the base plan comes from, if it does; `products` are the Stripe products live subscriptions hold.
     """
 
     plans: tuple[Held, ...]
@@ -48,6 +51,8 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
     suspended: tuple[PlanVersion, ...]
     notices: tuple[Notice, ...]
     cycle: Cycle
+    audience: str | None = None
+    products: frozenset[str] = frozenset()
 
 
 class _Mapping(msgspec.Struct, frozen=True):
@@ -77,6 +82,15 @@ class _Candidate(msgspec.Struct, frozen=True):
     item: SubscriptionItem
 
 
+class _Base(msgspec.Struct, frozen=True):
+    """The base plan of a company without a live subscription. `held_from` is when it was assigned (None: never)."""
+
+    held: Held
+    source: PlanSource
+    held_from: datetime | None = None
+    audience: str | None = None
+
+
 def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Holdings:
     """What the company holds at `at`: pure resolution of product.md's order, with notices for people."""
     notices: list[Notice] = []
@@ -102,28 +116,28 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
         notices.append(Notice(code="several_subscriptions", detail=detail))
     # A subscription that holds add-ons alone gives no plan, but still gives the company its billing period.
     carrier = candidates[0].subscription if candidates else live[0].subscription if live else None
-    plans: tuple[Held, ...]
-    source: PlanSource | None
-    if candidates:
-        plans, source, held_from = _merged(one.held for one in candidates), PlanSource.SUBSCRIPTION, None
-    else:
-        plan, source, held_from = _unsubscribed(catalog, facts, assigned_plans, at)
-        plans = (plan,) if plan is not None else ()
+    products = frozenset(item.stripe_product_id for one in live for item in one.subscription.items)
+    base: _Base | None = None
+    if not candidates:
+        names_held = frozenset(version.key for version, _ in add_ons)
+        base = _unsubscribed(catalog, facts, assigned_plans, at, products=products, add_ons=names_held)
     if carrier is not None:
         item = candidates[0].item if candidates else next(iter(carrier.items), None)
         cycle = _cycle(catalog, carrier, item)
     else:
         settings = catalog.settings
-        anchor_at = held_from or facts.created_at
+        anchor_at = (base.held_from if base is not None else None) or facts.created_at
         cycle = Cycle(anchor_at=anchor_at, time_zone=settings.time_zone, week_start=settings.week_start)
     return Holdings(
-        plans=plans,
-        source=source,
+        plans=_merged(one.held for one in candidates) if base is None else (base.held,),
+        source=base.source if base is not None else PlanSource.SUBSCRIPTION if candidates else None,
         add_ons=add_ons,
         subscription=carrier,
         suspended=suspended,
         notices=tuple(notices),
         cycle=cycle,
+        audience=base.audience if base is not None else None,
+        products=products,
     )
 
 
@@ -242,27 +256,57 @@ def _monthly(mapping: _Mapping, currency: str | None) -> Fraction:
 
 
 def _unsubscribed(
-    catalog: Catalog, facts: CompanyFacts, assigned: list[tuple[AssignmentFact, PlanVersion]], at: datetime
-) -> tuple[Held | None, PlanSource | None, datetime | None]:
-    """The base plan without a live subscription, its source, and the instant it was assigned (None: never)."""
-    explicit = [one for one in assigned if one[0].source is PlanSource.ASSIGNMENT]
-    audience = [one for one in assigned if one[0].source is PlanSource.AUDIENCE]
-    initial = [one for one in assigned if one[0].source is PlanSource.INITIAL]
-    was_subscribed = any(one.status not in _NEVER_LIVE for one in facts.subscriptions)
-    for assignment, version in (*explicit, *audience, *(() if was_subscribed else initial)):
-        return (version, assignment.quantity), assignment.source, assignment.held_from
-    roles: list[tuple[str | None, PlanSource]] = []
-    if was_subscribed:
-        if any(_trial_expired(one, at) for one in facts.subscriptions):
-            roles.append((catalog.trial_expiry_plan, PlanSource.FALLBACK))
-    else:
-        roles.append((catalog.initial_plan, PlanSource.INITIAL))
-    roles.append((catalog.fallback_plan, PlanSource.FALLBACK))
-    for key, source in roles:
+    catalog: Catalog,
+    facts: CompanyFacts,
+    assigned: list[tuple[AssignmentFact, PlanVersion]],
+    at: datetime,
+    *,
+    products: frozenset[str],
+    add_ons: frozenset[str],
+) -> _Base | None:
+    """The base plan without a live subscription to a known plan; None when no rule gives one."""
+
+    def assigned_as(source: PlanSource) -> _Base | None:
+        for assignment, version in assigned:
+            if assignment.source is source:
+                return _Base((version, assignment.quantity), source, assignment.held_from)
+        return None
+
+    def role(key: str | None, source: PlanSource) -> _Base | None:
         version = catalog.newest("plan", key) if key is not None else None
-        if version is not None:
-            return (version, None), source, None
-    return None, None, None
+        return None if version is None else _Base((version, None), source)
+
+    if catalog.audiences:
+        by_audience = _by_audience(catalog, facts, assigned, products=products, add_ons=add_ons)
+    else:
+        by_audience = assigned_as(PlanSource.AUDIENCE)
+    found = assigned_as(PlanSource.ASSIGNMENT) or by_audience
+    fallback = role(catalog.fallback_plan, PlanSource.FALLBACK)
+    if any(one.status not in _NEVER_LIVE for one in facts.subscriptions):
+        is_trial_over = any(_trial_expired(one, at) for one in facts.subscriptions)
+        expired = role(catalog.trial_expiry_plan, PlanSource.FALLBACK) if is_trial_over else None
+        return found or expired or fallback
+    return found or assigned_as(PlanSource.INITIAL) or role(catalog.initial_plan, PlanSource.INITIAL) or fallback
+
+
+def _by_audience(
+    catalog: Catalog,
+    facts: CompanyFacts,
+    assigned: list[tuple[AssignmentFact, PlanVersion]],
+    *,
+    products: frozenset[str],
+    add_ons: frozenset[str],
+) -> _Base | None:
+    """The plan of the first audience that matches. An assignment of that source keeps its version and since when."""
+    for audience in sorted(catalog.audiences, key=lambda one: (one.priority, one.key)):
+        newest = catalog.newest("plan", audience.plan)
+        if newest is None or not is_in_audience(audience, facts, add_ons=add_ons, products=products):
+            continue
+        for assignment, version in assigned:
+            if assignment.source is PlanSource.AUDIENCE and version.key == audience.plan:
+                return _Base((version, assignment.quantity), PlanSource.AUDIENCE, assignment.held_from, audience.key)
+        return _Base((newest, None), PlanSource.AUDIENCE, None, audience.key)
+    return None
 
 
 def _trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:

@@ -118,12 +118,16 @@ class Reason(StrEnum):
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """One condition of a rule. `kind` says what is compared.
 
-    company, user: `values` are ids or `key=value` texts · plan, add_on: `values` are plan keys ·
-    trait: `trait` of `subject` compared by `operator` with `value` (or with `other_trait` of the same subject) ·
-    usage: used of `feature` compared by `operator` with `value`. A missing trait never matches.
+    company, user: `values` are ids or `key=value` texts · plan, add_on: `values` are plan keys · product: `values` are
+    Stripe product ids that live subscriptions hold · trait: `trait` of `subject` compared by `operator` with `value`
+    (or with `other_trait` of the same subject) · usage: used of `feature` compared by `operator` with `value`.
+
+    A missing trait never matches. `value_type` says what a trait must be: one of another type never matches, and a
+    `date` is a day or an RFC 3339 instant as text, days and instants without an offset being in UTC. Without it, values
+    of one kind are compared as they are.
     """
 
-    kind: Literal["company", "user", "plan", "add_on", "trait", "usage"]
+    kind: Literal["company", "user", "plan", "add_on", "trait", "usage", "product"]
     values: tuple[str, ...] = ()
     subject: Literal["company", "user"] = "company"
     trait: str | None = None
@@ -131,6 +135,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     value: Json = None
     other_trait: str | None = None
     feature: str | None = None
+    value_type: Literal["string", "number", "boolean", "date"] | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +155,25 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
 
 
+class Audience(msgspec.Struct, frozen=True, kw_only=True):
+    """Companies that are on a plan by rule, when neither a live subscription nor an assignment says otherwise.
+
+    It matches when every condition of any one group does. The lower priority number is tried first, then by key.
+    Conditions look at the company, its traits, its add-ons and the Stripe products it holds; others never match.
+    """
+
+    key: str
+    plan: str
+    priority: int = 0
+    groups: tuple[tuple[Condition, ...], ...] = ()
+
+
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """A capability to gate, meter or track.
 
     `event` is the name of the tracked events an event feature counts (default: its key); `trait` names the
     company trait a trait or seat feature reads as "used". `display_divisor` turns base units into shown ones.
+    `config_schema` is what a JSON config value must look like (see `engine.config_values`); None allows anything.
     """
 
     key: str
@@ -167,16 +186,20 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     units: str = "units"
     display_divisor: int = 1
     config_type: Literal["string", "number", "json"] | None = None
+    config_schema: Json = None
     flag: Flag = Flag()
     stripe_meter: str | None = None
     is_archived: bool = False
 
 
-class Entitlement(msgspec.Struct, frozen=True, kw_only=True):
+class Entitlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one plan version or add-on grants for one feature. Exactly one of the five value fields is set.
 
     `enabled` (boolean) · `limit` (a number or UNLIMITED) · `limit_trait` (the company trait holding the limit) ·
     `config` (a config value). `soft_limit` marks where overage begins; with it the answer stays "yes".
+
+    `scope` says whose usage an event feature's limit is for: all of the company's together, or each user's own
+    ("each user gets 50 exports"). It means nothing for the other types.
     """
 
     feature: str
@@ -188,6 +211,7 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True):
     stacking: Stacking = Stacking.MAX
     soft_limit: int | None = None
     price_behaviour: PriceBehaviour = PriceBehaviour.INCLUDED
+    scope: Literal["company", "user"] = "company"
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +292,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     fallback_plan: str | None = None
     trial_expiry_plan: str | None = None
     settings: CatalogSettings = CatalogSettings()
+    audiences: tuple[Audience, ...] = ()
 
     def newest(self, kind: Literal["plan", "add_on"], key: str) -> PlanVersion | None:
         """The newest published version of a plan or add-on, archived or not; None when the key is unknown."""

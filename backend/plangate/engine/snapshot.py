@@ -44,12 +44,16 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The base plan in force, and where it comes from. `quantity` is None when it is not sold by quantity."""
+    """The base plan in force, and where it comes from. `quantity` is None when it is not sold by quantity.
+
+    `audience` is the key of the audience that put the company on it, when one did.
+    """
 
     key: str
     version: int
     source: PlanSource
     quantity: int | None = None
+    audience: str | None = None
 
 
 class HeldAddOn(msgspec.Struct, frozen=True, kw_only=True):
