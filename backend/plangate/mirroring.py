@@ -17,7 +17,8 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms, followed, outcome, started_by
 from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import PlanSource, SubscriptionFact
+from plangate.engine.model import PlanRef, PlanSource, SubscriptionFact
+from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id
@@ -98,16 +99,14 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
         # The company before the audit, as everywhere, so that two writers never wait for each other.
         await lock_companies(session, [company_id])
         before = await company_facts(session, company_id)
-        is_changed = await save_subscriptions(session, company_id, [(fact, state_hash([fact])) for fact in found])
-        if is_changed and before is not None:
+        if before is None:
+            raise Refusal(Code.NOT_FOUND, "There is no such company.")
+        after = build_snapshot(catalog, msgspec.structs.replace(before, subscriptions=found), session.now)
+        states_found = [(fact, state_hash([fact])) for fact in found]
+        is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=_mapped(after))
+        if is_changed:
             await _note_change(session, company_id, known, found)
-            after = msgspec.structs.replace(before, subscriptions=found)
-            await rebind_windows(
-                env,
-                session,
-                build_snapshot(catalog, before, session.now),
-                build_snapshot(catalog, after, session.now),
-            )
+            await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
         is_settled = await _settle_changes(session, company_id, found, subscriptions)
         if is_changed or is_settled:
             await env.touch(session, company_id)
@@ -150,6 +149,15 @@ async def company_of_customer(session: StoreSession, stripe_customer_id: str) ->
     """The company that a Stripe customer id belongs to."""
     key = (STRIPE_CUSTOMER_KEY, stripe_customer_id)
     return (await owners_of_keys(session, dict([key]))).get(key)
+
+
+def _mapped(snapshot: CompanySnapshot) -> PlanRef | None:
+    """The plan the subscriptions mean, None when a price among them is unknown or none of them grants."""
+    is_known = all(notice.code != "unmapped_price" for notice in snapshot.notices)
+    plan = snapshot.plan
+    if plan is None or plan.source is not PlanSource.SUBSCRIPTION or not is_known:
+        return None
+    return PlanRef(plan.key, plan.version)
 
 
 async def _completed(

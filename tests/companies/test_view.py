@@ -75,7 +75,7 @@ async def _subscribe(environment: Environment, company: Company, **changes: Any)
     )
     fact = msgspec.structs.replace(fact, **changes)
     async with environment.writing() as session:
-        await save_subscriptions(session, company.id, [(fact, repr(changes))])
+        await save_subscriptions(session, company.id, [(fact, repr(changes))], mapped_plan=None)
         await environment.touch(session, company.id)
     return await companies.get(environment, company.id)
 

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, update
 
+from plangate.access import check
 from plangate.billing.transport import Transport
 from plangate.clock import wall_now
 from plangate.errors import Code, Refusal
+from plangate.metering import TrackEvent, consume, record
 from plangate.mirroring import customers_of, refetch, refetch_customer
 from plangate.store.audit import audit_of
 from plangate.store.leases import leases
@@ -117,3 +119,48 @@ async def test_what_was_known_then_stays_known(shop: Shop) -> None:
         (after,) = await subscriptions_of(session, shop.company_id)
     assert (before.status, after.status) == ("active", "canceled")
     assert before.started_at > datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_s11_an_unknown_price_keeps_the_last_known_plan_and_says_so(shop: Shop) -> None:
+    stripe_subscription_id = await started(shop)
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    product = shop.stripe.products.create({"name": "Made by hand"})
+    price = shop.stripe.prices.create(
+        {"product": product.id, "currency": "usd", "unit_amount": 1_000, "recurring": {"interval": "month"}}
+    )
+    (item,) = shop.stripe.subscriptions.retrieve(stripe_subscription_id)["items"].data
+    shop.stripe.subscriptions.update(stripe_subscription_id, {"items": [{"id": item.id, "price": price.id}]})
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    assert [notice.code for notice in (await shop.snapshot()).notices] == ["unmapped_price"]
+
+
+async def test_usage_that_waited_for_a_stripe_customer_counts_once_it_is_linked(shop: Shop) -> None:
+    price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+    customer = shop.stripe.customers.create({"name": "Somebody", "payment_method": "pm_card_visa"})
+    card = shop.new_card(customer.id, "pm_card_visa")
+    shop.stripe.subscriptions.create(
+        {"customer": customer.id, "items": [{"price": price}], "default_payment_method": card}
+    )
+    event = TrackEvent(event="exports", company={"stripe_customer_id": customer.id}, quantity=7)
+    (waiting,) = await record(shop.env, [event])
+    assert waiting.status == "unattributed"
+    mirror = await refetch_customer(shop.env, customer.id)
+    assert mirror is not None
+    decision = await check(shop.env, company={"stripe_customer_id": customer.id}, feature="exports")
+    assert decision.used == 7
+
+
+async def test_t4_the_running_window_ends_at_the_new_anchor_and_keeps_its_usage(shop: Shop) -> None:
+    await consume(shop.env, company={"id": "acme"}, feature="exports", quantity=3, idempotency_key="before")
+    free = await check(shop.env, company={"id": "acme"}, feature="exports")
+    shop.advance("P10D")
+    await started(shop)
+    await refetch(shop.env, shop.company_id)
+    paid = await check(shop.env, company={"id": "acme"}, feature="exports")
+    (subscription,) = (await shop.snapshot()).facts.subscriptions
+    assert free.period is not None
+    assert paid.period is not None
+    assert (paid.used, paid.period.start) == (3, free.period.start)
+    assert paid.period.resets_at == subscription.items[0].period_end_at

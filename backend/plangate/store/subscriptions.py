@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import select, text, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import SubscriptionFact
+from plangate.engine.model import PlanRef, SubscriptionFact
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText
 from plangate.store.companies import known_at
@@ -16,7 +16,10 @@ from plangate.store.database import StoreSession, table_of
 
 
 class SubscriptionRow(SQLModel, table=True):
-    """One fetched state of one subscription. `document` is a SubscriptionFact; `state_hash` tells states apart."""
+    """One fetched state of one subscription. `document` is a SubscriptionFact; `state_hash` tells states apart.
+
+    `mapped_plan` is the base plan the company's subscriptions meant then, left out when a price was unknown.
+    """
 
     __tablename__ = "subscriptions"
     __table_args__ = (
@@ -39,6 +42,7 @@ class SubscriptionRow(SQLModel, table=True):
     status: str
     document: Any = Field(sa_type=JsonText)
     state_hash: str
+    mapped_plan: Any = Field(default=None, sa_type=JsonText, nullable=True)
     recorded_at: datetime = Field(sa_type=Instant)
     superseded_at: datetime | None = Field(default=None, sa_type=Instant)
 
@@ -62,11 +66,29 @@ async def subscriptions_of(
     return tuple(msgspec.convert(row["document"], SubscriptionFact) for row in rows)
 
 
+async def last_mapped_plan(session: StoreSession, company_id: str, *, at: datetime | None = None) -> PlanRef | None:
+    """The base plan the company's subscriptions last meant while all their prices were known, as known at `at`."""
+    query = select(subscriptions.c.mapped_plan).where(
+        subscriptions.c.environment_id == session.environment_id,
+        subscriptions.c.company_id == company_id,
+        subscriptions.c.mapped_plan.is_not(None),
+    )
+    if at is not None:
+        query = query.where(subscriptions.c.recorded_at <= at)
+    found = await session.scalar(query.order_by(subscriptions.c.recorded_at.desc(), subscriptions.c.id.desc()).limit(1))
+    return None if found is None else msgspec.convert(found, PlanRef)
+
+
 async def save_subscriptions(
-    session: StoreSession, company_id: str, fetched: Sequence[tuple[SubscriptionFact, str]]
+    session: StoreSession,
+    company_id: str,
+    fetched: Sequence[tuple[SubscriptionFact, str]],
+    *,
+    mapped_plan: PlanRef | None,
 ) -> bool:
     """Record what a fetch found: `(fact, state_hash)` of every subscription of the company's customers.
 
+    `mapped_plan` is the base plan they mean together, None when a price among them is unknown or none grants.
     Only states that differ from the last known are stored. Answers whether anything changed.
     """
     known = {
@@ -104,6 +126,7 @@ async def save_subscriptions(
                 status=fact.status,
                 document=msgspec.to_builtins(fact),
                 state_hash=state_hash,
+                mapped_plan=msgspec.to_builtins(mapped_plan),
                 recorded_at=session.now,
             )
             for fact, state_hash in changed

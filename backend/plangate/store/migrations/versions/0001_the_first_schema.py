@@ -301,6 +301,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("document", sa.Text(), nullable=False),
         sa.Column("state_hash", sa.String(), nullable=False),
+        sa.Column("mapped_plan", sa.Text(), nullable=True),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.Column("superseded_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
