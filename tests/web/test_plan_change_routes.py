@@ -1,0 +1,173 @@
+"""Plan changes through the API alone, with the sandbox for Stripe and real webhooks back: from free to a downgrade."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from plangate.billing.signatures import sign
+from plangate.clock import wall_now
+from plangate.settings import Settings
+from tests.conftest import APP_SECRET, SECRET_KEY, environment_settings
+from tests.plangate_server import PlangateServer
+from tests.sandbox_server import SandboxServer
+from tests.shop import DOCUMENT
+from tests.web.asked import problem
+
+BACK = "http://shop.test/billing"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The server, a client with every scope, the sandbox, and a company on the free plan with its customer."""
+
+    http: httpx.Client
+    sandbox: SandboxServer
+    server: PlangateServer
+    company: str
+
+    @property
+    def path(self) -> str:
+        return f"/v1/companies/{self.company}/plan-changes"
+
+    def preview(self, **asked: object) -> dict[str, Any]:
+        answer = self.http.post(f"{self.path}/preview", json=asked)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def confirm(self, quote: dict[str, Any], **headers: str) -> httpx.Response:
+        return self.http.post(self.path, json={"quote": quote["quote"], "return_url": BACK}, headers=headers)
+
+    def plan(self) -> str:
+        return str(self.http.get(f"/v1/companies/{self.company}").json()["plan"]["key"])
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 15
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.05)
+
+    def limit(self) -> object:
+        body = {"company": {"id": "acme"}, "feature": "exports"}
+        return self.http.post("/v1/check", json=body).json()["limit"]
+
+    def advance(self, duration: str) -> None:
+        self.sandbox.advance(duration)
+        offset = self.sandbox.control("GET", "clock")["offset_seconds"]
+        assert self.http.put("/v1/environment/clock", json={"offset_seconds": offset}).status_code == 200
+
+
+@pytest.fixture
+def story(database_url: str, sandbox: SandboxServer) -> Iterator[Story]:
+    own = environment_settings(
+        stripe_api_base=sandbox.url,
+        stripe_secret_key=sandbox.secret_key,
+        stripe_account=sandbox.account_id,
+        stripe_webhook_secrets=(sandbox.webhook_secret,),
+    )
+    settings = Settings(database_url=database_url, secret_keys=(SECRET_KEY,), environments=(own,))
+    with PlangateServer(settings, has_worker=True) as server, server.client(server.key()) as http:
+        sandbox.set_webhook(f"{server.url}/webhooks/stripe")
+        assert http.put("/v1/catalog", json=DOCUMENT).status_code == 200
+        company = http.put("/v1/companies", json={"keys": {"id": "acme"}, "name": "Acme"}).json()["id"]
+        yield Story(http, sandbox, server, company)
+        sandbox.set_webhook(None)
+
+
+def test_from_free_to_a_downgrade_that_arrives(story: Story) -> None:
+    assert (story.plan(), story.limit()) == ("free", 10)
+    quote = story.preview(plan="pro", interval="month", currency="usd")
+    assert (quote["kind"], quote["due_today"], quote["needs_checkout"]) == (
+        "subscribe",
+        {"amount_minor": 4900, "currency": "usd"},
+        True,
+    )
+    started = story.confirm(quote)
+    assert started.status_code == 201, started.text
+    change = started.json()
+    assert (change["state"], change["next_action"]["kind"]) == ("awaiting_payment", "checkout")
+    assert httpx.post(change["next_action"]["url"], data={"card": "visa"}, trust_env=False).status_code in {200, 303}
+    story.wait(lambda: story.plan() == "pro")
+    assert story.limit() == 1000
+    assert story.http.get(f"{story.path}/{change['id']}").json()["state"] == "applied"
+
+    down = story.preview(plan="starter")
+    assert (down["kind"], down["due_today"]["amount_minor"], down["is_scheduled"]) == ("downgrade", 0, True)
+    assert [lost["feature"] for lost in down["lost"]]
+    first = story.confirm(down, **{"Idempotency-Key": "down-1"})
+    again = story.confirm(down, **{"Idempotency-Key": "down-1"})
+    anew = story.confirm(down)
+    assert (first.status_code, first.json()["state"]) == (201, "scheduled"), first.text
+    assert again.json() == first.json()
+    assert anew.json()["id"] == first.json()["id"]
+    assert story.http.get(f"/v1/companies/{story.company}").json()["scheduled_change"]["plan"] == "starter"
+
+    refused = story.http.post(f"{story.path}/preview", json={"add_ons": {"extra-exports": 1}})
+    assert (refused.status_code, problem(refused)["code"]) == (409, "downgrade_scheduled")
+    kept = story.http.delete(f"{story.path}/scheduled")
+    assert (kept.status_code, kept.json()["state"]) == (200, "cancelled"), kept.text
+    assert problem(story.http.delete(f"{story.path}/scheduled"))["code"] == "nothing_scheduled"
+
+    assert story.confirm(story.preview(plan="starter")).json()["state"] == "scheduled"
+    story.advance("P32D")
+    story.wait(lambda: story.plan() == "starter")
+    assert story.limit() == 100
+    states = [one["state"] for one in story.http.get(story.path).json()["data"]]
+    assert sorted(states) == ["applied", "applied", "cancelled"]
+    warnings = story.http.get("/readyz").json()["warnings"]
+    assert not any("failed" in one for one in warnings), warnings
+
+
+def test_what_cannot_be_confirmed_is_a_documented_refusal(story: Story) -> None:
+    for body in ({}, {"plan": "nope"}, {"plan": "pro", "cancel": "now"}, {"interval": "week"}, {"currency": "USD"}):
+        answer = story.http.post(f"{story.path}/preview", json=body)
+        assert answer.status_code in {404, 409, 422}, (body, answer.text)
+        problem(answer)
+    quote = story.preview(plan="pro")
+    other = story.http.put("/v1/companies", json={"keys": {"id": "globex"}}).json()["id"]
+    foreign = story.http.post(f"/v1/companies/{other}/plan-changes", json={"quote": quote["quote"]})
+    assert foreign.status_code == 422, foreign.text
+    tampered = quote["quote"][:-3] + ("abc" if not quote["quote"].endswith("abc") else "xyz")
+    assert story.confirm({"quote": tampered}).status_code == 422
+    story.advance("PT16M")
+    late = story.confirm(quote)
+    assert late.status_code in {201, 409}, late.text
+    key = story.server.key(scopes=["write"])
+    with story.server.client(key) as writer:
+        forced = writer.post(f"{story.path}/preview", json={"plan": "pro", "force": {"reason": "they asked"}})
+        assert (forced.status_code, problem(forced)["code"]) == (403, "forbidden")
+
+
+def test_staff_schedules_and_cancels_from_the_dashboard(story: Story) -> None:
+    def call(action: str, **payload: object) -> httpx.Response:
+        message = {
+            **payload,
+            "mode": "test",
+            "user_id": "usr_agent",
+            "account_id": story.sandbox.account_id,
+        }
+        body = json.dumps(message, separators=(",", ":")).encode()
+        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=header)
+
+    checkout = story.confirm(story.preview(plan="pro")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "pro")
+    customer = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"][0]
+    quote = call("plan.preview", customer=customer, plan="starter").json()
+    sent = {"customer": customer, "operation_id": "op_1", "quote": quote["quote"]}
+    changed = call("plan.change", **sent)
+    assert (changed.status_code, changed.json()["state"]) == (200, "scheduled"), changed.text
+    assert call("plan.change", **sent).json() == changed.json()
+    page = call("customer.get", customer=customer).json()
+    assert (page["scheduled_change"]["id"], page["subscription"]["status"]) == (changed.json()["id"], "active")
+    assert page["scheduled_change"]["to"]["plan"] == "starter"
+    cancel = {"customer": customer, "operation_id": "op_2", "change": changed.json()["id"]}
+    assert call("plan.cancel_scheduled", **cancel).json()["state"] == "cancelled"
+    assert problem(call("plan.cancel_scheduled", **{**cancel, "operation_id": "op_3"}))["code"] == "nothing_scheduled"
+    assert call("customer.get", customer=customer).json()["scheduled_change"] is None
