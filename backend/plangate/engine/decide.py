@@ -41,7 +41,11 @@ def decide(
     if compiled.rules:
         answer = _ruled(snapshot, compiled, counters, at, user)
     allowances = answer.allowances
-    user_id = None if user is None else user.user_id
+    user_id = None
+    if user is not None:
+        user_id = user.user_id
+        if answer.personal:
+            allowances = (*allowances, *(_own(one, user_id) for one in answer.personal))
     if not allowances:
         decision = replace(answer.template, company=snapshot.company_id, at=at, user=user_id)
     elif len(allowances) == 1:
@@ -83,11 +87,17 @@ def used_at(snapshot: CompanySnapshot, feature_key: str, counters: Counters, at:
     if compiled is None:
         return None
     if compiled.usage_key is None:
-        return compiled.trait_used
+        return None if compiled.trait_used is None else max(0, compiled.trait_used)
     counter = counters.get(compiled.usage_key)
     if counter is None or counter.start_at > at or (counter.end_at is not None and counter.end_at <= at):
         return 0
-    return counter.used
+    return max(0, counter.used)
+
+
+def _own(allowance: Allowance, user_id: str) -> Allowance:
+    """A personal allowance on the counter of the user who asks."""
+    key = allowance.counter_key
+    return allowance if key is None else replace(allowance, counter_key=(key[0], key[1], user_id))
 
 
 def _limited(

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from plangate.engine.decide import decide, used_at
-from plangate.engine.model import Counters, FeatureType, Json, Reason
+from plangate.engine.model import Counters, FeatureType, Json, Reason, UserFacts
 from plangate.engine.plan_change import Violation
 from plangate.engine.snapshot import Answer, CompanySnapshot
 from plangate.engine.wording import best_amount, granted_text, granted_value
@@ -55,7 +55,8 @@ def violations(
     """The limits that usage would be over when a change takes effect; exactly at the limit is no violation.
 
     `after` is the snapshot at `effective_at`, so overrides and add-ons that are kept count, and counters whose window
-    ends before then do not. A feature that `before` grants and `after` does not has a limit of nothing.
+    ends before then do not. A feature that `before` grants and `after` does not has a limit of nothing. Where each user
+    has an allowance, the user who is furthest over theirs is shown.
     """
     found: list[Violation] = []
     for key, compiled in after.features.items():
@@ -63,7 +64,9 @@ def violations(
         if feature.is_archived or feature.type in {FeatureType.BOOLEAN, FeatureType.CONFIG}:
             continue
         decision = decide(after, key, counters, at=effective_at, quantity=0)
-        if decision.reason is Reason.LIMIT_REACHED:
+        if decision.reason is Reason.UNKNOWN_USER:
+            used, limit = _furthest_over(after, key, counters, effective_at)
+        elif decision.reason is Reason.LIMIT_REACHED:
             used, limit = decision.used or 0, decision.limit or 0
         elif not decision.allowed and before is not None and _is_granted(before, key):
             used, limit = used_at(after, key, counters, effective_at) or 0, 0
@@ -74,9 +77,24 @@ def violations(
     return found
 
 
+def _furthest_over(after: CompanySnapshot, key: str, counters: Counters, at: datetime) -> tuple[int, int]:
+    """Usage and limit of the user who is furthest over their own allowance; nothing of nothing when nobody is."""
+    found = (0, 0)
+    for user_id in sorted({user for feature, _, user in counters if feature == key and user}):
+        decision = decide(after, key, counters, at=at, quantity=0, user=UserFacts(user_id=user_id))
+        if decision.reason is Reason.LIMIT_REACHED:
+            used, limit = decision.used or 0, decision.limit or 0
+            if used - limit > found[0] - found[1]:
+                found = used, limit
+    return found
+
+
 def _is_granted(snapshot: CompanySnapshot, key: str) -> bool:
     compiled = snapshot.features.get(key)
-    return compiled is not None and (bool(compiled.answer.allowances) or compiled.answer.template.allowed)
+    if compiled is None:
+        return False
+    answer = compiled.answer
+    return bool(answer.allowances) or bool(answer.personal) or answer.template.allowed
 
 
 def _is_less(effect: Effect, old: Answer, new: Answer) -> bool:
@@ -84,11 +102,17 @@ def _is_less(effect: Effect, old: Answer, new: Answer) -> bool:
         return True
     if effect.before is None or effect.before is False:
         return False
-    if effect.before == "unlimited" or effect.after == "unlimited":
+    if effect.before != effect.after and "unlimited" in {effect.before, effect.after}:
         return bool(effect.before == "unlimited")
     before, after = best_amount(old), best_amount(new)
-    if before is not None and after is not None:
+    own_before, own_after = best_amount(old, is_personal=True), best_amount(new, is_personal=True)
+    if before is not None and after is not None and before != after:
         return after.rank < before.rank
+    if own_before is not None and own_after is not None:
+        return own_after.rank < own_before.rank
+    if own_before is not None or own_after is not None:
+        # An allowance for all together or one for each user is gone or new; the other stays as it is.
+        return own_after is None if before is not None and after is not None else before is not None
     if isinstance(effect.before, int | float) and isinstance(effect.after, int | float):
         return bool(effect.after < effect.before)
     return False

@@ -50,7 +50,7 @@ from plangate.engine.snapshot import (
 )
 from plangate.engine.targeting import open_rules
 
-__all__ = ["CompanySnapshot", "build_snapshot", "gather", "is_in_force", "window_kinds"]
+__all__ = ["CompanySnapshot", "build_snapshot", "gather", "is_counted_per_user", "is_in_force", "window_kinds"]
 
 _ON_OFF = (Reason.FLAG_OFF, Reason.FLAG_ON)
 
@@ -126,6 +126,23 @@ def window_kinds(catalog: Catalog, feature_key: str, overrides: Iterable[Overrid
     return kinds or {PeriodKind.ALL_TIME}
 
 
+def is_counted_per_user(catalog: Catalog, feature_key: str) -> bool:
+    """Whether a version, old or new, gives each user an allowance of this event feature.
+
+    Then the windows of `window_kinds` are needed for every user who uses it, besides those of the company.
+    """
+    feature = catalog.features.get(feature_key)
+    return (
+        feature is not None
+        and feature.type is FeatureType.EVENT
+        and any(
+            one.feature == feature_key and one.scope == "user"
+            for version in (*catalog.plans.values(), *catalog.add_ons.values(), *catalog.older_versions.values())
+            for one in version.entitlements
+        )
+    )
+
+
 def gather(
     feature: Feature, facts: CompanyFacts, holdings: Holdings
 ) -> list[tuple[PlanVersion, Source, int | None, Entitlement]]:
@@ -199,7 +216,7 @@ class _Compiler:
             else:
                 answer, rules = self._ruled()
         if self.is_counted:
-            kinds = [one.kind for one in answer.allowances if one.counter_key is not None]
+            kinds = [one.kind for one in (*answer.allowances, *answer.personal) if one.counter_key is not None]
             usage_kind = longest_kind(kinds, default=self.default_kind) or PeriodKind.ALL_TIME
             usage_key = (feature.key, usage_kind, "")
         return CompiledFeature(
@@ -246,23 +263,26 @@ class _Compiler:
 
     def _numeric(self, shared: Sequence[Override], own: Sequence[Override]) -> Answer | None:
         contributions = self.contributions()
-        # A user's `add` lifts the limit that all share, for that user; a user's `set` is an allowance of their own.
-        lifted = [*shared, *(one for one in own if one.mode is OverrideMode.ADD)]
-        combined = combine(contributions, lifted, default_kind=self.default_kind)
-        allowed = [(one, "") for one in combined]
-        for override in own:
-            if override.mode is OverrideMode.SET:
-                kind = longest_kind((one.kind for one in combined), default=self.default_kind)
-                personal = combine([], [override], default_kind=kind)
-                allowed.extend((one, override.user or "") for one in personal)
-        if not allowed:
+        together = [one for one in contributions if not one.is_per_user]
+        each = [one for one in contributions if one.is_per_user]
+        is_each = any(one.amount is not None for one in each)
+        # What is granted to each user alone is what an override for the company changes: for each user.
+        is_only_each = is_each and all(one.amount is None for one in together)
+        # A user's `add` lifts their own allowance, or for them the limit that all share; a `set` is of their own.
+        own_adds = [one for one in own if one.mode is OverrideMode.ADD]
+        own_sets = [one for one in own if one.mode is OverrideMode.SET]
+        lifted = [*([] if is_only_each else shared), *([] if is_each else own_adds)]
+        allowed = list(combine(together, lifted, default_kind=self.default_kind))
+        kind = longest_kind((one.kind for one in allowed), default=self.default_kind)
+        added = [*(shared if is_only_each else ()), *own_sets, *(own_adds if is_each else ())]
+        personal = combine(each, added, default_kind=kind)
+        if not allowed and not personal:
             missing = next((one for one in contributions if one.amount is None), None)
             return self._missing(missing.source) if missing is not None else None
         if self.is_counted:
-            allowances = tuple(self._allowance(one, user) for one, user in allowed)
-            return Answer(template=allowances[0].template, allowances=allowances)
+            return self._counted(allowed, personal, user=own[0].user if own else None)
         # A trait's value is one number whoever asks, so only the most generous allowance matters.
-        best = max((one for one, _ in allowed), key=lambda one: one.amount.rank)
+        best = max((*allowed, *personal), key=lambda one: one.amount.rank)
         if self.trait_used is not None:
             allowance = self._allowance(best, "")
             return Answer(template=allowance.template, allowances=(allowance,))
@@ -277,6 +297,19 @@ class _Compiler:
                 )
             )
         return self._missing(best.source, limit=best.amount.hard)
+
+    def _counted(self, allowed: Sequence[Combined], personal: Sequence[Combined], *, user: str | None) -> Answer:
+        """Allowances on counted usage: those all share, and those of one user or, without one, of whoever asks."""
+        shared = tuple(self._allowance(one, "") for one in allowed)
+        own = tuple(self._allowance(one, user or "") for one in personal)
+        if user is not None:
+            return Answer(template=(*shared, *own)[0].template, allowances=(*shared, *own))
+        if shared:
+            return Answer(template=shared[0].template, allowances=shared, personal=own)
+        # Nobody is named, so there is no counter to look at: it never grants by accident.
+        best = max(personal, key=lambda one: one.amount.rank)
+        unasked = self._template(allowed=False, reason=Reason.UNKNOWN_USER, source=best.source, limit=best.amount.hard)
+        return Answer(template=unasked, personal=own)
 
     def contributions(self) -> list[Contribution]:
         """What each source grants for this numeric feature."""
@@ -391,6 +424,7 @@ class _Compiler:
 
 def _allowances(compiled: CompiledFeature) -> Iterable[Allowance]:
     yield from compiled.answer.allowances
+    yield from compiled.answer.personal
     for rule in compiled.rules:
         yield from rule.answer.allowances
     for own in compiled.by_user.values():

@@ -48,13 +48,17 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
-    """What one source grants for one feature. `amount` is None when the trait that holds the limit is missing."""
+    """What one source grants for one feature. `amount` is None when the trait that holds the limit is missing.
+
+    `is_per_user` says that each user has that much of their own.
+    """
 
     source: Source
     entitlement: Entitlement
     amount: Amount | None
     kind: PeriodKind | None = None
     is_summed: bool = False
+    is_per_user: bool = False
 
 
 class Combined(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +82,15 @@ def contribution(
     quantity) the entitlement stands as written. Usage without a period never resets.
     """
     base: int | None
+    is_counted = feature_type is FeatureType.EVENT
+    is_per_user = is_counted and entitlement.scope == "user"
     match entitlement:
         case Entitlement(limit=limit) if limit is not None:
             base = None if limit is UNLIMITED else max(0, limit)
         case Entitlement(limit_trait=str(name)):
             number = whole(traits.get(name), is_limit=True)
             if number is None:
-                return Contribution(source=source, entitlement=entitlement, amount=None)
+                return Contribution(source=source, entitlement=entitlement, amount=None, is_per_user=is_per_user)
             base = max(0, number)
         case Entitlement(enabled=True):
             base = None
@@ -103,8 +109,9 @@ def contribution(
         source=source,
         entitlement=entitlement,
         amount=amount,
-        kind=(entitlement.period or PeriodKind.ALL_TIME) if feature_type is FeatureType.EVENT else None,
+        kind=(entitlement.period or PeriodKind.ALL_TIME) if is_counted else None,
         is_summed=entitlement.stacking is Stacking.SUM,
+        is_per_user=is_per_user,
     )
 
 

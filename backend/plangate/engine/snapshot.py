@@ -81,10 +81,15 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled answer: the finished Decision, or the allowances it depends on when there are any."""
+    """A compiled answer: the finished Decision, or the allowances it depends on when there are any.
+
+    `personal` are allowances that every user has of their own; their counter keys lack the user. A question without a
+    user has none of them.
+    """
 
     template: Decision
     allowances: tuple[Allowance, ...] = ()
+    personal: tuple[Allowance, ...] = ()
 
 
 class CompiledRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from plangate.engine.model import (
     TraceStep,
     UserFacts,
 )
-from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.snapshot import CompanySnapshot, CompiledFeature
 from plangate.engine.unlock import unlocks
 from plangate.engine.wording import amount_text
 
@@ -65,7 +65,7 @@ def explain(
         at=at,
         ask=lambda other: ask(other, decision.feature, counters, at=at, quantity=quantity, user=user),
     )
-    explainer = _Explainer(snapshot, compiled.feature, decision, at, user)
+    explainer = _Explainer(snapshot, compiled, decision, at, user)
     return Trace(steps=tuple(explainer.steps()), unlock=options[0] if options else None, options=options)
 
 
@@ -78,17 +78,30 @@ class _Explainer:
     """Walks the order of precedence once, for one Decision."""
 
     def __init__(
-        self, snapshot: CompanySnapshot, feature: Feature, decision: Decision, at: datetime, user: UserFacts | None
+        self,
+        snapshot: CompanySnapshot,
+        compiled: CompiledFeature,
+        decision: Decision,
+        at: datetime,
+        user: UserFacts | None,
     ) -> None:
-        self.feature = feature
+        self.feature: Feature = compiled.feature
         self.decision = decision
         self.at = at
         self.facts: CompanyFacts = snapshot.facts
         self.holdings: Holdings = resolve_holdings(snapshot.catalog, snapshot.facts, at)
         user_id = None if user is None else user.user_id
         self.overrides = [
-            one for one in self.facts.overrides if one.feature == feature.key and one.user in {None, user_id}
+            one for one in self.facts.overrides if one.feature == self.feature.key and one.user in {None, user_id}
         ]
+        if user_id is not None:
+            compiled = compiled.by_user.get(user_id, compiled)
+        # Whether each user's own allowance answered, not one that all share.
+        self.is_personal = not any(
+            (one.template.source, one.limit, one.kind) == (decision.source, decision.limit, self._kind())
+            and (one.counter_key is None or not one.counter_key[2])
+            for one in compiled.answer.allowances
+        )
 
     def steps(self) -> Iterator[TraceStep]:
         """The sources in order of precedence: flag, denials, grants and other overrides, rules, default."""
@@ -152,6 +165,8 @@ class _Explainer:
             elif entitlement is winner:
                 outcome: Outcome = "exhausted" if self.decision.reason is Reason.LIMIT_REACHED else "won"
                 ending = ", all of it used or too little left." if outcome == "exhausted" else "."
+                if self.decision.reason is Reason.UNKNOWN_USER:
+                    ending = ", but no user was named."
                 yield _step(source, outcome, f"{version.name} grants {text}{ending}")
             elif self._is_overruled():
                 yield _step(source, "lost", f"{version.name} grants {text}, but an earlier source decided.")
@@ -165,9 +180,9 @@ class _Explainer:
         best: tuple[tuple[bool, int, bool, int], Entitlement] | None = None
         for _, source, quantity, entitlement in entitlements:
             text, kind = self._text(entitlement, source, quantity)
-            if text is None or kind != self._kind() or not self._won(source):
-                continue
             one = self._contribution(entitlement, source, quantity)
+            if text is None or not self._won(source) or not self._is_shown(one, kind):
+                continue
             rank = (False, 0, False, 0) if one is None or one.amount is None else one.amount.rank
             if best is None or rank > best[0]:
                 best = rank, entitlement
@@ -180,6 +195,12 @@ class _Explainer:
 
     def _kind(self) -> PeriodKind | None:
         return None if self.decision.period is None else self.decision.period.kind
+
+    def _is_shown(self, one: Contribution | None, kind: PeriodKind | None) -> bool:
+        """Whether a contribution belongs to the allowance that answered: its period, of all or of each user."""
+        if self.decision.reason is Reason.UNKNOWN_USER:
+            return one is not None and one.is_per_user
+        return kind == self._kind() and (one is None or one.kind is None or one.is_per_user is self.is_personal)
 
     def _is_overruled(self) -> bool:
         source = self.decision.source
@@ -198,7 +219,8 @@ class _Explainer:
             return None, None
         if one.amount is None:
             return f"as many {self.feature.units} as the trait {entitlement.limit_trait} says, which is missing", None
-        return amount_text(self.feature, one.amount, one.kind), one.kind
+        text = amount_text(self.feature, one.amount, one.kind)
+        return (f"{text} for each user" if one.is_per_user else text), one.kind
 
     def _combined(self, entitlements: Sequence[Granted]) -> list[Contribution]:
         """The contributions that are parts of the winning allowance; a `set` that won has none."""
@@ -210,7 +232,7 @@ class _Explainer:
         parts: list[Contribution] = []
         for _, origin, quantity, entitlement in entitlements:
             one = self._contribution(entitlement, origin, quantity)
-            if one is None or one.amount is None or one.kind != self._kind():
+            if one is None or one.amount is None or not self._is_shown(one, one.kind):
                 continue
             if one.is_summed:
                 parts.append(one)

@@ -1,8 +1,10 @@
 """Says in words and values what is granted, the same way for previews, traces and notices."""
 
+from collections.abc import Sequence
+
 from plangate.engine.grants import Amount
 from plangate.engine.model import Feature, FeatureType, Json, PeriodKind
-from plangate.engine.snapshot import Answer
+from plangate.engine.snapshot import Allowance, Answer
 
 _EVERY = {
     PeriodKind.DAY: "per day",
@@ -16,7 +18,7 @@ _EVERY = {
 
 def granted_value(answer: Answer) -> Json:
     """What is granted, as a value: a boolean, a number, `"unlimited"`, a config value, or None for nothing."""
-    amount = best_amount(answer)
+    amount = best_amount(answer) or best_amount(answer, is_personal=True)
     if amount is not None:
         return "unlimited" if amount.hard is None else amount.hard
     template = answer.template
@@ -37,10 +39,20 @@ def granted_text(feature: Feature, answer: Answer) -> str:
         return "included"
     if feature.type is FeatureType.CONFIG:
         return str(value)
-    if value == "unlimited":
+    if answer.personal:
+        own = best_amount(answer, is_personal=True)
+        most = "unlimited" if own is None or own.hard is None else own.hard
+        each = f"{_limit_text(feature, answer.personal, most)} for each user"
+        return f"{_limit_text(feature, answer.allowances, value)}, and {each}" if answer.allowances else each
+    return _limit_text(feature, answer.allowances, value)
+
+
+def _limit_text(feature: Feature, allowances: Sequence[Allowance], limit: Json) -> str:
+    """The largest of some allowances in words, with its period."""
+    if limit == "unlimited":
         return f"unlimited {feature.units}"
-    kinds = [one.kind for one in answer.allowances if one.limit == value]
-    return amount_text(feature, Amount(value), kinds[0] if kinds else None)
+    kinds = [one.kind for one in allowances if one.limit == limit]
+    return amount_text(feature, Amount(limit), kinds[0] if kinds else None)
 
 
 def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> str:
@@ -60,7 +72,8 @@ def shown_number(feature: Feature, base_units: int) -> str:
     return f"{whole:,}{decimals}"
 
 
-def best_amount(answer: Answer) -> Amount | None:
-    """The most generous allowance of an answer; None when it has none."""
-    amounts = [Amount(one.limit, one.soft_limit) for one in answer.allowances]
+def best_amount(answer: Answer, *, is_personal: bool = False) -> Amount | None:
+    """The most generous allowance of an answer, of those all share or of each user's own; None when it has none."""
+    allowances = answer.personal if is_personal else answer.allowances
+    amounts = [Amount(one.limit, one.soft_limit) for one in allowances]
     return max(amounts, key=lambda one: one.rank, default=None)
