@@ -176,18 +176,21 @@ def test_both_kinds_of_loggers_write_redacted_json() -> None:
 
 async def test_the_access_log_writes_in_batches() -> None:
     written: list[str] = []
-    log = AccessLog(written.append)
+    log, quiet = AccessLog(write=written.append), AccessLog("warning", write=written.append)
     for number in range(3):
-        log.line(
-            method="GET",
-            path="/v1/catalog",
-            status=200,
-            milliseconds=1.234,
-            request_id=f"req_{number}",
-            address="127.0.0.1",
-            key_id="key_1",
-            environment="default",
-        )
+        for one in (log, quiet):
+            one.line(
+                method="GET",
+                path="/v1/catalog",
+                status=200,
+                milliseconds=1.234,
+                request_id=f"req_{number}",
+                address="127.0.0.1",
+                key_id="key_1",
+                environment="default",
+            )
+    assert written == []
+    quiet.flush()
     assert written == []
     log.flush()
     lines = [json.loads(line) for line in written[0].splitlines()]

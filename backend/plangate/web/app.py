@@ -26,7 +26,7 @@ def create_app(deployment: Deployment, *, has_worker: bool = True) -> ASGIApp:
     """The server of one open deployment, as an ASGI application. Its lifespan follows other processes' changes and,
     with `has_worker`, runs the background loops; the caller opens and closes the deployment.
     """
-    metrics, access_log = RequestMetrics(), AccessLog()
+    metrics, access_log = RequestMetrics(), AccessLog(deployment.settings.log_level)
     address_limit = RateLimit(deployment.settings.address_rate_limit_per_second)
     described: list[bytes] = []
 

@@ -76,9 +76,10 @@ def redacted_text(text: str) -> str:
 
 
 class AccessLog:
-    """One line for each request, collected and written together at most `_BATCH_SECONDS` later."""
+    """One line for each request at level info, collected and written together at most `_BATCH_SECONDS` later."""
 
-    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+    def __init__(self, level: str = "info", *, write: Callable[[str], object] | None = None) -> None:
+        self._is_on = level in {"debug", "info"}
         self._write = write or sys.stderr.write
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -97,6 +98,8 @@ class AccessLog:
         environment: str | None,
     ) -> None:
         """Note one answered request. `path` carries no query, which may hold names or publishable keys."""
+        if not self._is_on:
+            return
         self._lines.append(
             self._encode(
                 {
