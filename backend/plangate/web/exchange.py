@@ -114,6 +114,8 @@ class Exchange:
                     self.origin = value
                 case b"stripe-signature":
                     self.signature = value
+                case _:
+                    continue
         if not self.request_id:
             self.request_id = f"req_{_PREFIX}{next(_NUMBERS):08x}"
 

@@ -53,8 +53,8 @@ class RequestMetrics(Collector):
         for route, row in self._durations.items():
             total = 0.0
             buckets: list[tuple[str, float]] = []
-            for bound, count in zip((*_BOUNDS_SECONDS, float("inf")), row, strict=False):
-                total += count
+            for bound, answered in zip((*_BOUNDS_SECONDS, float("inf")), row, strict=False):
+                total += answered
                 buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
             durations.add_metric([route], buckets, sum_value=row[-1])
         yield durations

@@ -278,5 +278,5 @@ async def _is_company_here(call: Call[Any, Any]) -> bool:
 
 
 def _noun_of(path: Mapping[str, str]) -> str | None:
-    last = next(reversed(path), None) if path else None
-    return None if last is None else _NOUNS.get(last)
+    """What the last id in the address names, or None when there is none."""
+    return _NOUNS.get(list(path)[-1]) if path else None
