@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import time
+from datetime import UTC, datetime
 
 import pytest
 import structlog
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from plangate.errors import CATALOGUE, Code, Refusal
 from plangate.web.exchange import DEPTH_MAX, refuse_odd_json
 from plangate.web.limits import ProxyList, RateLimit
-from plangate.web.logs import AccessLog, configure_logging, redact, redacted_text
+from plangate.web.logs import AccessLine, AccessLog, configure_logging, redact, redacted_text
 from plangate.web.metrics import RequestMetrics
 from plangate.web.operations import parse_body
 from plangate.web.problems import problem_of
@@ -178,17 +179,11 @@ async def test_the_access_log_writes_in_batches() -> None:
     written: list[str] = []
     log, quiet = AccessLog(write=written.append), AccessLog("warning", write=written.append)
     for number in range(3):
-        for one in (log, quiet):
-            one.line(
-                method="GET",
-                path="/v1/catalog",
-                status=200,
-                milliseconds=1.234,
-                request_id=f"req_{number}",
-                address="127.0.0.1",
-                key_id="key_1",
-                environment="default",
-            )
+        line = AccessLine(
+            "GET", "/v1/catalog", 200, 1.23, f"req_{number}", "127.0.0.1", "key_1", "default", datetime.now(UTC)
+        )
+        log.note(line)
+        quiet.note(line)
     assert written == []
     quiet.flush()
     assert written == []

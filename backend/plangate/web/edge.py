@@ -11,19 +11,20 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from plangate.clock import wall_now
 from plangate.deployment import ApiKey, Deployment
 from plangate.errors import Code, Refusal
 from plangate.web.auth import Scope as KeyScope
 from plangate.web.auth import live_key, require
 from plangate.web.exchange import ClientGone, Exchange
 from plangate.web.limits import ProxyList, RateLimit
-from plangate.web.logs import AccessLog, redacted_text
+from plangate.web.logs import AccessLine, AccessLog, redacted_text
 from plangate.web.metrics import RequestMetrics
 
 _log = structlog.get_logger(__name__)
 _PATH_CHARACTERS_LOGGED = 200
 STRIPE_APP_PREFIX = "/stripe-app/"
-_SIGNED = ("/webhooks/", STRIPE_APP_PREFIX)
+_SIGNED = ("/webhooks/stripe", "/stripe-app/v1/")
 # The dashboard runs the extension in a frame whose origin is opaque, so any origin may ask; nothing is given to a
 # browser's cookies, and what is not signed is refused. No other route carries these.
 STRIPE_APP_CORS = (
@@ -102,7 +103,7 @@ class Edge:
             needed, answer = hot
             key = require(exchange, needed)
             payload, headers = await answer(exchange, key, await exchange.json_body())
-            await exchange.answer(200, payload, headers)
+            await exchange.answer_hot(payload, headers)
             return
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
             raise Refusal(Code.MALFORMED, "The address holds the character U+0000.")
@@ -118,15 +119,18 @@ class Edge:
         self._metrics.answered(method, exchange.route, exchange.status, seconds)
         path = scope["path"]
         key = exchange.key
-        self._access_log.line(
-            method=method,
-            path=path if path is exchange.route else redacted_text(path[:_PATH_CHARACTERS_LOGGED]),
-            status=exchange.status,
-            milliseconds=seconds * 1000,
-            request_id=exchange.request_id,
-            address=exchange.address,
-            key_id=None if key is None else key.id,
-            environment=None if key is None else key.environment.settings.name,
+        self._access_log.note(
+            AccessLine(
+                method,
+                path if path is exchange.route else redacted_text(path[:_PATH_CHARACTERS_LOGGED]),
+                exchange.status,
+                round(seconds * 1000, 2),
+                exchange.request_id,
+                exchange.address,
+                None if key is None else key.id,
+                None if key is None else key.environment.settings.name,
+                wall_now(),
+            )
         )
 
 

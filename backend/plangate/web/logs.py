@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -75,48 +75,36 @@ def redacted_text(text: str) -> str:
     return _SECRETS.sub(REDACTED, text)
 
 
+class AccessLine(msgspec.Struct, gc=False):
+    """One answered request. `path` carries no query, which may hold names or publishable keys."""
+
+    method: str
+    path: str
+    status: int
+    ms: float
+    request_id: str
+    address: str
+    key: str | None
+    environment: str | None
+    timestamp: datetime
+    event: str = "request"
+    level: str = "info"
+
+
 class AccessLog:
     """One line for each request at level info, collected and written together at most `_BATCH_SECONDS` later."""
 
     def __init__(self, level: str = "info", *, write: Callable[[str], object] | None = None) -> None:
         self._is_on = level in {"debug", "info"}
         self._write = write or sys.stderr.write
-        self._lines: list[bytes] = []
+        self._lines: list[AccessLine] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._encode = msgspec.json.Encoder().encode
 
-    def line(
-        self,
-        *,
-        method: str,
-        path: str,
-        status: int,
-        milliseconds: float,
-        request_id: str,
-        address: str,
-        key_id: str | None,
-        environment: str | None,
-    ) -> None:
-        """Note one answered request. `path` carries no query, which may hold names or publishable keys."""
+    def note(self, line: AccessLine) -> None:
+        """Keep one line until the next batch is written."""
         if not self._is_on:
             return
-        self._lines.append(
-            self._encode(
-                {
-                    "event": "request",
-                    "level": "info",
-                    "timestamp": datetime.now(UTC),
-                    "method": method,
-                    "path": path,
-                    "status": status,
-                    "ms": round(milliseconds, 2),
-                    "request_id": request_id,
-                    "address": address,
-                    "key": key_id,
-                    "environment": environment,
-                }
-            )
-        )
+        self._lines.append(line)
         if len(self._lines) >= _BATCH_LINES:
             self.flush()
         elif self._timer is None:
@@ -129,7 +117,10 @@ class AccessLog:
             self._timer = None
         if self._lines:
             lines, self._lines = self._lines, []
-            self._write(b"\n".join(lines).decode() + "\n")
+            self._write(_encoder.encode_lines(lines).decode())
+
+
+_encoder: Final = msgspec.json.Encoder()
 
 
 def _redacted(value: Any) -> Any:  # noqa: ANN401 - any logged value
