@@ -119,7 +119,9 @@ def _limited(
             end_at = counter.end_at
             if (end_at is None or at < end_at) and counter.start_at <= at:
                 # Corrections may bring a ledger below zero; what is shown and judged is never negative.
-                used, reserved = max(0, counter.used), counter.reserved
+                used, reserved = counter.used, counter.reserved
+                if used < 0:
+                    used = 0
                 if end_at != period.resets_at or (end_at is not None and counter.start_at != period.start):
                     period = Period(kind=kind, start=None if end_at is None else counter.start_at, resets_at=end_at)
             else:

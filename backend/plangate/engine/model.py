@@ -448,7 +448,7 @@ Counters: TypeAlias = Mapping[tuple[str, PeriodKind, str], WindowCounter]
 # --- answers ---------------------------------------------------------------------------------------
 
 
-class Period(msgspec.Struct, frozen=True, kw_only=True):
+class Period(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kind: PeriodKind
     start: datetime | None
     resets_at: datetime | None
@@ -491,7 +491,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[Unlock, ...] = ()
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to one check. Field order is the JSON order of the contract.
 
     `limit` is a number or null and `unlimited` says the rest; `value` carries a boolean or config value;
