@@ -18,6 +18,7 @@ from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Refusal
 from plangate.store.feed import prune_feed
+from plangate.store.idempotency import prune_requests
 from plangate.store.leases import drop_old_leases
 
 _PAUSE_SECONDS_MAX: Final = 60.0
@@ -25,6 +26,7 @@ _SWEEP_SECONDS: Final = 3_600.0
 _TIDY_SECONDS: Final = 600.0
 _LEASES_KEPT: Final = timedelta(hours=1)
 _FEED_KEPT: Final = timedelta(hours=1)
+_ANSWERS_KEPT: Final = timedelta(hours=24)
 _log = structlog.get_logger(__name__)
 
 
@@ -37,12 +39,13 @@ class Loop(msgspec.Struct, frozen=True):
 
 
 async def tidy(env: Environment) -> int:
-    """Forget leases long given back and changes every process has long seen. Answers how many rows went."""
+    """Forget old leases, changes every process has seen, and answers kept for repeats. Answers how many rows went."""
     async with env.writing() as session:
         dropped = await drop_old_leases(session, before=wall_now() - _LEASES_KEPT)
         # The feed is stamped with business time, like every row of a transaction.
         pruned = await prune_feed(session, before=env.clock.now() - _FEED_KEPT)
-    return dropped + pruned
+        answered = await prune_requests(session, before=wall_now() - _ANSWERS_KEPT)
+    return dropped + pruned + answered
 
 
 LOOPS: Final = (

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 from sqlalchemy import func, select, update
 
@@ -11,6 +12,7 @@ from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeState
 from plangate.store.feed import change_feed
+from plangate.store.idempotency import IdempotencyRow, begin_request, idempotency
 from plangate.store.leases import leases
 from plangate.store.plan_changes import plan_changes as rows_table
 from plangate.worker import Loop, Worker, tidy
@@ -86,6 +88,19 @@ async def test_a_loop_survives_what_it_meets(shop: Shop) -> None:
     count = len(met)
     await asyncio.sleep(0.05)
     assert len(met) == count
+
+
+async def test_answers_for_repeats_are_kept_a_day_whatever_the_business_clock_says(shop: Shop) -> None:
+    for key_hash, age in (("young", timedelta(hours=23)), ("old", timedelta(hours=25))):
+        row = IdempotencyRow(
+            environment_id=shop.env.id, scope="s", key_hash=key_hash, body_hash="b", created_at=wall_now() - age
+        )
+        async with shop.env.writing() as session:
+            assert await begin_request(session, row) is None
+    shop.advance("P1M")
+    await tidy(shop.env)
+    async with shop.env.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(idempotency)) == 1
 
 
 async def test_tidying_drops_what_everybody_has_seen(shop: Shop) -> None:

@@ -11,7 +11,10 @@ from plangate.store.database import StoreSession, table_of
 
 
 class IdempotencyRow(SQLModel, table=True):
-    """One key of one scope (a route, or the Stripe App's operations). `status` is 0 while the first try runs."""
+    """One key of one scope (a route, or the Stripe App's operations). `status` is 0 while the first try runs.
+
+    `created_at` is wall time: keys are about delivery, and moving business time must not free one.
+    """
 
     __tablename__ = "idempotency"
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.store.idempotency import IdempotencyRow, begin_request, complete_request, forget_request
@@ -48,10 +49,10 @@ async def _claim(env: Environment, scope: str, key_hash: str, body_hash: str) ->
             scope=scope,
             key_hash=key_hash,
             body_hash=body_hash,
-            created_at=session.now,
+            created_at=wall_now(),
         )
         known = await begin_request(session, row)
-        if known is None or known.status != 0 or abs(session.now - known.created_at) < _ABANDONED_AFTER:
+        if known is None or known.status != 0 or abs(row.created_at - known.created_at) < _ABANDONED_AFTER:
             return known
         await forget_request(session, scope, key_hash)
         return await begin_request(session, row)
