@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from plangate.billing.mirror import mirrored, state_hash
+from plangate.billing.mirror import mirrored, state_hash, without_holding_times
 from plangate.engine.model import SubscriptionFact
 from plangate.environment import Environment
 from plangate.mirroring import customers_of, refetch
@@ -104,6 +104,7 @@ async def _of_company(environment: Environment, company_id: str) -> list[Drift]:
         elif ours is None:
             found.append(Drift(company=company_id, subject=name, detail=f"{theirs.status} in Stripe, unknown here"))
         elif state_hash([ours]) != state_hash([theirs]):
+            ours = without_holding_times(ours)
             fields = ", ".join(
                 field.replace("_", " ")
                 for field in ours.__struct_fields__

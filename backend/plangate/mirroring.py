@@ -12,7 +12,14 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 
 from plangate.billing.gateway import CustomerState
-from plangate.billing.mirror import COMPANY_METADATA, ENVIRONMENT_METADATA, mirrored, state_hash, subscription_fact
+from plangate.billing.mirror import (
+    COMPANY_METADATA,
+    ENVIRONMENT_METADATA,
+    mirrored,
+    state_hash,
+    subscription_fact,
+    with_holding_times,
+)
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms, followed, outcome, started_by
 from plangate.clock import wall_now
@@ -96,6 +103,7 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
+        found = with_holding_times(found, known, at=session.now)
         # The company before the audit, as everywhere, so that two writers never wait for each other.
         await lock_companies(session, [company_id])
         before = await company_facts(session, company_id)
@@ -103,7 +111,7 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
         after = build_snapshot(catalog, msgspec.structs.replace(before, subscriptions=found), session.now)
         states_found = [(fact, state_hash([fact])) for fact in found]
-        is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=_mapped(after))
+        is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=plan_meant(after))
         if is_changed:
             await _note_change(session, company_id, known, found)
             await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
@@ -151,7 +159,7 @@ async def company_of_customer(session: StoreSession, stripe_customer_id: str) ->
     return (await owners_of_keys(session, dict([key]))).get(key)
 
 
-def _mapped(snapshot: CompanySnapshot) -> PlanRef | None:
+def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
     """The plan the subscriptions mean, None when a price among them is unknown or none of them grants."""
     is_known = all(notice.code != "unmapped_price" for notice in snapshot.notices)
     plan = snapshot.plan
@@ -193,8 +201,10 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
     key = (STRIPE_CUSTOMER_KEY, state.stripe_customer_id)
     try:
         async with env.writing() as session:
-            if isinstance(named, str) and is_ours and await company_row(session, named) is not None:
-                company_id = named
+            row = await company_row(session, named) if isinstance(named, str) and is_ours else None
+            if row is not None:
+                # Stripe goes on naming a company that was merged; its customers belong to the one it became.
+                company_id = row.merged_into or row.id
             elif is_subscriber or is_every_customer_wanted:
                 company_id = new_id("comp")
                 name = state.customer.get("name")

@@ -6,7 +6,7 @@ stand-in may still speak the older one; nothing is ever taken from the position 
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -78,8 +78,36 @@ def subscription_fact(
 
 def state_hash(facts: Iterable[SubscriptionFact]) -> str:
     """The same text for the same facts, whatever order or history they came in; to tell whether anything changed."""
-    ordered = sorted(facts, key=lambda fact: fact.stripe_subscription_id)
+    ordered = sorted(map(without_holding_times, facts), key=lambda fact: fact.stripe_subscription_id)
     return hashlib.sha256(msgspec.json.encode(ordered, order="deterministic")).hexdigest()
+
+
+def without_holding_times(fact: SubscriptionFact) -> SubscriptionFact:
+    """The fact as Stripe alone tells it, for comparing it with what Stripe says now."""
+    items = tuple(msgspec.structs.replace(item, held_since=None) for item in fact.items)
+    return msgspec.structs.replace(fact, items=items)
+
+
+def with_holding_times(
+    found: Iterable[SubscriptionFact], known: Iterable[SubscriptionFact], *, at: datetime
+) -> tuple[SubscriptionFact, ...]:
+    """The fetched facts with `held_since` of every item: a price held already keeps its instant, a new one begins now.
+
+    Stripe does not say when a price was taken. On a subscription never seen before it was when that started, which
+    Stripe rounds down to the second. A changed quantity leaves the price held.
+    """
+    earlier = {fact.stripe_subscription_id: fact for fact in known}
+    return tuple(_with_times(fact, earlier.get(fact.stripe_subscription_id), at) for fact in found)
+
+
+def _with_times(fact: SubscriptionFact, known: SubscriptionFact | None, at: datetime) -> SubscriptionFact:
+    started_at = min(at, fact.started_at + timedelta(seconds=1))
+    held = {} if known is None else {item.stripe_price_id: item.held_since or started_at for item in known.items}
+    first = started_at if known is None else at
+    items = tuple(
+        msgspec.structs.replace(item, held_since=held.get(item.stripe_price_id, first)) for item in fact.items
+    )
+    return msgspec.structs.replace(fact, items=items)
 
 
 def owning_company(metadata: Mapping[str, Any] | None) -> str | None:

@@ -20,6 +20,7 @@ from plangate.engine.model import (
     PlanSource,
     PlanVersion,
     Price,
+    PriceOwner,
     SubscriptionFact,
     SubscriptionItem,
 )
@@ -27,6 +28,7 @@ from plangate.engine.periods import Cycle
 from plangate.engine.pricing import monthly_amount, price_for
 from plangate.engine.snapshot import Notice
 from plangate.engine.targeting import is_in_audience
+from plangate.engine.versions import held_version, kept_key
 
 # A version held, and how many of it; None when it is not sold by quantity.
 Held: TypeAlias = tuple[PlanVersion, int | None]
@@ -94,7 +96,7 @@ class _Base(msgspec.Struct, frozen=True):
 def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Holdings:
     """What the company holds at `at`: pure resolution of product.md's order, with notices for people."""
     notices: list[Notice] = []
-    mapped = [_read(catalog, subscription) for subscription in facts.subscriptions]
+    mapped = [_read(catalog, facts, subscription) for subscription in facts.subscriptions]
     live = [one for one in mapped if is_live(catalog, facts, one.subscription, at)]
     for one in mapped:
         notices.extend(_notices(catalog, facts, one, at, is_granting=one in live))
@@ -193,7 +195,7 @@ def boundaries(catalog: Catalog, facts: CompanyFacts) -> set[datetime]:
     return {instant for instant in found if instant is not None}
 
 
-def _read(catalog: Catalog, subscription: SubscriptionFact) -> _Mapped:
+def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> _Mapped:
     # Every item is mapped by its price; the order of items means nothing, and metered ones may come first.
     found: dict[tuple[str, str, int], _Mapping] = {}
     unmapped: list[str] = []
@@ -201,7 +203,7 @@ def _read(catalog: Catalog, subscription: SubscriptionFact) -> _Mapped:
         owner = catalog.price_owners.get(item.stripe_price_id)
         version = None
         if owner is not None:
-            version = catalog.version_of(owner.kind, owner.key, owner.version) or catalog.newest(owner.kind, owner.key)
+            version = _bought(catalog, facts, subscription, item, owner)
         if owner is None or version is None:
             unmapped.append(item.stripe_price_id)
             continue
@@ -219,6 +221,22 @@ def _read(catalog: Catalog, subscription: SubscriptionFact) -> _Mapped:
         tuple(one for one in found.values() if one.version.kind == "plan"),
         tuple((one.version, one.quantity) for one in found.values() if one.version.kind == "add_on"),
         tuple(unmapped),
+    )
+
+
+def _bought(
+    catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact, item: SubscriptionItem, owner: PriceOwner
+) -> PlanVersion | None:
+    """The version that an item holds. A price sells its owner's version, unless holders were left on older ones."""
+    if kept_key(owner.kind, owner.key) not in catalog.kept:
+        return catalog.version_of(owner.kind, owner.key, owner.version) or catalog.newest(owner.kind, owner.key)
+    return held_version(
+        catalog,
+        owner.kind,
+        owner.key,
+        since=item.held_since or subscription.started_at,
+        stripe_price_id=item.stripe_price_id,
+        pins=facts.pins,
     )
 
 
@@ -272,8 +290,8 @@ def _unsubscribed(
                 return _Base((version, assignment.quantity), source, assignment.held_from)
         return None
 
-    def role(key: str | None, source: PlanSource) -> _Base | None:
-        version = catalog.newest("plan", key) if key is not None else None
+    def role(key: str | None, source: PlanSource, since: datetime | None = None) -> _Base | None:
+        version = held_version(catalog, "plan", key, since=since, pins=facts.pins) if key is not None else None
         return None if version is None else _Base((version, None), source)
 
     if catalog.audiences:
@@ -281,12 +299,21 @@ def _unsubscribed(
     else:
         by_audience = assigned_as(PlanSource.AUDIENCE)
     found = assigned_as(PlanSource.ASSIGNMENT) or by_audience
-    fallback = role(catalog.fallback_plan, PlanSource.FALLBACK)
+    # Who fell back keeps the version of then; while a subscription is only suspended, nobody took any.
+    ends = [one.ended_at for one in facts.subscriptions if one.status not in _NEVER_LIVE]
+    fell_at = max((at for at in ends if at is not None), default=None) if None not in ends else None
+    since = fell_at if ends else facts.created_at
+    fallback = role(catalog.fallback_plan, PlanSource.FALLBACK, since)
     if any(one.status not in _NEVER_LIVE for one in facts.subscriptions):
         is_trial_over = any(_trial_expired(one, at) for one in facts.subscriptions)
-        expired = role(catalog.trial_expiry_plan, PlanSource.FALLBACK) if is_trial_over else None
+        expired = role(catalog.trial_expiry_plan, PlanSource.FALLBACK, since) if is_trial_over else None
         return found or expired or fallback
-    return found or assigned_as(PlanSource.INITIAL) or role(catalog.initial_plan, PlanSource.INITIAL) or fallback
+    return (
+        found
+        or assigned_as(PlanSource.INITIAL)
+        or role(catalog.initial_plan, PlanSource.INITIAL, facts.created_at)
+        or fallback
+    )
 
 
 def _by_audience(
@@ -329,7 +356,9 @@ def _assigned(
             continue
         pinned = assignment.version
         version = catalog.version_of(assignment.kind, assignment.key, pinned) if pinned is not None else None
-        version = version or catalog.newest(assignment.kind, assignment.key)
+        version = version or held_version(
+            catalog, assignment.kind, assignment.key, since=assignment.held_from, pins=facts.pins
+        )
         if version is None:
             continue
         if assignment.kind == "plan":

@@ -261,6 +261,15 @@ class PriceOwner(msgspec.Struct, frozen=True):
     price: Price
 
 
+class KeptVersions(msgspec.Struct, frozen=True):
+    """The versions of one plan or add-on that companies may hold, each with the instant it was published, oldest first.
+
+    Whoever held an older one than the first was migrated to it. The last one is the newest, which alone is sold.
+    """
+
+    versions: tuple[tuple[int, datetime], ...]
+
+
 class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The catalogue's own settings. `downgrades` says when a self-service reduction takes effect."""
 
@@ -279,7 +288,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """What was on offer at one revision: features, newest published versions and every older one.
 
     `price_owners` maps every Stripe price id ever used to its owner, archived ones included. `older_versions` holds
-    the published versions that are no longer sold but may still be held, keyed by `version_key`.
+    the published versions that are no longer sold but may still be held, keyed by `version_key`. `kept` says which of
+    them are held still, by `plan/pro`; of a plan or add-on that is not in it, everybody holds the newest version.
     """
 
     revision: int
@@ -293,6 +303,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     trial_expiry_plan: str | None = None
     settings: CatalogSettings = CatalogSettings()
     audiences: tuple[Audience, ...] = ()
+    kept: Mapping[str, KeptVersions] = {}
 
     def newest(self, kind: Literal["plan", "add_on"], key: str) -> PlanVersion | None:
         """The newest published version of a plan or add-on, archived or not; None when the key is unknown."""
@@ -315,7 +326,10 @@ def version_key(kind: Literal["plan", "add_on"], key: str, version: int) -> str:
 
 
 class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One item of a Stripe subscription. `quantity` is None for metered prices."""
+    """One item of a Stripe subscription. `quantity` is None for metered prices.
+
+    `held_since` is when the subscription took this price, as far as we know; None stands for when it started.
+    """
 
     stripe_item_id: str
     stripe_price_id: str
@@ -328,6 +342,7 @@ class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
     unit_amount_minor: int | None
     period_start_at: datetime
     period_end_at: datetime
+    held_since: datetime | None = None
 
 
 class ScheduledPhase(msgspec.Struct, frozen=True, kw_only=True):
@@ -409,6 +424,14 @@ class PlanRef(msgspec.Struct, frozen=True):
     version: int
 
 
+class VersionPin(msgspec.Struct, frozen=True):
+    """The version of a plan or add-on that a migration moved one company to: it holds no older one."""
+
+    kind: Literal["plan", "add_on"]
+    key: str
+    version: int
+
+
 class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored that decides about one company, as known at one instant. `version` counts its changes.
 
@@ -426,6 +449,7 @@ class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     overrides: tuple[Override, ...] = ()
     last_mapped_plan: PlanRef | None = None
     past_due_grace_days: int | None = None
+    pins: tuple[VersionPin, ...] = ()
 
 
 class WindowCounter(msgspec.Struct, kw_only=True):
