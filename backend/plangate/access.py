@@ -203,13 +203,13 @@ async def _then(
 ) -> dict[str, Decision]:
     _not_in_future(env, at)
     async with env.reading() as session:
-        company_id = one_owner(await owners_of_keys(session, company))
+        company_id = one_owner(await owners_of_keys(session, company, at=at))
         person: UserFacts | None = None
         reason = Reason.UNKNOWN_COMPANY
         past: _Past | None = None
         if company_id is not None:
             if user is not None:
-                user_id = one_user(await user_of_keys(session, user))
+                user_id = one_user(await user_of_keys(session, user, at=at))
                 person = None if user_id is None else await user_facts(session, company_id, user_id, at=at)
             past = await _past_of(env, session, company_id, person, at, features=features)
             if past is not None and user is not None and person is None:

@@ -214,12 +214,13 @@ def view(row: OverrideRow, at: datetime) -> OverrideView:
 
 async def _held(session: StoreSession, override_id: str, etag: str | None) -> OverrideRow:
     """The override's newest state, its company held until the end, not ended, and still what the caller saw."""
-    found = await current_override(session, override_id)
-    if found is None:
-        raise _nothing("override")
-    await company_row(session, found.company_id, lock=True)
-    # Read again: somebody may have changed it while we waited for the company.
     row = await current_override(session, override_id)
+    held: str | None = None
+    while row is not None and row.company_id != held:
+        held = row.company_id
+        await company_row(session, held, lock=True)
+        # Read again: while we waited, somebody may have changed it, or merged its company into another.
+        row = await current_override(session, override_id)
     if row is None:
         raise _nothing("override")
     if etag is None:

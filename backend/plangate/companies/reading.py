@@ -45,7 +45,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def get(env: Environment, company_id: str) -> Company:
-    """One company; one that was merged answers as the company it became. Raises Refusal (404)."""
+    """One company. Raises Refusal (404), for one that was merged as well."""
     return await company_view(env, company_id)
 
 
@@ -53,9 +53,7 @@ async def company_view(env: Environment, company_id: str, *, at_least: int = 0) 
     """The company in its outer shape, no older than version `at_least`. Raises Refusal (404)."""
     async with env.reading() as session:
         row = await company_row(session, company_id)
-        if row is not None and row.merged_into is not None:
-            row = await company_row(session, row.merged_into)
-        if row is None:
+        if row is None or row.merged_into is not None:
             raise _no_company()
         pairs = (await keys_of(session, [row.id]))[row.id]
         scheduled = await changes_in(session, row.id, [ChangeState.SCHEDULED.value])
@@ -117,7 +115,8 @@ async def _shown(
     plan = snapshot.plan
     return Company(
         id=row.id,
-        keys={name: value for name, value in pairs if name != STRIPE_CUSTOMER_KEY},
+        # Of several values of one name the oldest is shown: a merge adds keys, and never changes what is shown.
+        keys={name: value for name, value in reversed(pairs) if name != STRIPE_CUSTOMER_KEY},
         stripe_customer_ids=tuple(value for name, value in pairs if name == STRIPE_CUSTOMER_KEY),
         name=row.name,
         traits=standing.facts.traits,

@@ -18,10 +18,12 @@ from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.members import member, member_in
 from plangate.metering.events import EventResult, EventStatus, Item
+from plangate.metering.reservations import Closed, Reservations, Reserved
 from plangate.standing import Standing
 from plangate.store.database import StoreSession
 from plangate.store.feed import EVERYTHING
 from plangate.store.ledger import Row, add_usage, lock_companies, lock_pairs, owners_of_pairs
+from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import newest_windows, set_counters, used_keys
 from plangate.usage_windows import CompanyUsage, Overflow, event_of
@@ -34,7 +36,7 @@ class Consumed(msgspec.Struct, frozen=True):
     is_counted: bool
 
 
-Outcome: TypeAlias = EventResult | Consumed | Refusal
+Outcome: TypeAlias = EventResult | Consumed | Reserved | Closed | Refusal
 
 _ACCEPTED = EventResult(status=EventStatus.ACCEPTED)
 _DUPLICATE = EventResult(status=EventStatus.DUPLICATE)
@@ -46,7 +48,8 @@ async def write_batch(env: Environment, items: Sequence[Item]) -> list[Outcome]:
 
     Raises the database's errors; then nothing was written and the batch may be tried again.
     """
-    companies: list[Standing | Refusal | None] = [await _standing(env, item) for item in items]
+    owners = await _owners_of_reservations(env, items)
+    companies: list[Standing | Refusal | None] = [await _standing(env, item, owners) for item in items]
     members = [
         await _member(env, standing, item) if isinstance(standing, Standing) else None
         for standing, item in zip(companies, items, strict=True)
@@ -78,6 +81,7 @@ class _Batch:
         self._events: list[Row] = []
         self._waiting: list[Row] = []
         self._new_keys: list[Row] = []
+        self._reservations = Reservations(session)
 
     async def prepare(
         self,
@@ -88,13 +92,15 @@ class _Batch:
         """Hold every company of the batch, and read what is true now that they are held."""
         session = self._session
         known = {one.facts.company_id: one for one in companies if isinstance(one, Standing)}
+        held = await lock_companies(session, known)
+        # What is not held any more was merged: its keys lead to the company it became.
+        self._stale |= known.keys() - held.keys()
         unknown = {
             pair
             for item, standing in zip(items, companies, strict=True)
-            if standing is None
+            if standing is None or (isinstance(standing, Standing) and standing.facts.company_id not in held)
             for pair in item.company.items()
         }
-        held = await lock_companies(session, known)
         if unknown:
             # A company may get one of these keys just now: then the event belongs to it, otherwise it waits.
             await lock_pairs(session, unknown)
@@ -106,13 +112,19 @@ class _Batch:
                 standing = await self._reread(company_id, standing, revision)
             if standing is not None:
                 self._standings[company_id] = standing
-        await self._open_usage({one.user_id for one in members if one is not None})
+        closing = {item.reservation_id for item in items if item.reservation_id is not None}
+        self._reservations.known = await reservations_by_id(session, closing)
+        asked = {one.user_id for one in members if one is not None}
+        held_for = {row.user_id for row in self._reservations.known.values()}
+        await self._open_usage(asked | held_for, items, companies)
         self._keys = dict(await used_keys(session, sorted({one.key_hash for one in items if one.key_hash is not None})))
 
     async def settle(self, item: Item, before: Standing | Refusal | None, person: UserFacts | None) -> Outcome:
         """Decide one item with everything counted so far."""
         if isinstance(before, Refusal):
             return before
+        if item.reservation_id is not None:
+            return await self._close(item, item.reservation_id)
         used = None if item.key_hash is None else self._keys.get(item.key_hash)
         if used is not None:
             return _repeated(item, *used)
@@ -127,11 +139,14 @@ class _Batch:
                 person = await member_in(self._session, standing.facts.company_id, item.user)
             except Refusal as refusal:
                 return refusal
+        if item.kind == "reserve":
+            return await self._reserve(item, standing, person)
         return await (self._consume if item.kind == "consume" else self._track)(item, standing, person)
 
     async def save(self) -> None:
         """Write everything the batch decided."""
         await add_usage(self._session, self._events, waiting=self._waiting, keys=self._new_keys)
+        await self._reservations.save()
         counted = {company_id: usage for company_id, usage in self._usage.items() if usage.changed}
         await set_counters(self._session, [window for usage in counted.values() for window in usage.changed.values()])
         self._session.counted.update(counted)
@@ -142,6 +157,8 @@ class _Batch:
         if EVERYTHING in self._stale:
             self._env.forget(EVERYTHING)
             return
+        for company_id in self._stale - self._usage.keys():
+            self._env.forget(company_id)
         for company_id, usage in self._usage.items():
             standing = self._standings[company_id]
             if company_id in self._stale or held(company_id) is not standing:
@@ -151,8 +168,8 @@ class _Batch:
                 _refresh(standing.counters, usage.newest)
 
     def _standing_of(self, item: Item, before: Standing | None) -> Standing | None:
-        if before is not None:
-            return self._standings.get(before.facts.company_id)
+        if before is not None and before.facts.company_id in self._standings:
+            return self._standings[before.facts.company_id]
         owners = {pair: self._owners[pair] for pair in item.company.items() if pair in self._owners}
         company_id = one_owner(owners)
         return None if company_id is None else self._standings.get(company_id)
@@ -169,7 +186,9 @@ class _Batch:
         facts = await company_facts(self._session, company_id)
         return None if facts is None else Standing(self._catalog, facts, {}, self._session.now)
 
-    async def _open_usage(self, user_ids: set[str]) -> None:
+    async def _open_usage(
+        self, user_ids: set[str], items: Sequence[Item], companies: Sequence[Standing | Refusal | None]
+    ) -> None:
         users = user_ids | {
             override.user
             for standing in self._standings.values()
@@ -177,6 +196,16 @@ class _Batch:
             if override.user is not None
         }
         found = await newest_windows(self._session, sorted(self._standings), user_ids=["", *sorted(users)], lock=True)
+        # What is held shows in the newest windows; only what lies in the past may also be held in older ones.
+        holding = {key[0] for key, window in found.items() if window.reserved}
+        holding |= {
+            standing.facts.company_id
+            for item, standing in zip(items, companies, strict=True)
+            if isinstance(standing, Standing) and item.kind != "track" and item.occurred_at is not None
+        }
+        expired = await expired_reservations(self._session, holding & self._standings.keys())
+        if unread := {row.user_id for row in expired} - {"", *users}:
+            found |= await newest_windows(self._session, sorted(holding), user_ids=sorted(unread), lock=True)
         newest: dict[str, dict[CounterKey, WindowCounter]] = {company_id: {} for company_id in self._standings}
         for (company_id, feature, kind, user_id), window in found.items():
             newest[company_id][feature, kind, user_id] = window
@@ -185,6 +214,7 @@ class _Batch:
             self._usage[company_id] = CompanyUsage(
                 self._session, standing.catalog, standing.facts, snapshot.cycle, newest[company_id]
             )
+        await self._reservations.expire(expired, self._usage)
 
     async def _consume(self, item: Item, standing: Standing, person: UserFacts | None) -> Outcome:
         facts, now = standing.facts, self._session.now
@@ -209,6 +239,31 @@ class _Batch:
         self._append(item, facts.company_id, user_id, event_of(feature), answer=msgspec.to_builtins(decision))
         return Consumed(decision, True)
 
+    async def _reserve(self, item: Item, standing: Standing, person: UserFacts | None) -> Outcome:
+        company_id = standing.facts.company_id
+        if item.user is not None and person is None:
+            unknown = unanswerable(Reason.UNKNOWN_USER, item.name, at=self._session.now, company=company_id)
+            return Reserved(id=None, decision=unknown, expires_at=None)
+        try:
+            return await self._reservations.reserve(item, standing, self._usage[company_id], person)
+        except Refusal as refusal:
+            return refusal
+
+    async def _close(self, item: Item, reservation_id: str) -> Outcome:
+        row = self._reservations.known.get(reservation_id)
+        standing = None if row is None else self._standings.get(row.company_id)
+        if row is None or standing is None:
+            return Refusal(Code.NOT_FOUND, "There is no such reservation.")
+        try:
+            answer, is_counted = await self._reservations.close(item, row, standing, self._usage[row.company_id])
+        except Refusal as refusal:
+            return refusal
+        if is_counted:
+            # Counted in the period of the reservation, whenever it is settled.
+            told = msgspec.structs.replace(item, occurred_at=row.reserved_at)
+            self._append(told, row.company_id, row.user_id, row.event)
+        return answer
+
     async def _track(self, item: Item, standing: Standing, person: UserFacts | None) -> Outcome:
         company_id, now = standing.facts.company_id, self._session.now
         at = now if item.occurred_at is None else min(item.occurred_at, now)
@@ -221,8 +276,11 @@ class _Batch:
         return _ACCEPTED
 
     def _unknown_company(self, item: Item) -> Outcome:
-        if item.kind == "consume":
-            return Consumed(unanswerable(Reason.UNKNOWN_COMPANY, item.name, at=self._session.now), False)
+        if item.kind != "track":
+            unknown = unanswerable(Reason.UNKNOWN_COMPANY, item.name, at=self._session.now)
+            if item.kind == "reserve":
+                return Reserved(id=None, decision=unknown, expires_at=None)
+            return Consumed(unknown, False)
         # One key is enough to find the event again; the first by name is as good as any other.
         name, value = min(item.company.items())
         now = self._session.now
@@ -271,7 +329,19 @@ class _Batch:
         )
 
 
-async def _standing(env: Environment, item: Item) -> Standing | Refusal | None:
+async def _owners_of_reservations(env: Environment, items: Sequence[Item]) -> Mapping[str, str]:
+    """The companies of the reservations these items end, by reservation."""
+    ids = {item.reservation_id for item in items if item.reservation_id is not None}
+    if not ids:
+        return {}
+    async with env.reading() as session:
+        return {row.id: row.company_id for row in (await reservations_by_id(session, ids)).values()}
+
+
+async def _standing(env: Environment, item: Item, owners: Mapping[str, str]) -> Standing | Refusal | None:
+    if item.reservation_id is not None:
+        company_id = owners.get(item.reservation_id)
+        return None if company_id is None else await env.standings.of(company_id)
     try:
         return await env.standings.of_keys(item.company)
     except Refusal as refusal:

@@ -16,7 +16,10 @@ STRIPE_CUSTOMER_KEY = "stripe_customer_id"
 
 
 class CompanyRow(SQLModel, table=True):
-    """A company. `version` counts every change of a fact that decides; caches and `consume` compare it."""
+    """A company. `version` counts every change of a fact that decides; caches and `consume` compare it.
+
+    One that was merged stays as it was known, with the company it became: the past is still asked about it.
+    """
 
     __tablename__ = "companies"
     __table_args__ = (Index("companies_by_environment", "environment_id", "id"),)
@@ -26,6 +29,7 @@ class CompanyRow(SQLModel, table=True):
     name: str | None = None
     version: int = 1
     merged_into: str | None = None
+    merged_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
     updated_at: datetime = Field(sa_type=Instant)
 
@@ -41,6 +45,20 @@ class CompanyKeyRow(SQLModel, table=True):
     value: str = Field(primary_key=True)
     company_id: str
     created_at: datetime = Field(sa_type=Instant)
+
+
+class FormerKeyRow(SQLModel, table=True):
+    """A key that a company held in `[held_from, held_until)`, before a merge gave it to another."""
+
+    __tablename__ = "former_keys"
+    __table_args__ = (Index("former_keys_by_company", "environment_id", "company_id"),)
+
+    environment_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    company_id: str = Field(primary_key=True)
+    held_from: datetime = Field(sa_type=Instant)
+    held_until: datetime = Field(sa_type=Instant)
 
 
 class UserRow(SQLModel, table=True):
@@ -118,6 +136,7 @@ class AssignmentRow(SQLModel, table=True):
 
 companies = table_of(CompanyRow)
 company_keys = table_of(CompanyKeyRow)
+former_keys = table_of(FormerKeyRow)
 users = table_of(UserRow)
 user_keys = table_of(UserKeyRow)
 user_companies = table_of(UserCompanyRow)
@@ -132,14 +151,22 @@ def known_at(table: Table, at: datetime | None) -> ColumnElement[bool]:
     return and_(table.c.recorded_at <= at, or_(table.c.superseded_at.is_(None), table.c.superseded_at > at))
 
 
-async def owners_of_keys(session: StoreSession, keys: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Which company each known `(name, value)` belongs to; unknown keys are left out."""
-    return await _owners(session, company_keys, company_keys.c.company_id, keys)
+async def owners_of_keys(
+    session: StoreSession, keys: Mapping[str, str], *, at: datetime | None = None
+) -> dict[tuple[str, str], str]:
+    """Which company each `(name, value)` known at `at` (None: now) belonged to; unknown keys are left out."""
+    found = await _owners(session, company_keys, company_keys.c.company_id, keys, at=at)
+    if at is not None:
+        held = and_(former_keys.c.held_from <= at, former_keys.c.held_until > at)
+        found |= await _owners(session, former_keys, former_keys.c.company_id, keys, held=held)
+    return found
 
 
-async def user_owners_of_keys(session: StoreSession, keys: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Which user each known `(name, value)` belongs to; unknown keys are left out."""
-    return await _owners(session, user_keys, user_keys.c.user_id, keys)
+async def user_owners_of_keys(
+    session: StoreSession, keys: Mapping[str, str], *, at: datetime | None = None
+) -> dict[tuple[str, str], str]:
+    """Which user each `(name, value)` known at `at` (None: now) belongs to; unknown keys are left out."""
+    return await _owners(session, user_keys, user_keys.c.user_id, keys, at=at)
 
 
 async def company_row(session: StoreSession, company_id: str, *, lock: bool = False) -> CompanyRow | None:
@@ -162,6 +189,27 @@ async def keys_of(session: StoreSession, company_ids: Sequence[str]) -> dict[str
     for row in rows:
         found[row["company_id"]].append((row["name"], row["value"]))
     return found
+
+
+async def keys_at(session: StoreSession, company_id: str, at: datetime) -> frozenset[str]:
+    """The company's keys at a past instant, as `name=value` texts."""
+    held = await session.all(
+        select(company_keys.c.name, company_keys.c.value)
+        .where(
+            company_keys.c.environment_id == session.environment_id,
+            company_keys.c.company_id == company_id,
+            company_keys.c.created_at <= at,
+        )
+        .union(
+            select(former_keys.c.name, former_keys.c.value).where(
+                former_keys.c.environment_id == session.environment_id,
+                former_keys.c.company_id == company_id,
+                former_keys.c.held_from <= at,
+                former_keys.c.held_until > at,
+            )
+        )
+    )
+    return frozenset(f"{row['name']}={row['value']}" for row in held)
 
 
 async def add_keys(session: StoreSession, company_id: str, keys: Sequence[tuple[str, str]]) -> None:
@@ -317,16 +365,25 @@ async def assign(
 
 
 async def _owners(
-    session: StoreSession, table: Table, owner: ColumnElement[str], keys: Mapping[str, str]
+    session: StoreSession,
+    table: Table,
+    owner: ColumnElement[str],
+    keys: Mapping[str, str],
+    *,
+    at: datetime | None = None,
+    held: ColumnElement[bool] | None = None,
 ) -> dict[tuple[str, str], str]:
     if not keys:
         return {}
     wanted = [and_(table.c.name == name, table.c.value == value) for name, value in keys.items()]
-    rows = await session.all(
-        select(table.c.name, table.c.value, owner.label("owner")).where(
-            table.c.environment_id == session.environment_id, or_(*wanted)
-        )
+    query = select(table.c.name, table.c.value, owner.label("owner")).where(
+        table.c.environment_id == session.environment_id, or_(*wanted)
     )
+    if at is not None:
+        query = query.where(table.c.created_at <= at)
+    if held is not None:
+        query = query.where(held)
+    rows = await session.all(query)
     return {(row["name"], row["value"]): row["owner"] for row in rows}
 
 

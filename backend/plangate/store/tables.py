@@ -4,6 +4,7 @@ from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
 from plangate.store import (  # noqa: F401 - imported for their tables
+    app_roles,
     audit,
     catalog,
     companies,
@@ -14,6 +15,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     leases,
     overrides,
     plan_changes,
+    reservations,
     subscriptions,
     usage,
 )

@@ -59,21 +59,27 @@ async def add_user_keys(session: StoreSession, user_id: str, keys: Sequence[tupl
     )
 
 
-async def keys_of_user(session: StoreSession, user_id: str) -> list[tuple[str, str]]:
-    """The user's `(name, value)` keys, oldest first."""
-    rows = await session.all(
-        select(user_keys.c.name, user_keys.c.value)
-        .where(user_keys.c.environment_id == session.environment_id, user_keys.c.user_id == user_id)
-        .order_by(user_keys.c.created_at, user_keys.c.name, user_keys.c.value)
+async def keys_of_user(session: StoreSession, user_id: str, *, at: datetime | None = None) -> list[tuple[str, str]]:
+    """The user's `(name, value)` keys as known at `at` (None: now), oldest first."""
+    query = select(user_keys.c.name, user_keys.c.value).where(
+        user_keys.c.environment_id == session.environment_id, user_keys.c.user_id == user_id
     )
+    if at is not None:
+        query = query.where(user_keys.c.created_at <= at)
+    rows = await session.all(query.order_by(user_keys.c.created_at, user_keys.c.name, user_keys.c.value))
     return [(row["name"], row["value"]) for row in rows]
 
 
 async def companies_of_user(session: StoreSession, user_id: str) -> list[str]:
-    """The companies the user belongs to, in the order of joining."""
+    """The companies the user belongs to, in the order of joining; those that were merged are left out."""
     rows = await session.all(
         select(user_companies.c.company_id)
-        .where(user_companies.c.environment_id == session.environment_id, user_companies.c.user_id == user_id)
+        .join(companies, companies.c.id == user_companies.c.company_id)
+        .where(
+            user_companies.c.environment_id == session.environment_id,
+            user_companies.c.user_id == user_id,
+            companies.c.merged_into.is_(None),
+        )
         .order_by(user_companies.c.created_at, user_companies.c.company_id)
     )
     return [row["company_id"] for row in rows]
@@ -102,11 +108,11 @@ async def user_facts(
         return None
     return UserFacts(
         user_id=user_id,
-        keys=frozenset(f"{name}={value}" for name, value in await keys_of_user(session, user_id)),
+        keys=frozenset(f"{name}={value}" for name, value in await keys_of_user(session, user_id, at=at)),
         traits=await traits_of(session, user_id, at=at),
     )
 
 
-async def user_of_keys(session: StoreSession, keys: Mapping[str, str]) -> list[str]:
-    """The users these keys belong to: one when they agree, none when they are unknown."""
-    return sorted(set((await user_owners_of_keys(session, keys)).values()))
+async def user_of_keys(session: StoreSession, keys: Mapping[str, str], *, at: datetime | None = None) -> list[str]:
+    """The users these keys, as known at `at` (None: now), belong to: one when they agree, none when unknown."""
+    return sorted(set((await user_owners_of_keys(session, keys, at=at)).values()))

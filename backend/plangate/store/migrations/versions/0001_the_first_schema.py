@@ -31,6 +31,14 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_api_keys_environment_id"), ["environment_id"], unique=False)
 
     op.create_table(
+        "app_roles",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("stripe_user_id", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "stripe_user_id"),
+    )
+    op.create_table(
         "assignments",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -100,6 +108,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("merged_into", sa.String(), nullable=True),
+        sa.Column("merged_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -138,6 +147,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
+    op.create_table(
+        "former_keys",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("held_from", sa.BigInteger(), nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "name", "value", "company_id"),
+    )
+    with op.batch_alter_table("former_keys", schema=None) as batch_op:
+        batch_op.create_index("former_keys_by_company", ["environment_id", "company_id"], unique=False)
+
     op.create_table(
         "idempotency",
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -254,6 +276,31 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "kind", "key", "version"),
     )
+    op.create_table(
+        "reservations",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("settled", sa.BigInteger(), nullable=True),
+        sa.Column("overrun", sa.BigInteger(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("reservations", schema=None) as batch_op:
+        batch_op.create_index(
+            "reservations_by_company", ["environment_id", "company_id", "state", "expires_at"], unique=False
+        )
+        batch_op.create_index("reservations_by_expiry", ["environment_id", "state", "expires_at"], unique=False)
+
     op.create_table(
         "stripe_objects",
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -487,6 +534,11 @@ def downgrade() -> None:
     op.drop_table("stripe_prices")
     op.drop_table("stripe_operations")
     op.drop_table("stripe_objects")
+    with op.batch_alter_table("reservations", schema=None) as batch_op:
+        batch_op.drop_index("reservations_by_expiry")
+        batch_op.drop_index("reservations_by_company")
+
+    op.drop_table("reservations")
     op.drop_table("plan_versions")
     with op.batch_alter_table("plan_changes", schema=None) as batch_op:
         batch_op.drop_index(
@@ -513,6 +565,10 @@ def downgrade() -> None:
 
     op.drop_table("inbox")
     op.drop_table("idempotency")
+    with op.batch_alter_table("former_keys", schema=None) as batch_op:
+        batch_op.drop_index("former_keys_by_company")
+
+    op.drop_table("former_keys")
     op.drop_table("environments")
     op.drop_table("cursors")
     with op.batch_alter_table("company_keys", schema=None) as batch_op:
@@ -534,6 +590,7 @@ def downgrade() -> None:
         batch_op.drop_index("assignments_by_company")
 
     op.drop_table("assignments")
+    op.drop_table("app_roles")
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_api_keys_environment_id"))
 
