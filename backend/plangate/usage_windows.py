@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from plangate.engine.entitlements import build_snapshot, window_kinds
+from plangate.engine.entitlements import build_snapshot, is_counted_per_user, window_kinds
 from plangate.engine.model import (
     INT64_MAX,
     Catalog,
@@ -31,6 +31,7 @@ from plangate.store.ledger import (
     running_windows,
     windows_around,
 )
+from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
     UsageEventRow,
@@ -73,7 +74,7 @@ class CompanyUsage:
         self._cycle = cycle
         self._older: dict[CounterKey, list[WindowCounter]] = {}
         self._counted: dict[tuple[str, str], tuple[list[str], list[CounterKey]]] = {}
-        # A user has windows of their own where an override grants them an allowance of their own.
+        # A user has windows of their own where an override, or the catalogue, gives them an allowance of their own.
         self._personal = {
             (override.feature, override.user)
             for override in facts.overrides
@@ -87,8 +88,11 @@ class CompanyUsage:
             return self.newest
         return {**self.newest, **located}
 
-    async def count(self, event: str, user_id: str, quantity: int, at: datetime) -> None:
-        """Add a quantity to every window its event counts in. Raises Overflow, and then counts nothing."""
+    async def count(self, event: str, user_id: str, quantity: int, at: datetime, *, reserved: int = 0) -> None:
+        """Add a quantity to every window its event counts in, and `reserved` (or less than nothing) to what they hold.
+
+        Raises Overflow, and then counts nothing.
+        """
         counted = self._counted.get((event, user_id))
         if counted is None:
             features = [feature.key for feature in metered_by(self._catalog, event)]
@@ -98,10 +102,14 @@ class CompanyUsage:
         # A period that is no longer granted is counted to the end of its window: it may be granted again before.
         former = [key for key in self.newest if key[0] in features and key[2] in {"", user_id} and key not in keys]
         windows += [window for key in former if (window := await self._stored(key, at)) is not None]
-        if any(not -INT64_MAX <= window.used + quantity <= INT64_MAX for window in windows):
+        if any(
+            not -INT64_MAX <= window.used + quantity <= INT64_MAX or window.reserved + reserved > INT64_MAX
+            for window in windows
+        ):
             raise Overflow
         for window in windows:
             window.used += quantity
+            window.reserved += reserved
             self.changed[window.window_id] = window
 
     async def open_missing(self, feature_keys: Iterable[str], at: datetime) -> None:
@@ -118,10 +126,13 @@ class CompanyUsage:
             feature = self._catalog.features.get(feature_key)
             if feature is None:
                 continue
-            users = ("", user_id) if user_id and (feature_key, user_id) in self._personal else ("",)
+            users = ("", user_id) if user_id and self._is_personal(feature_key, user_id) else ("",)
             kinds = sorted(window_kinds(self._catalog, feature_key, self._facts.overrides))
             found.extend(((feature_key, kind, user), event_of(feature)) for user in users for kind in kinds)
         return found
+
+    def _is_personal(self, feature_key: str, user_id: str) -> bool:
+        return (feature_key, user_id) in self._personal or is_counted_per_user(self._catalog, feature_key)
 
     async def _stored(self, key: CounterKey, at: datetime) -> WindowCounter | None:
         """The stored window of this key that contains `at`, if there is one."""
@@ -165,6 +176,7 @@ class CompanyUsage:
         if later is not None:
             end = later.start_at if end is None else min(end, later.start_at)
         used = await ledger_total(self._session, company_id, event, start_at=start_at, end_at=end, user_id=user_id)
+        held = await held_total(self._session, company_id, event, start_at=start_at, end_at=end, user_id=user_id)
         opened = await open_window(
             self._session,
             company_id,
@@ -173,7 +185,8 @@ class CompanyUsage:
             user_id,
             start_at=start_at,
             end_at=end,
-            used=max(-INT64_MAX, min(INT64_MAX, used)),
+            used=clamped(used),
+            reserved=held,
         )
         if later is None:
             if newest is not None:
@@ -183,6 +196,11 @@ class CompanyUsage:
         else:
             self._older.setdefault(key, []).append(opened)
         return opened
+
+
+def clamped(total: int) -> int:
+    """A total of the ledger as a counter can hold it."""
+    return max(-INT64_MAX, min(INT64_MAX, total))
 
 
 def _contains(window: WindowCounter, at: datetime) -> bool:

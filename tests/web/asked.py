@@ -42,9 +42,12 @@ class Asked:
 
 def every_request(front: Front, *, override: str, change: str = "chg_00000000000000000000000000") -> list[Asked]:
     """A request for every operation, about the company `acme`."""
+    held = front.http.post("/v1/reservations", json={"company": {"id": "acme"}, "feature": "exports"}).json()
     asked = []
     for operation in OPERATIONS:
-        path = operation.path.format(company_id=front.acme, override_id=override, change_id=change)
+        path = operation.path.format(
+            company_id=front.acme, override_id=override, change_id=change, reservation_id=held["id"]
+        )
         body = copy.deepcopy(operation.example)
         if operation.name == "putCatalog":
             body = {"version": 1}

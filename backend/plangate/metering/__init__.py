@@ -1,16 +1,23 @@
 """Usage: recording what happened, asking and counting in one step, and what was used when."""
 
 from plangate.metering.events import EventResult, EventStatus, TrackEvent
-from plangate.metering.recorder import consume, record
+from plangate.metering.recorder import consume, record, release, reserve, settle
+from plangate.metering.reservations import Closed, Reserved, release_expired
 from plangate.metering.series import UsagePoint, UsageSeries, series
 
 __all__ = [
+    "Closed",
     "EventResult",
     "EventStatus",
+    "Reserved",
     "TrackEvent",
     "UsagePoint",
     "UsageSeries",
     "consume",
     "record",
+    "release",
+    "release_expired",
+    "reserve",
     "series",
+    "settle",
 ]

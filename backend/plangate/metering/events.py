@@ -15,6 +15,8 @@ from plangate.keys import checked_keys
 EVENTS_PER_BATCH: Final = 1_000
 LATEST: Final = timedelta(days=35)
 AHEAD: Final = timedelta(minutes=5)
+SHORTEST_RESERVATION: Final = timedelta(seconds=1)
+LONGEST_RESERVATION: Final = timedelta(days=1)
 _NAME_LENGTH: Final = 200
 _KEY_LENGTH: Final = 255
 
@@ -46,12 +48,13 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to count, within all bounds. `name` is an event's name, or the feature a consume asks for.
+    """One thing to count, within all bounds. `name` is an event's name, or the feature a consume or reserve asks for.
 
-    `key_hash` and `body_hash` tell repeats: the same key counts once, the same key with another body is refused.
+    `key_hash` and `body_hash` tell repeats: the same key counts once, the same key with another body is refused. A
+    reserve has a `time_to_live`; settle and release name their reservation instead of company and feature.
     """
 
-    kind: Literal["track", "consume"]
+    kind: Literal["track", "consume", "reserve", "settle", "release"]
     name: str
     company: Mapping[str, str]
     user: Mapping[str, str] | None
@@ -59,6 +62,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None
     key_hash: str | None
     body_hash: str
+    time_to_live: timedelta | None = None
+    reservation_id: str | None = None
 
 
 def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
@@ -109,8 +114,53 @@ def consumed(
     )
 
 
+def reserved(
+    *,
+    feature: str,
+    company: Mapping[str, str],
+    user: Mapping[str, str] | None,
+    quantity: int,
+    time_to_live: timedelta,
+    now: datetime,
+) -> Item:
+    """A reservation ready to decide. Raises Refusal (422) for anything out of bounds."""
+    if not 1 <= quantity <= INT64_MAX:
+        raise invalid("/quantity", "The quantity must be a whole number between 1 and 9223372036854775807.")
+    if not SHORTEST_RESERVATION <= time_to_live <= LONGEST_RESERVATION:
+        raise invalid("/ttl_seconds", "A reservation lasts from 1 second to a day (86400 seconds).")
+    item = _item(
+        "reserve",
+        feature,
+        pointer="/feature",
+        company=company,
+        user=user,
+        quantity=quantity,
+        occurred_at=None,
+        key=None,
+        now=now,
+    )
+    return msgspec.structs.replace(item, time_to_live=time_to_live)
+
+
+def closing(kind: Literal["settle", "release"], reservation_id: str, *, quantity: int = 0) -> Item:
+    """The end of a reservation, ready to decide. Raises Refusal (422) for a quantity out of bounds."""
+    if not 0 <= quantity <= INT64_MAX:
+        raise invalid("/quantity", "The quantity must be a whole number between 0 and 9223372036854775807.")
+    return Item(
+        kind=kind,
+        name="",
+        company={},
+        user=None,
+        quantity=quantity,
+        occurred_at=None,
+        key_hash=None,
+        body_hash="",
+        reservation_id=reservation_id,
+    )
+
+
 def _item(
-    kind: Literal["track", "consume"],
+    kind: Literal["track", "consume", "reserve"],
     name: str,
     *,
     pointer: str,

@@ -7,7 +7,7 @@ otherwise, on both databases.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -25,9 +25,12 @@ from plangate.metering.events import (
     EventStatus,
     Item,
     TrackEvent,
+    closing,
     consumed,
+    reserved,
     tracked,
 )
+from plangate.metering.reservations import Closed, Reserved
 from plangate.store.races import is_lost_race
 
 _TRIES = 5
@@ -67,10 +70,72 @@ async def consume(
     match outcome:
         case Consumed():
             return outcome.decision, outcome.is_counted
-        case EventResult():
-            raise TypeError("a consume was answered as an event")
-        case _:
+        case Exception():
             raise outcome
+        case _:
+            raise TypeError("a consume was answered as something else")
+
+
+async def reserve(
+    env: Environment,
+    *,
+    company: Mapping[str, str],
+    feature: str,
+    quantity: int = 1,
+    user: Mapping[str, str] | None = None,
+    time_to_live: timedelta = timedelta(seconds=60),
+) -> Reserved:
+    """Hold a quantity until it is settled, released, or `time_to_live` (1 second to a day) is over.
+
+    What is held counts against the limit like what is used. A "no" holds nothing, and neither does a feature that is
+    not metered: then `id` is None. The Decision of a "yes" shows the quantity among `reserved`. Raises Refusal: 422
+    for input out of bounds, 409 for keys of two companies.
+    """
+    item = reserved(
+        feature=feature,
+        company=company,
+        user=user,
+        quantity=quantity,
+        time_to_live=time_to_live,
+        now=env.clock.now(),
+    )
+    (outcome,) = await _recorder(env).submit(env, [item])
+    match outcome:
+        case Reserved():
+            return outcome
+        case Exception():
+            raise outcome
+        case _:
+            raise TypeError("a reservation was answered as something else")
+
+
+async def settle(env: Environment, reservation_id: str, quantity: int) -> Closed:
+    """Count what was really used, in the period of the reservation, and give the rest of what it held back.
+
+    It is counted whatever the limit says, also when the reservation has expired: what the limit has no room for is the
+    `overrun`. The same quantity again answers as the first time. Raises Refusal: 404 for an unknown reservation, 409
+    when it was released or settled with another quantity, 422 for a quantity out of bounds or after 35 days.
+    """
+    return await _close(env, closing("settle", reservation_id, quantity=quantity))
+
+
+async def release(env: Environment, reservation_id: str) -> Closed:
+    """Give back what a reservation holds; nothing is counted. Safe to repeat, also after it expired.
+
+    Raises Refusal: 404 for an unknown reservation, 409 when it was settled.
+    """
+    return await _close(env, closing("release", reservation_id))
+
+
+async def _close(env: Environment, item: Item) -> Closed:
+    (outcome,) = await _recorder(env).submit(env, [item])
+    match outcome:
+        case Closed():
+            return outcome
+        case Exception():
+            raise outcome
+        case _:
+            raise TypeError("the end of a reservation was answered as something else")
 
 
 async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct: bool = False) -> list[EventResult]:
@@ -191,8 +256,8 @@ def _result(outcome: Settled) -> EventResult:
             return outcome
         case Refusal():
             return _refused(outcome)
-        case Consumed():
-            raise TypeError("an event was answered as a consume")
+        case Consumed() | Reserved() | Closed():
+            raise TypeError("an event was answered as something else")
         case _:
             detail = "The event could not be written; the fault is ours."
             return EventResult(status=EventStatus.REFUSED, code=Code.INTERNAL, detail=detail)

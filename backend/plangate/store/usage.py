@@ -174,8 +174,9 @@ async def open_window(
     start_at: datetime,
     end_at: datetime | None,
     used: int,
+    reserved: int = 0,
 ) -> WindowCounter:
-    """Store a new window, with what the ledger already holds for it as `used`."""
+    """Store a new window, with what the ledger already holds for it as `used`, and what is held as `reserved`."""
     window_id = new_id("win")
     await session.add(
         UsageWindowRow(
@@ -188,10 +189,11 @@ async def open_window(
             start_at=start_at,
             end_at=end_at,
             used=used,
+            reserved=reserved,
         )
     )
     await _note_bounds(session, company_id, feature, period.value, user_id, window_id, start_at, end_at)
-    return WindowCounter(window_id=window_id, start_at=start_at, end_at=end_at, used=used)
+    return WindowCounter(window_id=window_id, start_at=start_at, end_at=end_at, used=used, reserved=reserved)
 
 
 async def move_window_end(

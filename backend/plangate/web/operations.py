@@ -38,6 +38,7 @@ _NOUNS: Final[Mapping[str, str]] = {
     "company_id": "company",
     "override_id": "override",
     "change_id": "plan change",
+    "reservation_id": "reservation",
 }
 
 

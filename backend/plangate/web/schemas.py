@@ -72,12 +72,12 @@ class ChecksBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
 
     company: Keys
     user: Keys | None = None
-    features: Annotated[list[FeatureKey], M(max_length=FEATURES_MAX)] | None = None
+    features: Annotated[list[FeatureKey], M(min_length=1, max_length=FEATURES_MAX)] | None = None
     at: Instant | None = None
 
 
 class ConsumeBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """Check and count in one step: yes and counted, or no and not counted."""
+    """Check and count in one step: yes and counted, or no and not counted. `at` is another name of `occurred_at`."""
 
     company: Keys
     feature: FeatureKey
@@ -85,6 +85,16 @@ class ConsumeBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=F
     user: Keys | None = None
     quantity: Annotated[int, M(ge=1, le=INT64_MAX)] = 1
     occurred_at: Instant | None = None
+    at: Instant | None = None
+    trace: bool = False
+
+    def when(self) -> datetime | None:
+        """When it happened, in UTC. Raises Refusal (422) when `at` and `occurred_at` name different instants."""
+        occurred_at = bounded_instant("/occurred_at", self.occurred_at)
+        at = bounded_instant("/at", self.at)
+        if at is not None and occurred_at is not None and at != occurred_at:
+            raise invalid("/at", "`at` and `occurred_at` mean the same instant here: send one of them.")
+        return occurred_at if at is None else at
 
 
 class TrackEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False, tag_field="type", tag="track"):
@@ -168,6 +178,22 @@ CatalogKey = Annotated[str, Field(min_length=1, max_length=200)]
 BodyQuantities = Annotated[dict[CatalogKey, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)]
 PeriodName = Literal["day", "week", "month", "billing_month", "billing_interval", "all_time"]
 Note = Annotated[str, Field(min_length=1, max_length=NOTE_MAX)]
+
+
+class ReservationBody(Body):
+    """How much of a feature to hold for a company (and user), and for how many seconds."""
+
+    company: BodyKeys
+    feature: BodyFeature
+    user: BodyKeys | None = None
+    quantity: Annotated[int, Field(ge=1, le=INT64_MAX)] = 1
+    ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+
+
+class SettleBody(Body):
+    """How much was really used."""
+
+    quantity: Annotated[int, Field(ge=0, le=INT64_MAX)]
 
 
 class CompanyBody(Body):

@@ -88,6 +88,7 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("document", sa.Text(), nullable=False),
         sa.Column("versions", sa.Text(), nullable=False),
+        sa.Column("floors", sa.Text(), nullable=True),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "revision"),
