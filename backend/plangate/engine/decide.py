@@ -179,11 +179,12 @@ def _roomiest(found: list[Decision]) -> Decision:
     """The Decision with the most remaining: it says yes if any does. Unlimited without overage comes first."""
 
     def room(decision: Decision) -> tuple[bool, bool, int]:
+        taken = (decision.used or 0) + (decision.reserved or 0)
         if decision.unlimited:
-            left = 0 if decision.soft_limit is None else decision.soft_limit - (decision.used or 0)
-            return True, decision.soft_limit is None, left
+            soft_limit = decision.soft_limit
+            return True, soft_limit is None, 0 if soft_limit is None else soft_limit - taken
         # Not `remaining`, which never shows less than nothing.
-        return False, False, (decision.limit or 0) - (decision.used or 0) - (decision.reserved or 0)
+        return False, False, (decision.limit or 0) - taken
 
     return max(found, key=room)
 

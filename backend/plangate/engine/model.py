@@ -174,6 +174,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     `event` is the name of the tracked events an event feature counts (default: its key); `trait` names the
     company trait a trait or seat feature reads as "used". `display_divisor` turns base units into shown ones.
     `config_schema` is what a JSON config value must look like (see `engine.config_values`); None allows anything.
+    `stripe_meter` is the event name of the Stripe meter that usage is reported to, or, where `usage_source` says so,
+    read from.
     """
 
     key: str
@@ -189,6 +191,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     config_schema: Json = None
     flag: Flag = Flag()
     stripe_meter: str | None = None
+    usage_source: Literal["events", "stripe_meter"] = "events"
     is_archived: bool = False
 
 
