@@ -98,7 +98,7 @@ async def checks(
 ) -> dict[str, Decision]:
     """One Decision for each feature named, or for every feature of the catalogue. Raises as `check` does.
 
-    An unknown company or user has no features: without names the answer is then empty.
+    An unknown company or user is the reason of every Decision.
     """
     if features is not None and len(features) > FEATURES_PER_QUESTION:
         raise invalid("/features", f"At most {FEATURES_PER_QUESTION} features may be named.")
@@ -107,13 +107,13 @@ async def checks(
     standing = await _standing(env, company, at_least)
     now = env.clock.now()
     if standing is None:
-        return {key: unanswerable(Reason.UNKNOWN_COMPANY, key, at=now) for key in features or ()}
+        return _nobody(features, await env.catalog(), Reason.UNKNOWN_COMPANY, at=now)
     person = None
     if user is not None:
         person = await member(env, standing, user)
         if person is None:
             company_id = standing.facts.company_id
-            return {key: unanswerable(Reason.UNKNOWN_USER, key, at=now, company=company_id) for key in features or ()}
+            return _nobody(features, standing.catalog, Reason.UNKNOWN_USER, at=now, company=company_id)
     return checks_now(env, standing, features, user=person, at=now)
 
 
@@ -214,9 +214,10 @@ async def _then(
             past = await _past_of(env, session, company_id, person, at, features=features)
             if past is not None and user is not None and person is None:
                 past, reason = None, Reason.UNKNOWN_USER
-    if past is None:
-        known_company = company_id if reason is Reason.UNKNOWN_USER else None
-        return {key: unanswerable(reason, key, at=at, company=known_company) for key in features or ()}
+        if past is None:
+            known_company = company_id if reason is Reason.UNKNOWN_USER else None
+            catalog = await env.catalog_in(session, at=at)
+            return _nobody(features, catalog, reason, at=at, company=known_company)
     return past.answer(past.open_features() if features is None else features, quantity=quantity, with_trace=with_trace)
 
 
@@ -266,6 +267,15 @@ async def _standing(env: Environment, company: Mapping[str, str], at_least: int)
     if standing is not None and standing.facts.version < at_least:
         return await env.standings.of(standing.facts.company_id, at_least=at_least)
     return standing
+
+
+def _nobody(
+    features: Sequence[str] | None, catalog: Catalog, reason: Reason, *, at: datetime, company: str | None = None
+) -> dict[str, Decision]:
+    """The same "no" for each feature named, or for every open feature of the catalogue."""
+    if features is None:
+        features = [key for key, feature in catalog.features.items() if not feature.is_archived]
+    return {key: unanswerable(reason, key, at=at, company=company) for key in features}
 
 
 def _not_in_future(env: Environment, at: datetime) -> None:

@@ -233,19 +233,27 @@ def test_events_are_answered_one_by_one_in_order(front: Front) -> None:
     assert front.http.get(f"/v1/companies/{front.acme}").json()["traits"] == {"seats": 2}
 
 
-def test_a_list_with_malformed_events_is_refused_as_a_whole_with_a_pointer_to_each(front: Front) -> None:
-    before = holdings(front)
+def test_malformed_events_of_a_list_are_refused_alone_with_a_pointer_and_the_others_count(front: Front) -> None:
     good = {"type": "track", "event": "export", **ACME}
     bad = [{**good, "quantity": "1"}, {**good, "bogus": 1}, {"type": "other"}, 5, {**good, "quantity": 2**63}]
-    found = problem(front.http.post("/v1/events", json=[good, *bad]))
-    assert found["status"] == 422
-    assert [error["pointer"] for error in found["errors"]] == [
+    answer = front.http.post("/v1/events", json=[good, *bad, good])
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [one["status"] for one in results] == ["accepted", *["refused"] * 5, "accepted"]
+    assert [one["code"] for one in results[1:-1]] == ["invalid", "unknown_field", "invalid", "invalid", "invalid"]
+    assert [one["detail"].partition(":")[0] for one in results[1:-1]] == [
         "/1/quantity",
         "/2/bogus",
         "/3/type",
         "/4",
         "/5/quantity",
     ]
+    assert front.http.post("/v1/check", json={**ACME, "feature": "exports"}).json()["used"] == 2
+    before = holdings(front)
+    assert problem(front.http.post("/v1/events", json=bad[0]))["errors"][0]["pointer"] == "/quantity"
+    assert problem(front.http.post("/v1/events", json=[*bad, *[good] * 1_000]))["code"] == "invalid"
+    cut = front.http.post("/v1/events", content=b'[{"type": "track"}, 5', headers={"Content-Type": "application/json"})
+    assert (cut.status_code, problem(cut)["code"]) == (400, "malformed")
     assert problem(front.http.post("/v1/events", json=[good] * 1_001))["code"] == "invalid"
     assert front.http.post("/v1/events", json=[]).json() == {"results": []}
     assert holdings(front) == before
@@ -281,6 +289,39 @@ def test_the_past_is_answered_and_the_future_is_refused(front: Front) -> None:
     sso = next(one for one in answers if one["feature"] == "sso")
     assert sso["allowed"] is False
     assert sso["trace"]["steps"]
+
+
+def test_consume_takes_the_whole_body_of_check(front: Front) -> None:
+    at = (wall_now() - timedelta(minutes=1)).isoformat()
+    body = {**ACME, "feature": "exports", "quantity": 2, "at": at, "trace": True, "idempotency_key": "t"}
+    first = front.http.post("/v1/consume", json=body)
+    assert first.status_code == 200, first.text
+    assert (first.json()["counted"], first.json()["used"], first.json()["reason"]) == (True, 2, "within_limit")
+    assert datetime.fromisoformat(first.json()["at"]) == datetime.fromisoformat(at)
+    assert first.json()["trace"]["steps"]
+    assert front.http.post("/v1/consume", json=body).json() == first.json()
+    same = {**body, "occurred_at": at, "trace": False}
+    assert front.http.post("/v1/consume", json=same).json() == {**first.json(), "trace": None}
+    refused = front.http.post("/v1/consume", json={**body, "quantity": 99, "idempotency_key": "u"}).json()
+    assert (refused["counted"], refused["reason"]) == (False, "limit_reached")
+    assert refused["trace"]["steps"]
+    other = {**body, "occurred_at": wall_now().isoformat()}
+    assert problem(front.http.post("/v1/consume", json=other))["errors"][0]["pointer"] == "/at"
+
+
+def test_checks_without_names_answer_every_feature_also_for_nobody(front: Front) -> None:
+    known = set(front.http.post("/v1/checks", json=ACME).json()["decisions"])
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("unknown_company", {"company": {"id": "nobody"}}),
+        ("unknown_user", {**ACME, "user": {"id": "nobody"}}),
+    ]
+    for reason, body in asked:
+        for when in ({}, {"at": wall_now().isoformat()}):
+            decisions = front.http.post("/v1/checks", json={**body, **when}).json()["decisions"]
+            assert set(decisions) == known
+            assert {(one["reason"], one["allowed"]) for one in decisions.values()} == {(reason, False)}
+    empty = problem(front.http.post("/v1/checks", json={**ACME, "features": []}))
+    assert (empty["status"], empty["errors"][0]["pointer"]) == (422, "/features")
 
 
 def test_what_is_unknown_is_a_reason_and_never_grants(front: Front) -> None:

@@ -228,14 +228,16 @@ class _Batch:
         usage = self._usage[facts.company_id]
         user_id = "" if person is None else person.user_id
         counters = await usage.counters_at(item.name, user_id, at)
-        decision = decide(snapshot, item.name, counters, at=at, quantity=item.quantity, user=person)
+        decision = decide(
+            snapshot, item.name, counters, at=at, quantity=item.quantity, user=person, with_trace=item.has_trace
+        )
         if not decision.allowed or feature is None or feature.type is not FeatureType.EVENT:
             return Consumed(decision, False)
         try:
             await usage.count(event_of(feature), user_id, item.quantity, at)
         except Overflow:
             return _overflown()
-        decision = decide(snapshot, item.name, counters, at=at, quantity=0, user=person)
+        decision = decide(snapshot, item.name, counters, at=at, quantity=0, user=person, with_trace=item.has_trace)
         self._append(item, facts.company_id, user_id, event_of(feature), answer=msgspec.to_builtins(decision))
         return Consumed(decision, True)
 
@@ -290,6 +292,7 @@ class _Batch:
                 "environment_id": self._session.environment_id,
                 "key_name": name,
                 "key_value": value,
+                "user_keys": item.user,
                 "event": item.name,
                 "quantity": item.quantity,
                 "occurred_at": now if item.occurred_at is None else min(item.occurred_at, now),
@@ -365,7 +368,8 @@ def _repeated(item: Item, body_hash: str, answer: object) -> Outcome:
             "This idempotency key was used with another body; the first one counts. Use a new key for a new event.",
         )
     if item.kind == "consume":
-        return Consumed(msgspec.convert(answer, Decision), True)
+        decision = msgspec.convert(answer, Decision)
+        return Consumed(decision if item.has_trace else msgspec.structs.replace(decision, trace=None), True)
     return _DUPLICATE
 
 

@@ -64,6 +64,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     body_hash: str
     time_to_live: timedelta | None = None
     reservation_id: str | None = None
+    has_trace: bool = False
 
 
 def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
@@ -97,11 +98,12 @@ def consumed(
     occurred_at: datetime | None,
     idempotency_key: str,
     now: datetime,
+    trace: bool = False,
 ) -> Item:
     """A consume ready to decide. Raises Refusal (422) for anything out of bounds."""
     if not 1 <= quantity <= INT64_MAX:
         raise invalid("/quantity", "The quantity must be a whole number between 1 and 9223372036854775807.")
-    return _item(
+    item = _item(
         "consume",
         feature,
         pointer="/feature",
@@ -112,6 +114,7 @@ def consumed(
         key=idempotency_key,
         now=now,
     )
+    return msgspec.structs.replace(item, has_trace=True) if trace else item
 
 
 def reserved(

@@ -49,12 +49,14 @@ async def consume(
     idempotency_key: str,
     user: Mapping[str, str] | None = None,
     occurred_at: datetime | None = None,
+    trace: bool = False,
 ) -> tuple[Decision, bool]:
     """Check and count in one step: yes and counted, or no and not counted. A hard limit is never exceeded.
 
     The Decision of a "yes" shows usage after counting. A repeat with the same key answers as the first did; a refused
     consume does not use up its key. Features that are not metered are answered and nothing is counted. A late
-    `occurred_at` is decided by the period it lies in. Raises Refusal: 422 for input out of bounds, 409 for a key used
+    `occurred_at` is decided by the period it lies in. With `trace` the Decision also says why; a repeat shows the
+    trace of the first answer, if that had one. Raises Refusal: 422 for input out of bounds, 409 for a key used
     with another body or keys of two companies.
     """
     item = consumed(
@@ -65,6 +67,7 @@ async def consume(
         occurred_at=occurred_at,
         idempotency_key=idempotency_key,
         now=env.clock.now(),
+        trace=trace,
     )
     (outcome,) = await _recorder(env).submit(env, [item])
     match outcome:

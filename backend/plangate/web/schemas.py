@@ -207,6 +207,12 @@ class CompanyBody(Body):
     ] = []
 
 
+class MergeBody(Body):
+    """The company that turned out to be the same: its id, or keys it is known by."""
+
+    former: Annotated[str, Field(min_length=1, max_length=100)] | BodyKeys = Field(alias="from")
+
+
 class UserBody(Body):
     """A user to make or update, and the companies they belong to."""
 
@@ -336,8 +342,9 @@ class UsageQuery(Query):
 
 
 class HistoryQuery(Query):
-    """The newest `limit` entries."""
+    """The newest `limit` entries, or those before `cursor`."""
 
+    cursor: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 100
 
 

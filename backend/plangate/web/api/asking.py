@@ -9,7 +9,7 @@ from plangate import access, companies, members, metering
 from plangate.deployment import ApiKey
 from plangate.engine.model import Decision
 from plangate.environment import Environment
-from plangate.errors import Code, FieldError, Refusal, invalid
+from plangate.errors import Code, Refusal, invalid
 from plangate.metering import EventResult, EventStatus
 from plangate.web.auth import actor_of
 from plangate.web.exchange import Exchange, encode_json
@@ -121,7 +121,8 @@ async def consume(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes,
         quantity=asked.quantity,
         idempotency_key=asked.idempotency_key,
         user=asked.user,
-        occurred_at=bounded_instant("/occurred_at", asked.occurred_at),
+        occurred_at=asked.when(),
+        trace=asked.trace,
     )
     members = {name: getattr(decision, name) for name in Decision.__struct_fields__}
     return encode_json(Consumed(**members, counted=counted)), after_counting(env, decision.company)
@@ -130,14 +131,21 @@ async def consume(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes,
 async def events(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, Headers]:
     """Record what happened: one event, or a list of up to a thousand."""
     is_list = body.lstrip()[:1] == b"["
+    faults: Mapping[int, EventResult] = {}
     try:
         told = _events.decode(body) if is_list else [_event.decode(body)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise (_every_fault(body) if is_list else None) or refusal_of_decoding(error) from None
+        if not is_list:
+            raise refusal_of_decoding(error) from None
+        told, faults = _one_by_one(body)
     if len(told) > EVENTS_MAX:
         raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
     env = key.environment
     results = await _recorded(env, key, told)
+    if faults:
+        recorded = iter(results)
+        total = len(told) + len(faults)
+        results = [faults[index] if index in faults else next(recorded) for index in range(total)]
     return encode_json(EventsAnswer(results=results)), await _version_after(env, told)
 
 
@@ -212,19 +220,26 @@ async def _identify(env: Environment, key: ApiKey, event: IdentifyEvent) -> Even
     return EventResult(status=EventStatus.ACCEPTED)
 
 
-def _every_fault(body: bytes) -> Refusal | None:
-    """All events of a list that could not be read, with pointers such as `/3/quantity`; None when it is no list."""
+def _one_by_one(body: bytes) -> tuple[list[Event], dict[int, EventResult]]:
+    """The readable events of a list of which some are not, and by place what the others are refused with.
+
+    Only taken when reading the list at once failed. Raises Refusal (400) when the body is no JSON at all.
+    """
+    told: list[Event] = []
+    faults: dict[int, EventResult] = {}
     try:
         items = _items.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    faults: list[FieldError] = []
-    for index, item in enumerate(items[:EVENTS_MAX]):
-        try:
-            _event.decode(item)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            faults += placed_under(f"/{index}", refusal_of_decoding(error))
-    return of_fields(faults) if faults else None
+        if len(items) > EVENTS_MAX:
+            raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
+        for index, item in enumerate(items):
+            try:
+                told.append(_event.decode(item))
+            except msgspec.ValidationError as error:
+                refusal = of_fields(placed_under(f"/{index}", refusal_of_decoding(error)))
+                faults[index] = EventResult(status=EventStatus.REFUSED, code=refusal.code, detail=refusal.detail)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal_of_decoding(error) from None
+    return told, faults
 
 
 _COMPANY: Final = {"id": "acme"}
@@ -252,7 +267,8 @@ OPERATIONS: Final = (
         name="checkMany",
         tag=_TAG,
         summary="Check many features at once",
-        text="Those named, or all features of the catalogue.",
+        text="Those named (at least one), or all features of the catalogue when `features` is left out. An unknown "
+        "company or user is the reason of every Decision.",
         scope="check",
         hot=checks,
         body=ChecksBody,
@@ -268,7 +284,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Check and count, in one step",
         text="Yes and counted, or no and not counted; a hard limit admits exactly the limit, however many ask at once. "
-        "The same idempotency key answers as the first time and counts once; a refused key may be tried again.",
+        "The same idempotency key answers as the first time and counts once; a refused key may be tried again. `at` is "
+        "another name of `occurred_at`; `trace` explains the Decision, and a repeat shows the first one's.",
         scope="track",
         hot=consume,
         body=ConsumeBody,
@@ -288,8 +305,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Record what happened",
         text="One event or a list of up to 1,000, answered item by item. A limit never refuses an event. An event for "
-        "a company not known yet is kept and counted when its key appears within 24 hours. A body that does not have "
-        "the documented shape is refused as a whole, with a pointer to each event at fault.",
+        "a company not known yet is kept and counted when its key appears within 24 hours. An event in a list that "
+        "does not have the documented shape is refused alone, with a pointer to its fault; the others count.",
         scope="track",
         hot=events,
         body=TrackEvent | IdentifyEvent | list[TrackEvent | IdentifyEvent],
