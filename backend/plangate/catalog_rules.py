@@ -1,18 +1,21 @@
 """What only the whole catalogue document can tell: names that must exist, values that must fit their feature's type."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import ValidationError
 
+from plangate.catalog_compiled import compiled_feature, spelled_out
 from plangate.catalog_document import (
     AddOnDocument,
     CatalogDocument,
     ConditionDocument,
     EntitlementDocument,
     FeatureDocument,
+    MigrationDocument,
     PlanDocument,
-    spelled_out,
 )
+from plangate.engine.config_values import schema_faults, value_faults
+from plangate.engine.targeting import compare
 from plangate.errors import Code, FieldError
 
 
@@ -21,6 +24,8 @@ def faults_of(document: CatalogDocument) -> list[FieldError]:
     return [
         *_roles(document),
         *_features(document),
+        *_audiences(document),
+        *_adopted(document),
         *(
             fault
             for kind, key, sold in document.sold()
@@ -75,14 +80,69 @@ def _features(document: CatalogDocument) -> Iterator[FieldError]:
             yield _at(
                 path, wanted if feature.type == "config" else f"{wanted}, which is for features of the type config"
             )
+        if feature.stripe_meter is not None and feature.type != "event":
+            yield _at((*path, "stripe_meter"), "is for features of the type event")
+        if feature.usage_source == "stripe_meter" and feature.stripe_meter is None:
+            yield _at((*path, "usage_source"), "needs `stripe_meter`: the event name of the meter to read")
+        if feature.config_schema is not None:
+            if feature.type != "config":
+                yield _at((*path, "config_schema"), "is for features of the type config")
+            for fault in schema_faults(feature.config_schema):
+                yield FieldError(pointer_of(*path, "config_schema") + fault.pointer, Code.INVALID, fault.detail)
         names = [rule.key for rule in feature.flag.rules]
         for index, rule in enumerate(feature.flag.rules):
             here = (*path, "flag", "rules", index)
             if rule.key in names[:index]:
                 yield _at((*here, "key"), f"repeats the rule {rule.key!r}")
-            for group_index, group in enumerate(rule.groups):
-                for condition_index, condition in enumerate(group):
-                    yield from _condition(document, (*here, "groups", group_index, condition_index), condition)
+            for place, condition in _conditions((*here, "groups"), rule.groups):
+                yield from _condition(document, place, condition)
+
+
+def _audiences(document: CatalogDocument) -> Iterator[FieldError]:
+    for key, audience in document.audiences.items():
+        path = ("audiences", key)
+        plan = document.plans.get(audience.plan)
+        if plan is None:
+            yield _at((*path, "plan"), f"names the plan {audience.plan!r}, which the catalogue does not have")
+        elif plan.archived:
+            yield _at((*path, "plan"), f"names the plan {audience.plan!r}, which is archived")
+        yield from _about_companies(document, (*path, "groups"), audience.groups)
+
+
+def _about_companies(
+    document: CatalogDocument, path: tuple[object, ...], groups: Sequence[Sequence[ConditionDocument]]
+) -> Iterator[FieldError]:
+    """Conditions that must be decided without a user, without usage, and before the base plan is known."""
+    for place, condition in _conditions(path, groups):
+        if condition.kind in {"user", "plan", "usage"} or (condition.kind == "trait" and condition.subject == "user"):
+            yield _at(place, "must be about the company: its keys, traits, add-ons or Stripe products")
+        else:
+            yield from _condition(document, place, condition)
+
+
+def _conditions(
+    path: tuple[object, ...], groups: Sequence[Sequence[ConditionDocument]]
+) -> Iterator[tuple[tuple[object, ...], ConditionDocument]]:
+    for index, group in enumerate(groups):
+        for inner, condition in enumerate(group):
+            yield (*path, index, inner), condition
+
+
+def _adopted(document: CatalogDocument) -> Iterator[FieldError]:
+    """A product or price of Stripe's can stand for one thing only."""
+    seen: set[str] = set()
+    for kind, key, sold in document.sold():
+        path: tuple[object, ...] = ("plans" if kind == "plan" else "add_ons", key)
+        named = [((*path, "stripe_product"), sold.stripe_product)]
+        named += [((*path, "prices", index, "stripe_price"), one.stripe_price) for index, one in enumerate(sold.prices)]
+        for place, stripe_id in named:
+            if stripe_id is None:
+                continue
+            if stripe_id in seen:
+                yield _at(place, f"repeats {stripe_id}, which stands for something else already")
+            seen.add(stripe_id)
+        if sold.stripe_product is not None and not sold.prices:
+            yield _at((*path, "stripe_product"), "needs prices: without them nothing is sold through Stripe")
 
 
 def _condition(
@@ -99,17 +159,35 @@ def _condition(
             for index, value in enumerate(condition.values):
                 if value not in known:
                     yield _at((*path, "values", index), f"{value!r} is not in the catalogue")
+        case "product":
+            if not condition.values:
+                yield _at(path, "needs `values`: ids of Stripe products")
         case "trait":
             if condition.trait is None:
                 yield _at(path, "needs `trait`")
             if (condition.value is None) == (condition.other_trait is None):
                 yield _at(path, "needs `value` or `other_trait`, and not both")
+            yield from _compared(path, condition)
         case "usage":
             feature = document.features.get(condition.feature or "")
             if feature is None or feature.type != "event":
                 yield _at(path, "needs `feature`, the key of a feature of the type event")
             if isinstance(condition.value, bool) or not isinstance(condition.value, int):
                 yield _at(path, "needs `value`, a whole number")
+
+
+def _compared(path: tuple[object, ...], condition: ConditionDocument) -> Iterator[FieldError]:
+    """What a trait is compared with must be of the type asked for: no value of another type ever matches."""
+    if condition.value is None:
+        return
+    is_list = condition.operator in {"in", "not_in"}
+    if is_list is not isinstance(condition.value, list):
+        yield _at((*path, "value"), f"must {'' if is_list else 'not '}be a list with the operator {condition.operator}")
+        return
+    for value in condition.value if is_list else [condition.value]:
+        if not compare(value, "eq", value, value_type=condition.value_type):
+            yield _at((*path, "value"), f"must be a {condition.value_type or 'text, number, true or false'}")
+            return
 
 
 def _sold(
@@ -134,6 +212,10 @@ def _sold(
         if terms in seen:
             yield _at((*path, "prices", index), f"is a second price in {price.currency} for the same interval")
         seen.add(terms)
+    if isinstance(sold.migrate, MigrationDocument):
+        if not sold.migrate.companies and not sold.migrate.groups:
+            yield _at((*path, "migrate"), "names nobody; write none, or name companies or groups")
+        yield from _about_companies(document, (*path, "migrate", "groups"), sold.migrate.groups)
     if isinstance(sold, PlanDocument):
         if sold.contact_us and sold.prices:
             yield _at((*path, "contact_us"), "cannot stand beside prices: the plan is sold by hand or by itself")
@@ -157,32 +239,26 @@ def _entitlement(
     allowed = {
         "boolean": {"enabled"},
         "config": {"config"},
-        "event": {"limit", "limit_trait", "period", "stacking", "soft_limit"},
-        "trait": {"limit", "limit_trait", "stacking", "soft_limit"},
-        "seat": {"limit", "limit_trait", "stacking", "soft_limit"},
+        "event": {"limit", "limit_trait", "period", "stacking", "soft_limit", "overage", "per"},
+        "trait": {"limit", "limit_trait", "stacking", "soft_limit", "overage"},
+        "seat": {"limit", "limit_trait", "stacking", "soft_limit", "overage"},
     }[feature.type]
     for name in sorted(given - allowed):
-        why = "only usage is counted over a period" if name == "period" else _expected(feature)
+        why = "only usage is counted" if name in {"period", "per"} else _expected(feature)
         yield _at((*path, name), f"does not fit a feature of the type {feature.type}: {why}")
     values &= allowed
     if len(values) > 1:
         yield _at(path, f"gives {' and '.join(sorted(values))}: one of them is enough")
-    if not given & {*allowed, "enabled", "limit", "limit_trait", "config"} - {"period", "stacking"}:
+    if not given & {*allowed, "enabled", "limit", "limit_trait", "config"} - {"period", "stacking", "overage", "per"}:
         yield _at(path, _expected(feature))
     if isinstance(entitled.limit, int) and entitled.soft_limit is not None and entitled.soft_limit >= entitled.limit:
         yield _at((*path, "soft_limit"), "must be below the limit, which refuses everything beyond it")
-    if feature.type == "config" and "config" in given and not _fits_config(feature, entitled.config):
-        yield _at(path, _expected(feature))
-
-
-def _fits_config(feature: FeatureDocument, value: object) -> bool:
-    match feature.config_type:
-        case "string":
-            return isinstance(value, str)
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "json" | None:
-            return True
+    if entitled.overage is not None and entitled.soft_limit is None:
+        yield _at((*path, "overage"), "needs `soft_limit`, which says where overage begins")
+    if feature.type == "config" and "config" in given and not schema_faults(feature.config_schema or {}):
+        whole = compiled_feature("", feature)
+        for fault in value_faults(whole, entitled.config):
+            yield FieldError(pointer_of(*path) + fault.pointer, Code.INVALID, fault.detail)
 
 
 def _expected(feature: FeatureDocument) -> str:

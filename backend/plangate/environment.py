@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from plangate.billing.gateway import StripeGateway
-from plangate.catalog_document import compile_catalog
+from plangate.catalog_compiled import compile_catalog
 from plangate.clock import BusinessClock, wall_now
 from plangate.engine.model import Catalog, WindowCounter
 from plangate.errors import Code, Refusal

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plangate.catalog_document import CatalogDocument, compile_catalog, document_value, offered_version
+from plangate.catalog_compiled import compile_catalog, offered_version
+from plangate.catalog_document import CatalogDocument, document_value
 from plangate.catalog_file import catalog_text, parse_catalog, read_catalog
 from plangate.engine.model import UNLIMITED, Entitlement, FeatureType, Interval, PeriodKind, Stacking
 from plangate.errors import Code, Refusal

@@ -1,9 +1,18 @@
 """The catalogue as code: what is on offer now, what a new document would change and for whom, and applying it.
 
-A changed plan becomes a new version, which every holder gets at once; how a plan is shown changes without one.
+A changed plan becomes a new version, which all, some or none of its holders get; how it is shown changes without one.
 """
 
 from plangate.catalog.impact import Effect, Impact, PlanImpact
+from plangate.catalog.migrating import (
+    MigratingCompany,
+    Migration,
+    carry_on_migrations,
+    migrating_companies,
+    migration,
+    migrations,
+    retry_migration,
+)
 from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, public_plans
 from plangate.catalog.publishing import CatalogDiff, apply, current, current_document, plan
 from plangate.catalog.revision import Change, Detail
@@ -14,13 +23,20 @@ __all__ = [
     "Detail",
     "Effect",
     "Impact",
+    "MigratingCompany",
+    "Migration",
     "PlanImpact",
     "PublicEntitlement",
     "PublicPlan",
     "PublicPrice",
     "apply",
+    "carry_on_migrations",
     "current",
     "current_document",
+    "migrating_companies",
+    "migration",
+    "migrations",
     "plan",
     "public_plans",
+    "retry_migration",
 ]

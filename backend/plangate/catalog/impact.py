@@ -1,13 +1,15 @@
 """The blast radius of a new catalogue: which companies would gain, lose or be over a limit, as the engine says."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import msgspec
 
+from plangate.catalog.migrating import with_pins
 from plangate.engine.effects import effects, violations
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog
+from plangate.engine.model import Catalog, CompanyFacts, VersionPin
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.wording import granted_text, granted_value
 from plangate.environment import Environment, counters_of
@@ -17,6 +19,8 @@ from plangate.store.snapshot import company_facts
 _PAGE: Final = 200
 _NAMED: Final = 100
 
+# The pins that a company would get under a catalogue, beyond those it has.
+Mover: TypeAlias = Callable[[Catalog, CompanyFacts, datetime], tuple[VersionPin, ...]]
 _Said: TypeAlias = tuple[str, str, str, str]  # feature, its name, before and after in words
 
 
@@ -65,10 +69,14 @@ async def impact_of(
     before: Catalog,
     after: Catalog,
     *,
+    moved: Mover,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Impact:
-    """Ask the engine about every company (or the first `limit`) under both catalogues, a page at a time."""
+    """Ask the engine about every company (or the first `limit`) under both catalogues, a page at a time.
+
+    `moved` says which versions a company is moved to beyond what the new catalogue moves everybody to.
+    """
     tallies: dict[str | None, _Tally] = {}
     examined = affected = 0
     cursor: str | None = None
@@ -82,7 +90,8 @@ async def impact_of(
                 if facts is None:
                     continue
                 old = build_snapshot(before, facts, session.now)
-                new = build_snapshot(after, facts, session.now)
+                pins = moved(after, facts, session.now)
+                new = build_snapshot(after, with_pins(facts, pins), session.now)
                 examined += 1
                 gained, lost = _differences(old, new)
                 if not gained and not lost:

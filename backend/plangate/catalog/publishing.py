@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from plangate.catalog.impact import Impact, impact_of
+from plangate.catalog.impact import Impact, Mover, impact_of
+from plangate.catalog.migrating import new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
 from plangate.catalog.stripe_side import archive_in_stripe, make_in_stripe
-from plangate.catalog_document import CatalogDocument, compile_catalog, document_value, offered_version
+from plangate.catalog_compiled import compile_catalog, offered_version
+from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
-from plangate.engine.model import Catalog
+from plangate.engine.model import Catalog, CompanyFacts, VersionPin
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.shapes import Actor
@@ -85,22 +88,28 @@ async def plan(
     environment: Environment,
     document: CatalogDocument | Mapping[str, Any],
     *,
+    migrate: Mapping[str, Migrate] | None = None,
+    expected_revision: int | None = None,
     with_impact: bool = True,
     impact_limit: int | None = _EXAMINED,
     progress: Callable[[int], None] | None = None,
 ) -> CatalogDiff:
     """What applying the document would change, and for which companies (at most `impact_limit`); writes nothing.
 
-    Raises Refusal (422) that lists every fault of the document.
+    `migrate` is as for `apply`. Raises Refusal: 422 that lists every fault of the document; 409 `catalog_stale` when
+    the revision in force is not `expected_revision`.
     """
     wanted = _parsed(document)
     async with environment.reading() as session:
         stored = await _stored(session)
-    drafted = draft(stored.revision, stored.versions, wanted)
+    _assert_revision(stored.number, expected_revision)
+    drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
     impact = None
     if with_impact and drafted.changes:
         before, after = _compiled(environment, stored), _compiled_draft(environment, stored, drafted)
-        impact = await impact_of(environment, before, after, limit=impact_limit, progress=progress)
+        impact = await impact_of(
+            environment, before, after, moved=_moves(drafted), limit=impact_limit, progress=progress
+        )
     return CatalogDiff(revision=stored.number, changes=drafted.changes, impact=impact)
 
 
@@ -109,12 +118,15 @@ async def apply(
     document: CatalogDocument | Mapping[str, Any],
     *,
     actor: Actor,
+    migrate: Mapping[str, Migrate] | None = None,
     expected_revision: int | None = None,
 ) -> CatalogDiff:
     """Make the document the catalogue in force, in Stripe and here; a document in force already changes nothing.
 
-    A changed plan or add-on is published as its next version and all its holders get it at once. May be repeated
-    after a failure at any point. Raises Refusal: 422 for faults; 409 `catalog_stale` when the revision in force is not
+    A changed plan or add-on is published as its next version. `migrate` says who of its holders gets it, by
+    `plan:KEY`, `add_on:KEY`, KEY or "" for the rest; without it the document says so. Everybody gets it at once, some
+    get it in the background (`migrations`), and nobody else moves until they take it. May be repeated after a failure
+    at any point. Raises Refusal: 422 for faults; 409 `catalog_stale` when the revision in force is not
     `expected_revision`; 409 while another one is being applied; 422 or 503 from Stripe.
     """
     wanted = _parsed(document)
@@ -122,7 +134,7 @@ async def apply(
         async with environment.reading() as session:
             stored = await _stored(session)
         _assert_revision(stored.number, expected_revision)
-        drafted = draft(stored.revision, stored.versions, wanted)
+        drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
         if drafted.changes:
             intent_id = _intent(environment, drafted)
             made = await make_in_stripe(
@@ -143,6 +155,20 @@ async def apply(
                     session,
                     drafted.revision_row(environment.id, author=actor, at=session.now),
                     drafted.version_rows(environment.id, at=session.now),
+                )
+                await session.add_all(
+                    [
+                        new_migration(
+                            environment.id,
+                            kind=kind,
+                            key=key,
+                            version=drafted.versions[f"{kind}:{key}"],
+                            wanted=who,
+                            actor=actor,
+                            at=session.now,
+                        )
+                        for (kind, key), who in drafted.migrations.items()
+                    ]
                 )
                 for product in made.products:
                     await save_stripe_object(session, product)
@@ -234,6 +260,24 @@ def _moved(rows: list[StripePriceRow], drafted: Draft) -> list[StripePriceRow]:
         for row in rows
         if any((row.owner_kind, row.owner_key) == published for published in drafted.published)
     ]
+
+
+def _moves(drafted: Draft) -> Mover:
+    """Whom the draft's migrations of some would move, as pins of a company."""
+    selections = [
+        (kind, key, drafted.versions[f"{kind}:{key}"], selection_of(who))
+        for (kind, key), who in drafted.migrations.items()
+        if isinstance(who, MigrationDocument)
+    ]
+
+    def moved(catalog: Catalog, facts: CompanyFacts, at: datetime) -> tuple[VersionPin, ...]:
+        return tuple(
+            pin
+            for kind, key, version, selection in selections
+            for pin in pins_wanted(catalog, facts, at, kind=kind, key=key, version=version, selection=selection)
+        )
+
+    return moved
 
 
 def _needs_stripe(stored: _Stored, drafted: Draft, kind: str, key: str) -> bool:

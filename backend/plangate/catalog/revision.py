@@ -9,22 +9,23 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from plangate.catalog_compiled import offered_version, resolved_entitlement
 from plangate.catalog_document import (
     CatalogDocument,
     Kind,
+    Migrate,
+    MigrationDocument,
     PriceDocument,
     document_value,
-    offered_version,
-    resolved_entitlement,
 )
 from plangate.catalog_file import refused
 from plangate.catalog_rules import pointer_of
 from plangate.engine.model import Json, PlanVersion
-from plangate.errors import Code, FieldError
+from plangate.errors import Code, FieldError, invalid
 from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow
 
-Subject: TypeAlias = Literal["catalog", "setting", "feature", "plan", "add_on"]
-Action: TypeAlias = Literal["added", "changed", "archived", "restored"]
+Subject: TypeAlias = Literal["catalog", "setting", "feature", "plan", "add_on", "audience"]
+Action: TypeAlias = Literal["added", "changed", "archived", "restored", "removed"]
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,24 +37,33 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of the catalogue that changes. `version` is the plan or add-on version it publishes, if any."""
+    """One part of the catalogue that changes. `version` is the plan or add-on version it publishes, if any.
+
+    `migrate` says who among those that hold an earlier version gets it.
+    """
 
     kind: Subject
     key: str
     action: Action
     name: str = ""
     version: int | None = None
+    migrate: Literal["all", "some", "none"] | None = None
     details: tuple[Detail, ...] = ()
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """The next revision, not yet published. `published` are the versions it publishes, by kind and key."""
+    """The next revision, not yet published. `published` are the versions it publishes, by kind and key.
+
+    `migrations` says who gets those that are not the first ones; `floors` are the oldest versions still held.
+    """
 
     revision: int
     document: CatalogDocument
     changes: tuple[Change, ...]
     versions: Mapping[str, int]
     published: Mapping[tuple[Kind, str], PlanVersion]
+    migrations: Mapping[tuple[Kind, str], Migrate]
+    floors: Mapping[str, int]
 
     def revision_row(self, environment_id: str, *, author: object, at: datetime) -> CatalogRevisionRow:
         """The row that stores it."""
@@ -62,6 +72,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
             revision=self.revision,
             document=document_value(self.document),
             versions=dict(self.versions),
+            floors=dict(self.floors),
             author=msgspec.to_builtins(author),
             recorded_at=at,
         )
@@ -81,9 +92,16 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def draft(current: CatalogRevisionRow | None, published: Sequence[PlanVersionRow], wanted: CatalogDocument) -> Draft:
+def draft(
+    current: CatalogRevisionRow | None,
+    published: Sequence[PlanVersionRow],
+    wanted: CatalogDocument,
+    *,
+    migrate: Mapping[str, Migrate] | None = None,
+) -> Draft:
     """What publishing `wanted` over the revision in force would make.
 
+    `migrate` says who gets new versions, by `plan:KEY`, `add_on:KEY`, KEY or "" (the rest); else the document does.
     Raises Refusal (422) when a feature would change its type or the event it counts: usage counted already and
     overrides would lose their meaning.
     """
@@ -109,23 +127,48 @@ def draft(current: CatalogRevisionRow | None, published: Sequence[PlanVersionRow
         raise refused(faults)
     after = _keeping_archived(before, wanted)
     versions: dict[str, int] = {} if current is None else dict(current.versions)
+    floors: dict[str, int] = {} if current is None else dict(current.floors or {})
     terms = {(row.kind, row.key, row.version): msgspec.convert(row.document, PlanVersion) for row in published}
     new: dict[tuple[Kind, str], PlanVersion] = {}
-    for kind, key, _ in after.sold():
-        held = versions.get(f"{kind}:{key}", 0)
+    migrations: dict[tuple[Kind, str], Migrate] = {}
+    said = _said(after, migrate or {})
+    for kind, key, sold in after.sold():
+        name = f"{kind}:{key}"
+        held = versions.get(name, 0)
         offered = offered_version(after, kind, key, version=held + 1)
         known = terms.get((kind, key, held))
-        if known is None or _terms(known) != _terms(offered):
-            versions[f"{kind}:{key}"] = held + 1
-            new[kind, key] = offered
-    changes = tuple(_changes(before, after, new))
+        if known is not None and _terms(known) == _terms(offered):
+            continue
+        versions[name] = held + 1
+        new[kind, key] = offered
+        if held == 0:
+            continue
+        migrations[kind, key] = said.get(name) or said.get("") or sold.migrate or after.settings.migrate
+        if migrations[kind, key] == "all":
+            floors.pop(name, None)
+        else:
+            floors.setdefault(name, held)
+    changes = tuple(_changes(before, after, new, migrations))
     return Draft(
         revision=(current.revision if current is not None else 0) + 1,
         document=after,
         changes=changes,
         versions=versions,
         published=new,
+        migrations=migrations,
+        floors=floors,
     )
+
+
+def _said(document: CatalogDocument, migrate: Mapping[str, Migrate]) -> dict[str, Migrate]:
+    """Who migrates, by `plan:KEY` and `add_on:KEY`. Raises Refusal (422) for a key that is neither."""
+    said = {"": migrate[""]} if "" in migrate else {}
+    for name, wanted in migrate.items():
+        meant = [f"{kind}:{key}" for kind, key, _ in document.sold() if name in {key, f"{kind}:{key}"}]
+        if name and not meant:
+            raise invalid("/migrate", f"There is no plan or add-on {name!r} to migrate.")
+        said.update(dict.fromkeys(meant, wanted))
+    return said
 
 
 def _keeping_archived(before: CatalogDocument, wanted: CatalogDocument) -> CatalogDocument:
@@ -156,7 +199,10 @@ def _terms(version: PlanVersion) -> tuple[object, ...]:
 
 
 def _changes(
-    before: CatalogDocument, after: CatalogDocument, published: Mapping[tuple[Kind, str], PlanVersion]
+    before: CatalogDocument,
+    after: CatalogDocument,
+    published: Mapping[tuple[Kind, str], PlanVersion],
+    migrations: Mapping[tuple[Kind, str], Migrate],
 ) -> Iterator[Change]:
     for role in ("initial_plan", "fallback_plan", "trial_expiry_plan"):
         old, new = getattr(before, role), getattr(after, role)
@@ -185,7 +231,12 @@ def _changes(
             version=None if version is None else version.version,
         )
         if change is not None:
-            yield change
+            yield msgspec.structs.replace(change, migrate=_who(migrations.get((kind, key))))
+    old_audiences, new_audiences = left.get("audiences", {}), right.get("audiences", {})
+    for key in dict.fromkeys([*new_audiences, *old_audiences]):
+        change = _part("audience", key, old_audiences.get(key), new_audiences.get(key, {}), name=key)
+        if change is not None:
+            yield change if key in new_audiences else msgspec.structs.replace(change, action="removed")
     for section in ("features", "plans", "add_ons"):
         known = [key for key in getattr(before, section) if key in getattr(after, section)]
         shown = [key for key in getattr(after, section) if key in getattr(before, section)]
@@ -194,6 +245,10 @@ def _changes(
             yield Change(
                 kind="catalog", key=f"order of {section.replace('_', '-')}", action="changed", details=(detail,)
             )
+
+
+def _who(migration: Migrate | None) -> Literal["all", "some", "none"] | None:
+    return "some" if isinstance(migration, MigrationDocument) else migration
 
 
 def _part(

@@ -111,10 +111,13 @@ def target_lines(catalog: Catalog, target: Holding, subscription: SubscriptionFa
     if plan is not None and not plan.is_free:
         old = held.get(("plan", plan.key)) or next((item for (kind, _), item in held.items() if kind == "plan"), None)
         owner = catalog.price_owners.get(old.stripe_price_id) if old is not None else None
+        newest = catalog.newest("plan", plan.key)
         is_kept = (
             old is not None
             and owner is not None
-            and (owner.key, owner.version) == (plan.key, plan.version)
+            and owner.key == plan.key
+            # A price sells the newest version; only who holds an older one already can be on it.
+            and (owner.version == plan.version or (newest is not None and plan.version < newest.version))
             and old.interval is target.interval
         )
         price = price_for(plan, currency=target.currency, interval=target.interval)

@@ -12,7 +12,10 @@ from plangate.store.environments import environments
 
 
 class CatalogRevisionRow(SQLModel, table=True):
-    """One applied catalogue document, whole and immutable. `versions` maps `plan:KEY` / `add_on:KEY` to a version."""
+    """One applied catalogue document, whole and immutable. `versions` maps `plan:KEY` / `add_on:KEY` to a version.
+
+    `floors` maps those that not everybody was migrated to the newest version of to the oldest version still held.
+    """
 
     __tablename__ = "catalog_revisions"
 
@@ -20,6 +23,7 @@ class CatalogRevisionRow(SQLModel, table=True):
     revision: int = Field(primary_key=True)
     document: Any = Field(sa_type=JsonText)
     versions: Any = Field(sa_type=JsonText)
+    floors: Any = Field(default=None, sa_type=JsonText, nullable=True)
     author: Any = Field(sa_type=JsonText)
     recorded_at: datetime = Field(sa_type=Instant)
 

@@ -7,6 +7,7 @@ from plangate.store.companies import assignments_of, company_row, keys_at, keys_
 from plangate.store.database import StoreSession
 from plangate.store.overrides import overrides_in_force
 from plangate.store.subscriptions import last_mapped_plan, subscriptions_of
+from plangate.store.version_migrations import pins_of
 
 
 async def company_facts(session: StoreSession, company_id: str, *, at: datetime | None = None) -> CompanyFacts | None:
@@ -14,7 +15,7 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
 
     One that was merged is no company from that instant on.
 
-    Seven queries: company, keys, traits, assignments, subscriptions, the plan they last meant, overrides.
+    Eight queries: company, keys, traits, assignments, subscriptions, the plan they last meant, overrides, pins.
     """
     row = await company_row(session, company_id)
     if row is None or (at is not None and row.created_at > at):
@@ -35,4 +36,5 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
         subscriptions=await subscriptions_of(session, company_id, at=at),
         last_mapped_plan=await last_mapped_plan(session, company_id, at=at),
         overrides=await overrides_in_force(session, company_id, at=at or session.now),
+        pins=await pins_of(session, company_id, at=at),
     )

@@ -18,6 +18,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     reservations,
     subscriptions,
     usage,
+    version_migrations,
 )
 
 metadata: MetaData = SQLModel.metadata

@@ -386,6 +386,7 @@ def upgrade() -> None:
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("key_name", sa.String(), nullable=False),
         sa.Column("key_value", sa.String(), nullable=False),
+        sa.Column("user_keys", sa.Text(), nullable=True),
         sa.Column("event", sa.String(), nullable=False),
         sa.Column("quantity", sa.BigInteger(), nullable=False),
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
@@ -490,9 +491,93 @@ def upgrade() -> None:
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.create_index("users_by_environment", ["environment_id", "id"], unique=False)
 
+    op.create_table(
+        "version_migration_companies",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("migration_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("available_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "migration_id", "company_id"),
+    )
+    with op.batch_alter_table("version_migration_companies", schema=None) as batch_op:
+        batch_op.create_index(
+            "version_migration_companies_pending",
+            ["environment_id", "available_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+
+    op.create_table(
+        "version_migrations",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("selection", sa.Text(), nullable=True),
+        sa.Column("is_listed", sa.Boolean(), nullable=False),
+        sa.Column("listed_until", sa.String(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("version_migrations", schema=None) as batch_op:
+        batch_op.create_index("version_migrations_by_environment", ["environment_id", "id"], unique=False)
+        batch_op.create_index(
+            "version_migrations_running",
+            ["environment_id"],
+            unique=False,
+            sqlite_where=sa.text("finished_at IS NULL"),
+            postgresql_where=sa.text("finished_at IS NULL"),
+        )
+
+    op.create_table(
+        "version_pins",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("migration_id", sa.String(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("version_pins", schema=None) as batch_op:
+        batch_op.create_index("version_pins_by_company", ["environment_id", "company_id"], unique=False)
+
 
 def downgrade() -> None:
     """Go back to the revision before."""
+    with op.batch_alter_table("version_pins", schema=None) as batch_op:
+        batch_op.drop_index("version_pins_by_company")
+
+    op.drop_table("version_pins")
+    with op.batch_alter_table("version_migrations", schema=None) as batch_op:
+        batch_op.drop_index(
+            "version_migrations_running",
+            sqlite_where=sa.text("finished_at IS NULL"),
+            postgresql_where=sa.text("finished_at IS NULL"),
+        )
+        batch_op.drop_index("version_migrations_by_environment")
+
+    op.drop_table("version_migrations")
+    with op.batch_alter_table("version_migration_companies", schema=None) as batch_op:
+        batch_op.drop_index(
+            "version_migration_companies_pending",
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+
+    op.drop_table("version_migration_companies")
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.drop_index("users_by_environment")
 

@@ -1,0 +1,322 @@
+"""Moves some holders of a plan or add-on to a newer version, in the background: who, how far, and what went wrong.
+
+Migrating everybody needs none of this: the revision then says that nobody is left on an older version.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+
+from plangate.catalog_compiled import compiled_groups
+from plangate.catalog_document import Kind, Migrate, MigrationDocument
+from plangate.clock import wall_now
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.holdings import resolve_holdings
+from plangate.engine.model import Audience, Catalog, CompanyFacts, Condition, VersionPin
+from plangate.engine.targeting import is_in_audience
+from plangate.environment import Environment
+from plangate.errors import Code, Refusal
+from plangate.ids import new_id
+from plangate.shapes import Actor
+from plangate.store.audit import append_audit
+from plangate.store.companies import owners_of_keys, page_of_companies
+from plangate.store.database import StoreSession
+from plangate.store.ledger import lock_companies
+from plangate.store.snapshot import company_facts
+from plangate.store.version_migrations import (
+    MigratingState,
+    VersionMigrationRow,
+    claim_companies,
+    counts_of,
+    list_companies,
+    migration_row,
+    page_of_migrating,
+    page_of_migrations,
+    pin_version,
+    retry_failed,
+    running_migrations,
+    settle_company,
+    update_migration,
+)
+from plangate.usage_windows import rebind_windows
+
+_LISTED_AT_ONCE: Final = 200
+_MOVED_AT_ONCE: Final = 50
+_CLAIM_SECONDS: Final = 60
+_ATTEMPTS_MAX: Final = 8
+_BACKOFF_SECONDS_MAX: Final = 3_600
+_log = structlog.get_logger(__name__)
+
+
+class MigrationCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many companies are in which state. `not_held` were named, but hold nothing older."""
+
+    pending: int = 0
+    done: int = 0
+    not_held: int = 0
+    failed: int = 0
+
+
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gets one published version. `counts` is for `some`: everybody and nobody need no steps."""
+
+    id: str
+    kind: Literal["plan", "add_on"]
+    key: str
+    version: int
+    mode: Literal["all", "some", "none"]
+    state: Literal["running", "finished"]
+    counts: MigrationCounts
+    author: Any
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class MigratingCompany(msgspec.Struct, frozen=True, kw_only=True):
+    """One company of a migration: `detail` says what went wrong the last time."""
+
+    company: str
+    state: Literal["pending", "done", "not_held", "failed"]
+    attempts: int
+    detail: str | None
+    updated_at: datetime
+
+
+def new_migration(
+    environment_id: str, *, kind: Kind, key: str, version: int, wanted: Migrate, actor: Actor, at: datetime
+) -> VersionMigrationRow:
+    """The row that records who gets a version; only `some` has work to be done afterwards."""
+    is_some = isinstance(wanted, MigrationDocument)
+    return VersionMigrationRow(
+        id=new_id("mig"),
+        environment_id=environment_id,
+        kind=kind,
+        key=key,
+        version=version,
+        mode="some" if isinstance(wanted, MigrationDocument) else wanted,
+        selection=wanted.model_dump(mode="json", exclude_defaults=True)
+        if isinstance(wanted, MigrationDocument)
+        else None,
+        is_listed=not is_some,
+        author=msgspec.to_builtins(actor),
+        created_at=at,
+        finished_at=None if is_some else at,
+    )
+
+
+def pins_wanted(
+    catalog: Catalog, facts: CompanyFacts, at: datetime, *, kind: Kind, key: str, version: int, selection: Audience
+) -> tuple[VersionPin, ...]:
+    """The pin that would move the company; none when it holds nothing older, or is not among those selected."""
+    holdings = resolve_holdings(catalog, facts, at)
+    held = [one for one, _ in (holdings.plans if kind == "plan" else holdings.add_ons) if one.key == key]
+    if not any(one.version < version for one in held):
+        return ()
+    names = frozenset(one.key for one, _ in holdings.add_ons)
+    if not is_in_audience(selection, facts, add_ons=names, products=holdings.products):
+        return ()
+    return (VersionPin(kind, key, version),)
+
+
+def selection_of(wanted: MigrationDocument) -> Audience:
+    """Those a migration selects, as the engine asks about companies: the named ones are one more group."""
+    named = ((Condition(kind="company", values=tuple(wanted.companies)),),) if wanted.companies else ()
+    return Audience(key="", plan="", groups=(*named, *compiled_groups(wanted.groups)))
+
+
+async def migrations(
+    environment: Environment, *, before: str | None = None, limit: int = 50
+) -> tuple[list[Migration], str | None]:
+    """The migrations, newest first, and the cursor for more."""
+    async with environment.reading() as session:
+        rows = await page_of_migrations(session, before=before, limit=limit + 1)
+        counts = await counts_of(session, [row.id for row in rows])
+    shown = [_view(row, counts[row.id]) for row in rows[:limit]]
+    return shown, shown[-1].id if len(rows) > limit else None
+
+
+async def migration(environment: Environment, migration_id: str) -> Migration:
+    """One migration. Raises Refusal (404)."""
+    async with environment.reading() as session:
+        row = await _known(session, migration_id)
+        return _view(row, (await counts_of(session, [row.id]))[row.id])
+
+
+async def migrating_companies(
+    environment: Environment, migration_id: str, *, state: str | None = None, after: str | None = None, limit: int = 50
+) -> tuple[list[MigratingCompany], str | None]:
+    """The companies of a migration by id, and the cursor for more. Raises Refusal (404)."""
+    async with environment.reading() as session:
+        await _known(session, migration_id)
+        rows = await page_of_migrating(session, migration_id, state=state, after=after, limit=limit + 1)
+    shown = [
+        MigratingCompany(
+            company=row.company_id,
+            state=MigratingState(row.state).value,
+            attempts=row.attempts,
+            detail=row.last_error,
+            updated_at=row.updated_at,
+        )
+        for row in rows[:limit]
+    ]
+    return shown, shown[-1].company if len(rows) > limit else None
+
+
+async def retry_migration(environment: Environment, migration_id: str, *, actor: Actor) -> Migration:
+    """Try the companies that failed again. Raises Refusal (404)."""
+    async with environment.writing() as session:
+        row = await _known(session, migration_id)
+        again = await retry_failed(session, row.id, wall_now=wall_now())
+        if again:
+            await update_migration(session, row.id, finished_at=None)
+            await append_audit(
+                session, actor=actor, action="catalog.migration_retried", subject=row.id, after={"companies": again}
+            )
+    return await migration(environment, migration_id)
+
+
+async def carry_on_migrations(environment: Environment) -> int:
+    """One step of every running migration: list more companies, then move some. Answers how many were looked at."""
+    async with environment.reading() as session:
+        running = await running_migrations(session)
+    found = 0
+    for row in running:
+        found += await _list_more(environment, row) if not row.is_listed else 0
+        found += await _move_some(environment, row)
+    return found
+
+
+async def _list_more(environment: Environment, row: VersionMigrationRow) -> int:
+    wanted = MigrationDocument.model_validate(row.selection)
+    selection = selection_of(wanted)
+    catalog = await environment.catalog()
+    kind: Kind = "plan" if row.kind == "plan" else "add_on"
+    async with environment.reading() as session:
+        if wanted.groups:
+            page = await page_of_companies(session, search=None, after=row.listed_until or None, limit=_LISTED_AT_ONCE)
+            company_ids, is_listed = [one.id for one in page], len(page) < _LISTED_AT_ONCE
+        else:
+            # Everybody is named, so nobody else needs to be looked at.
+            company_ids, is_listed = await _named(session, wanted.companies), True
+        chosen = []
+        for company_id in company_ids:
+            facts = await company_facts(session, company_id)
+            if facts is not None and pins_wanted(
+                catalog, facts, session.now, kind=kind, key=row.key, version=row.version, selection=selection
+            ):
+                chosen.append(company_id)
+    async with environment.writing() as session:
+        await list_companies(session, row.id, chosen, wall_now=wall_now())
+        await update_migration(
+            session, row.id, is_listed=is_listed, listed_until=company_ids[-1] if company_ids else row.listed_until
+        )
+        await _finish(session, row.id)
+    return len(company_ids)
+
+
+async def _named(session: StoreSession, names: Sequence[str]) -> list[str]:
+    """The ids of the companies named by id or `key=value`; unknown names are nobody."""
+    found = {name for name in names if "=" not in name}
+    for name in names:
+        key, is_key, value = name.partition("=")
+        if is_key:
+            found.update((await owners_of_keys(session, {key: value})).values())
+    return sorted(found)
+
+
+async def _move_some(environment: Environment, row: VersionMigrationRow) -> int:
+    async with environment.writing() as session:
+        claimed = await claim_companies(
+            session, row.id, wall_now=wall_now(), lease_seconds=_CLAIM_SECONDS, limit=_MOVED_AT_ONCE
+        )
+    for one in claimed:
+        state, error, available_at = MigratingState.DONE, None, None
+        try:
+            await _move(environment, row, one.company_id)
+        except Exception as problem:  # noqa: BLE001 - one company that cannot be moved must not hold up the others.
+            _log.exception("migration_failed", migration=row.id, company=one.company_id)
+            error = f"{type(problem).__name__}: {problem}"[:500]
+            state = MigratingState.FAILED if one.attempts >= _ATTEMPTS_MAX else MigratingState.PENDING
+            pause = min(2**one.attempts, _BACKOFF_SECONDS_MAX)
+            available_at = wall_now() + timedelta(seconds=pause)
+        if error is not None:
+            async with environment.writing() as session:
+                await settle_company(
+                    session, row.id, one.company_id, state=state, error=error, available_at=available_at
+                )
+    async with environment.writing() as session:
+        await _finish(session, row.id)
+    return len(claimed)
+
+
+async def _move(environment: Environment, row: VersionMigrationRow, company_id: str) -> None:
+    """Move one company, and note it, in one transaction; it keeps the price it pays."""
+    kind: Kind = "plan" if row.kind == "plan" else "add_on"
+    anybody = Audience(key="", plan="", groups=((),))
+    async with environment.writing() as session:
+        await lock_companies(session, [company_id])
+        catalog = await environment.catalog_in(session)
+        facts = await company_facts(session, company_id)
+        pins = (
+            ()
+            if facts is None
+            else pins_wanted(
+                catalog, facts, session.now, kind=kind, key=row.key, version=row.version, selection=anybody
+            )
+        )
+        if facts is None or not pins:
+            await settle_company(session, row.id, company_id, state=MigratingState.NOT_HELD)
+            return
+        await pin_version(session, company_id, pins[0], migration_id=row.id)
+        before = build_snapshot(catalog, facts, session.now)
+        after = build_snapshot(catalog, with_pins(facts, pins), session.now)
+        await rebind_windows(environment, session, before, after)
+        await environment.touch(session, company_id)
+        await settle_company(session, row.id, company_id, state=MigratingState.DONE)
+        await append_audit(
+            session,
+            actor=msgspec.convert(row.author, Actor),
+            action="catalog.migrated",
+            subject=row.id,
+            company_id=company_id,
+            after={"kind": row.kind, "key": row.key, "version": row.version},
+        )
+
+
+def with_pins(facts: CompanyFacts, pins: Sequence[VersionPin]) -> CompanyFacts:
+    """The company's facts once it was moved."""
+    return msgspec.structs.replace(facts, pins=(*facts.pins, *pins)) if pins else facts
+
+
+async def _finish(session: StoreSession, migration_id: str) -> None:
+    """Note that a migration is over when every company was looked at and none is left to move."""
+    row = await migration_row(session, migration_id)
+    if row is None or not row.is_listed or row.finished_at is not None:
+        return
+    if not (await counts_of(session, [migration_id]))[migration_id].get(MigratingState.PENDING.value):
+        await update_migration(session, migration_id, finished_at=session.now)
+
+
+async def _known(session: StoreSession, migration_id: str) -> VersionMigrationRow:
+    row = await migration_row(session, migration_id)
+    if row is None:
+        raise Refusal(Code.NOT_FOUND, "There is no such migration: see GET /v1/catalog/migrations.")
+    return row
+
+
+def _view(row: VersionMigrationRow, counts: dict[str, int]) -> Migration:
+    return Migration(
+        id=row.id,
+        kind="plan" if row.kind == "plan" else "add_on",
+        key=row.key,
+        version=row.version,
+        mode="all" if row.mode == "all" else "none" if row.mode == "none" else "some",
+        state="running" if row.finished_at is None else "finished",
+        counts=MigrationCounts(**counts),
+        author=row.author,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
