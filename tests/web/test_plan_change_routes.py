@@ -123,6 +123,47 @@ def test_from_free_to_a_downgrade_that_arrives(story: Story) -> None:
     assert not any("failed" in one for one in warnings), warnings
 
 
+def test_s21_a_payment_the_bank_must_agree_to_is_a_402_until_it_is_done(story: Story) -> None:
+    def told(action: str, **payload: object) -> httpx.Response:
+        ids = {"mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
+        body = json.dumps({**payload, **ids}, separators=(",", ":")).encode()
+        signature = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=signature)
+
+    checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "starter")
+    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
+    stripe = story.sandbox.client().v1
+    method = stripe.payment_methods.attach("pm_card_authenticationRequired", {"customer": customer})
+    (subscription,) = stripe.subscriptions.list({"customer": customer}).data
+    stripe.subscriptions.update(subscription.id, {"default_payment_method": method.id})
+
+    key = {"Idempotency-Key": "up-1"}
+    quotes: list[dict[str, Any]] = []
+
+    def is_fresh() -> bool:
+        # The webhook about the new card may arrive between a preview and its confirmation.
+        quotes.append(told("plan.preview", customer=customer, plan="pro").json())
+        return story.confirm(quotes[-1], **key).status_code != 409
+
+    story.wait(is_fresh)
+    quote = quotes[-1]
+    first, again = story.confirm(quote, **key), story.confirm(quote, **key)
+    for answer in (first, again, told("plan.change", customer=customer, operation_id="op_1", quote=quote["quote"])):
+        found = problem(answer)
+        assert (found["status"], found["code"]) == (402, "action_required")
+        assert found["next_action"]["kind"] == "authenticate"
+        assert (found["change"]["state"], found["change"]["to"]["plan"]) == ("requires_action", "pro")
+    assert first.headers["plangate-version"]
+    assert story.plan() == "starter"
+    paid = httpx.post(found["next_action"]["url"], data={"card": "visa", "authentication": "complete"}, trust_env=False)
+    assert paid.status_code in {200, 303}
+    done = story.confirm(quote, **key)
+    assert (done.status_code, done.json()["state"]) == (201, "applied"), done.text
+    assert story.plan() == "pro"
+
+
 def test_what_cannot_be_confirmed_is_a_documented_refusal(story: Story) -> None:
     for body in ({}, {"plan": "nope"}, {"plan": "pro", "cancel": "now"}, {"interval": "week"}, {"currency": "USD"}):
         answer = story.http.post(f"{story.path}/preview", json=body)

@@ -10,12 +10,14 @@ from plangate.plan_changes.journey import (
     resume_unfinished,
     settle_pending,
 )
+from plangate.plan_changes.records import completed
 from plangate.plan_changes.request import ChangeRequest, Force
 
 __all__ = [
     "ChangeRequest",
     "Force",
     "cancel_scheduled",
+    "completed",
     "confirm",
     "get",
     "listing",

@@ -1,12 +1,13 @@
 """A recorded change as the API, the Stripe App and the components show it, and how its state is moved on."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from plangate.engine.plan_change import Holding
 from plangate.environment import Environment
-from plangate.errors import Refusal
+from plangate.errors import Code, Refusal
 from plangate.shapes import (
     Actor,
     ChangeKind,
@@ -84,6 +85,22 @@ async def moved(
             note=note,
         )
     return await current(env, row)
+
+
+def completed(change: PlanChange, *, headers: Mapping[str, str] | None = None) -> PlanChange:
+    """The change, unless the customer's bank must agree to the payment first (S21).
+
+    Raises Refusal (action_required, 402) with `next_action` and the `change`, which goes on as soon as it was paid.
+    """
+    if change.state is not ChangeState.REQUIRES_ACTION:
+        return change
+    raise Refusal(
+        Code.ACTION_REQUIRED,
+        "The bank wants the customer to confirm this payment: send them to `next_action.url`. Until then nothing is "
+        "changed.",
+        extra={"next_action": msgspec.to_builtins(change.next_action), "change": msgspec.to_builtins(change)},
+        headers=headers,
+    )
 
 
 def refusal_view(refusal: Refusal) -> dict[str, str]:

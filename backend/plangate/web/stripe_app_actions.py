@@ -287,7 +287,8 @@ async def plan_preview(asked: Asked) -> object:
 
 async def plan_change(asked: Asked) -> PlanChange:
     """Make the change a quote promised."""
-    return await plan_changes.confirm(asked.env, await asked.company_id(), asked.payload.quote, actor=asked.actor)
+    change = await plan_changes.confirm(asked.env, await asked.company_id(), asked.payload.quote, actor=asked.actor)
+    return plan_changes.completed(change)
 
 
 async def plan_cancel_scheduled(asked: Asked) -> PlanChange:

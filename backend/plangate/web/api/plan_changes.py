@@ -55,7 +55,8 @@ async def confirm_change(call: Call[ConfirmBody, None]) -> Answer:
     change = await plan_changes.confirm(
         call.environment, company_id, call.body.quote, actor=call.actor, return_url=call.body.return_url
     )
-    return Answer(change, 201, await call.version_of(company_id))
+    version = await call.version_of(company_id)
+    return Answer(plan_changes.completed(change, headers=version), 201, version)
 
 
 async def list_changes(call: Call[None, None]) -> Answer:
@@ -115,7 +116,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Confirm a quote",
         text="Makes exactly the change the quote promised, once. If anything it promised no longer holds, nothing is "
-        "charged and the 409 carries a new quote. `next_action` says where a person must still act.",
+        "charged and the 409 carries a new quote. A 201 with `next_action` leads to the hosted payment page; when the bank "
+        "must agree first the answer is a 402 with `next_action` and the `change`, until that is done.",
         scope="write",
         answer=confirm_change,
         body=ConfirmBody,
