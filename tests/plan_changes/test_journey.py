@@ -147,6 +147,21 @@ async def test_s21_an_upgrade_that_needs_the_bank(shop: Shop) -> None:
     assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.APPLIED
 
 
+async def test_resuming_while_a_downgrade_is_scheduled_takes_it_back(shop: Shop) -> None:
+    await shop.subscribed()
+    scheduled = await shop.change(plan="starter")
+    quote = await shop.preview(resume=True)
+    assert (quote.kind, quote.due_today.amount_minor) == (ChangeKind.RESUME, 0)
+    assert quote.next_invoice is not None
+    assert (quote.next_invoice.amount_minor, quote.next_invoice.at) == (4900, scheduled.effective_at)
+    assert (await shop.confirm(quote)).state is ChangeState.APPLIED
+    assert [one["status"] for one in shop.objects("subscription_schedule")] == ["released"]
+    assert (await plan_changes.get(shop.env, shop.company_id, scheduled.id)).state is ChangeState.CANCELLED
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(resume=True)
+    assert caught.value.code is Code.NOTHING_SCHEDULED
+
+
 async def test_s22_an_unconfirmed_upgrade_expires(shop: Shop) -> None:
     stripe_subscription_id = await shop.subscribed(plan="starter")
     (customer,) = shop.objects("customer")

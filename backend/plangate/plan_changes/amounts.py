@@ -7,7 +7,7 @@ import msgspec
 
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Action, Terms
+from plangate.change_terms import Action, Line, Terms
 from plangate.engine.model import PeriodKind, SubscriptionFact
 from plangate.engine.periods import window_at
 from plangate.plan_changes.terms import Drafted, TargetLine, start_items
@@ -56,7 +56,13 @@ async def amounts_of(
         last = await gateway.preview_invoice({**known, "subscription_details": ended})
         return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
-        total = await _renewal(gateway, drafted, known, {"cancel_at_period_end": False})
+        undone: StripeJson = {"cancel_at_period_end": False}
+        if subscription.phases:
+            # Asked about the subscription, Stripe answers what its schedule brings: ask what the items held cost anew.
+            known = {"customer": subscription.stripe_customer_id}
+            held = [Line(line.stripe_price_id, line.quantity) for line in drafted.lines]
+            undone = {"items": start_items(held)}
+        total = await _renewal(gateway, drafted, known, undone)
         ends_at = max(item.period_end_at for item in subscription.items)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
