@@ -11,9 +11,9 @@ from plangate.environment import Environment
 from plangate.mirroring import customers_of, refetch
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
-from plangate.store.ledger import ledger_total
+from plangate.store.ledger import lock_companies
 from plangate.store.subscriptions import subscriptions_of
-from plangate.store.usage import newest_windows
+from plangate.usage_windows import Miscount, miscounted, recount
 
 _PAGE: Final = 200
 
@@ -52,28 +52,52 @@ async def stripe_drift(
     return found
 
 
-async def usage_drift(environment: Environment, *, progress: Progress | None = None) -> list[Drift]:
-    """Every company's running counter that is not the sum of its ledger."""
+async def usage_drift(
+    environment: Environment, *, repair: bool = False, progress: Progress | None = None
+) -> list[Drift]:
+    """Every stored window, of companies and of users, whose counters are not the sum of the ledger and of what is held.
+
+    With `repair` they are counted anew, in one short transaction per company that differs.
+    """
     catalog = await environment.catalog()
     found: list[Drift] = []
     seen = 0
     async for company_ids in _pages(environment):
-        async with environment.reading() as session:
-            windows = await newest_windows(session, company_ids)
-            for (company_id, feature, kind, _), window in windows.items():
-                known = catalog.features.get(feature)
-                event = (known.event if known is not None else None) or feature
-                total = await ledger_total(
-                    session, company_id, event, start_at=window.start_at, end_at=window.end_at, user_id=""
-                )
-                # A counter never shows less than nothing, however many corrections the ledger holds.
-                if window.used != max(0, total):
-                    detail = f"the {kind.value} counter says {window.used:,}, the ledger {total:,}"
-                    found.append(Drift(company=company_id, subject=feature, detail=detail))
-        seen += len(company_ids)
-        if progress is not None:
-            progress(seen)
+        for company_id in company_ids:
+            async with environment.reading() as session:
+                suspects = await miscounted(session, catalog, company_id)
+            if suspects:
+                # Usage may have been counted while we read: only what differs under the company's lock is drift.
+                found.extend(await _miscounts_of(environment, company_id, repair=repair))
+            seen += 1
+            if progress is not None:
+                progress(seen)
     return found
+
+
+async def _miscounts_of(environment: Environment, company_id: str, *, repair: bool) -> list[Drift]:
+    async with environment.writing() as session:
+        await lock_companies(session, [company_id])
+        miscounts = await miscounted(session, await environment.catalog_in(session), company_id)
+        found = [
+            Drift(company=company_id, subject=one.feature, detail=_told(one), is_repaired=repair) for one in miscounts
+        ]
+        if repair and miscounts:
+            await recount(session, miscounts)
+            session.counted.add(company_id)
+    if repair:
+        environment.forget(company_id)
+    return found
+
+
+def _told(miscount: Miscount) -> str:
+    window, whose = miscount.window, f" of user {miscount.user_id}" if miscount.user_id else ""
+    parts = [f"the {miscount.kind.value} counter{whose} from {window.start_at.isoformat()}"]
+    if window.used != miscount.used:
+        parts.append(f"says {window.used:,}, the ledger {miscount.used:,}")
+    if window.reserved != miscount.reserved:
+        parts.append(f"holds {window.reserved:,}, the reservations {miscount.reserved:,}")
+    return " ".join(parts)
 
 
 async def _pages(environment: Environment) -> AsyncIterator[Sequence[str]]:

@@ -6,7 +6,7 @@ counters of all windows always equal the ledger.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from plangate.engine.entitlements import build_snapshot, is_counted_per_user, window_kinds
 from plangate.engine.model import (
@@ -24,23 +24,26 @@ from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import Environment
 from plangate.store.database import StoreSession
 from plangate.store.ledger import (
+    LedgerEntry,
     add_usage,
     companies_that_used,
     ledger_total,
     lock_companies,
     running_windows,
+    stored_windows,
+    users_that_used,
     windows_around,
 )
 from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
-    UsageEventRow,
     move_window_end,
     newest_windows,
     open_window,
     set_counters,
     take_unattributed,
 )
+from plangate.store.users import user_facts, user_of_keys
 
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # where the window of all time starts
 ATTRIBUTABLE: Final = timedelta(hours=24)
@@ -116,9 +119,25 @@ class CompanyUsage:
         """Open the windows at `at` that no event has opened, so that checks see what the ledger holds for them."""
         for feature_key in feature_keys:
             users = {user for feature, user in self._personal if feature == feature_key}
+            if is_counted_per_user(self._catalog, feature_key):
+                users |= await self._users_of(event_of(self._catalog.features[feature_key]))
             for user_id in ("", *sorted(users)):
                 for key, event in self._keys([feature_key], user_id):
                     await self._window(key, event, at)
+
+    async def _users_of(self, event: str) -> set[str]:
+        """Everyone whose usage of an event the ledger holds; their newest windows are read on the way."""
+        found: set[str] = set()
+        last, company_id = "", self._facts.company_id
+        while True:
+            page = await users_that_used(self._session, company_id, event, after=last, limit=_PAGE)
+            windows = await newest_windows(self._session, [company_id], user_ids=page, lock=True) if page else {}
+            for (_, feature, kind, user_id), window in windows.items():
+                self.newest.setdefault((feature, kind, user_id), window)
+            found |= set(page)
+            if len(page) < _PAGE:
+                return found
+            last = page[-1]
 
     def _keys(self, feature_keys: Iterable[str], user_id: str) -> list[tuple[CounterKey, str]]:
         found: list[tuple[CounterKey, str]] = []
@@ -276,12 +295,17 @@ async def open_missing_windows(
 
 
 async def open_windows_of_new_periods(env: Environment, before: Catalog, after: Catalog) -> int:
-    """After a catalogue was published: open windows where a feature is counted by a period for the first time.
+    """After a catalogue was published: open windows where a feature is counted by a period, or for each user, for the
+    first time.
 
     Without them checks would show nothing used until the next event; `consume` opens what it needs by itself. One short
     transaction per company that used such a feature; may be repeated. Answers how many companies were looked at.
     """
-    features = [key for key in after.features if window_kinds(after, key) - window_kinds(before, key)]
+    per_user = [
+        key for key in after.features if is_counted_per_user(after, key) and not is_counted_per_user(before, key)
+    ]
+    wider = [key for key in after.features if window_kinds(after, key) - window_kinds(before, key)]
+    features = sorted({*per_user, *wider})
     if not features:
         return 0
     # Windows of a feature counted before name its companies; a new one's events have only the ledger to name them.
@@ -301,6 +325,53 @@ async def open_windows_of_new_periods(env: Environment, before: Catalog, after: 
         last = page[-1]
 
 
+class Miscount(NamedTuple):
+    """A stored window whose counters are not what the ledger and the reservations say."""
+
+    feature: str
+    kind: PeriodKind
+    user_id: str
+    window: WindowCounter
+    used: int
+    reserved: int
+
+
+async def miscounted(session: StoreSession, catalog: Catalog, company_id: str) -> list[Miscount]:
+    """Every stored window of a company and its users, old ones included, that does not equal what it is derived from.
+
+    Hold the company's lock for an answer to act on.
+    """
+    found: list[Miscount] = []
+    last = ""
+    while True:
+        page = await stored_windows(session, company_id, after=last, limit=_PAGE)
+        for (feature_key, kind, user_id), window in page:
+            feature = catalog.features.get(feature_key)
+            if feature is None or feature.type is not FeatureType.EVENT:
+                continue
+            event = event_of(feature)
+            used = clamped(
+                await ledger_total(
+                    session, company_id, event, start_at=window.start_at, end_at=window.end_at, user_id=user_id
+                )
+            )
+            reserved = await held_total(
+                session, company_id, event, start_at=window.start_at, end_at=window.end_at, user_id=user_id
+            )
+            if (window.used, window.reserved) != (used, reserved):
+                found.append(Miscount(feature_key, kind, user_id, window, used, reserved))
+        if len(page) < _PAGE:
+            return found
+        last = page[-1][1].window_id
+
+
+async def recount(session: StoreSession, miscounts: Sequence[Miscount]) -> None:
+    """Bring windows to what they are derived from, in the transaction that found them and holds their company."""
+    for miscount in miscounts:
+        miscount.window.used, miscount.window.reserved = miscount.used, miscount.reserved
+    await set_counters(session, [miscount.window for miscount in miscounts])
+
+
 async def attribute_waiting(
     session: StoreSession, catalog: Catalog, company_id: str, pairs: Sequence[tuple[str, str]]
 ) -> int:
@@ -313,26 +384,32 @@ async def attribute_waiting(
     facts = await company_facts(session, company_id) if rows else None
     if facts is None:
         return 0
-    usage = await company_usage(session, catalog, facts)
-    ledger: list[Mapping[str, object]] = []
+    # Their users are looked for now: whoever is not known, or belongs to another company, is left out.
+    users = [await _user_of(session, company_id, row.user_keys) for row in rows]
+    newest = await newest_windows(
+        session, [company_id], user_ids=sorted({"", *users, *(one.user or "" for one in facts.overrides)}), lock=True
+    )
+    usage = await company_usage(
+        session,
+        catalog,
+        facts,
+        newest={(feature, kind, user_id): window for (_, feature, kind, user_id), window in newest.items()},
+    )
+    ledger: list[LedgerEntry] = []
     uncountable: list[Mapping[str, object]] = []
-    for row in rows:
+    for index, row in enumerate(rows):
         try:
-            await usage.count(row.event, "", row.quantity, row.occurred_at)
+            await usage.count(row.event, users[index], row.quantity, row.occurred_at)
         except Overflow:
             uncountable.append(row.model_dump())
             continue
-        ledger.append(
-            UsageEventRow(
-                id=row.event_id,
-                environment_id=session.environment_id,
-                company_id=company_id,
-                event=row.event,
-                quantity=row.quantity,
-                occurred_at=row.occurred_at,
-                recorded_at=session.now,
-            ).model_dump()
-        )
+        ledger.append(LedgerEntry(row.event_id, company_id, users[index], row.event, row.quantity, row.occurred_at))
     await add_usage(session, ledger, waiting=uncountable)
     await set_counters(session, list(usage.changed.values()))
     return len(ledger)
+
+
+async def _user_of(session: StoreSession, company_id: str, keys: Mapping[str, str] | None) -> str:
+    found = [] if keys is None else await user_of_keys(session, keys)
+    person = await user_facts(session, company_id, found[0]) if len(found) == 1 else None
+    return "" if person is None else person.user_id

@@ -96,7 +96,9 @@ def sync_command(
 def verify_command(
     *,
     usage: Annotated[bool, typer.Option("--usage", help="Compare counters with the usage ledger instead.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Fetch what differs again, one company at a time.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch or count again what differs, one company at a time.")
+    ] = False,
     as_json: AsJson = False,
     environment: EnvironmentOption = None,
 ) -> None:
@@ -104,14 +106,12 @@ def verify_command(
 
     Example: plangate verify --repair
     """
-    if usage and repair:
-        raise StartRefused("Counters cannot be repaired yet: --repair works without --usage.")
 
     async def work() -> list[drift.Drift]:
         async with opened(environment) as (_, env):
             with progress("Comparing companies:") as counter:
                 if usage:
-                    return await drift.usage_drift(env, progress=counter)
+                    return await drift.usage_drift(env, repair=repair, progress=counter)
                 return await drift.stripe_drift(env, repair=repair, progress=counter)
 
     found = run(work)
@@ -125,8 +125,12 @@ def verify_command(
             ("Company", "Subject", "Difference", ""),
             ((one.company, one.subject, one.detail, "repaired" if one.is_repaired else "") for one in found),
         )
-        if left and not usage and not repair:
-            hint("Take Stripe's word with: plangate verify --repair")
+        if left and not repair:
+            hint(
+                "Count again from the ledger with: plangate verify --usage --repair"
+                if usage
+                else "Take Stripe's word with: plangate verify --repair"
+            )
     raise typer.Exit(1 if left else 0)
 
 

@@ -22,7 +22,7 @@ from plangate.metering.reservations import Closed, Reservations, Reserved
 from plangate.standing import Standing
 from plangate.store.database import StoreSession
 from plangate.store.feed import EVERYTHING
-from plangate.store.ledger import Row, add_usage, lock_companies, lock_pairs, owners_of_pairs
+from plangate.store.ledger import LedgerEntry, Row, UsedKey, add_usage, lock_companies, lock_pairs, owners_of_pairs
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import newest_windows, set_counters, used_keys
@@ -78,9 +78,9 @@ class _Batch:
         self._usage: dict[str, CompanyUsage] = {}
         self._stale: set[str] = set()
         self._keys: dict[str, tuple[str, object]] = {}
-        self._events: list[Row] = []
+        self._events: list[LedgerEntry] = []
         self._waiting: list[Row] = []
-        self._new_keys: list[Row] = []
+        self._new_keys: list[UsedKey] = []
         self._reservations = Reservations(session)
 
     async def prepare(
@@ -304,32 +304,15 @@ class _Batch:
 
     def _append(self, item: Item, company_id: str, user_id: str, event: str, *, answer: object = None) -> None:
         now = self._session.now
-        self._events.append(
-            {
-                "id": new_id("evt"),
-                "environment_id": self._session.environment_id,
-                "company_id": company_id,
-                "user_id": user_id,
-                "event": event,
-                "quantity": item.quantity,
-                "occurred_at": now if item.occurred_at is None else min(item.occurred_at, now),
-                "recorded_at": now,
-            }
-        )
+        at = now if item.occurred_at is None else min(item.occurred_at, now)
+        self._events.append(LedgerEntry(new_id("evt"), company_id, user_id, event, item.quantity, at))
         self._use_key(item, answer)
 
     def _use_key(self, item: Item, answer: object) -> None:
         if item.key_hash is None:
             return
         self._keys[item.key_hash] = (item.body_hash, answer)
-        self._new_keys.append(
-            {
-                "environment_id": self._session.environment_id,
-                "key_hash": item.key_hash,
-                "body_hash": item.body_hash,
-                "answer": answer,
-            }
-        )
+        self._new_keys.append(UsedKey(item.key_hash, item.body_hash, answer))
 
 
 async def _owners_of_reservations(env: Environment, items: Sequence[Item]) -> Mapping[str, str]:

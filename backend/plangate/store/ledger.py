@@ -2,20 +2,19 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_column, or_, select, text, type_coerce
 
 from plangate.engine.model import PeriodKind, WindowCounter
-from plangate.store.columns import to_microseconds
-from plangate.store.companies import companies, company_keys
+from plangate.store.columns import json_text, to_microseconds
+from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession
-from plangate.store.environments import environments
+from plangate.store.direct import Direct
 from plangate.store.usage import (
     unattributed_events,
     usage_events,
-    usage_keys,
     usage_windows,
 )
 
@@ -34,30 +33,76 @@ class HeldCompany(NamedTuple):
     catalog_revision: int
 
 
+class LedgerEntry(NamedTuple):
+    """One fact of usage, to be appended; it is recorded at the session's instant."""
+
+    id: str
+    company_id: str
+    user_id: str
+    event: str
+    quantity: int
+    occurred_at: datetime
+
+
+class UsedKey(NamedTuple):
+    """An idempotency key that counts from now on, and what its repeats are answered (None: that they are repeats)."""
+
+    key_hash: str
+    body_hash: str
+    answer: object
+
+
+_LOCK: Final = Direct(
+    sqlite="""
+        SELECT id, version, (SELECT catalog_revision FROM environments WHERE environments.id = ?)
+        FROM companies
+        WHERE environment_id = ? AND merged_into IS NULL AND id IN (SELECT value FROM json_each(?))
+    """,
+    postgresql="""
+        SELECT id, version, (SELECT catalog_revision FROM environments WHERE environments.id = $1)
+        FROM companies
+        WHERE environment_id = $2 AND merged_into IS NULL AND id = ANY($3::text[])
+        ORDER BY id
+        FOR NO KEY UPDATE OF companies
+    """,
+)
+_ADD_ENTRIES: Final = Direct(
+    sqlite="""
+        INSERT INTO usage_events
+            (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
+        SELECT ?, ?, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
+        FROM json_each(?)
+    """,
+    postgresql="""
+        INSERT INTO usage_events
+            (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
+        SELECT $1, $2, *
+        FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
+    """,
+)
+_ADD_KEYS: Final = Direct(
+    sqlite="""
+        INSERT INTO usage_keys (environment_id, key_hash, body_hash, answer)
+        SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+        FROM json_each(?)
+    """,
+    postgresql="""
+        INSERT INTO usage_keys (environment_id, key_hash, body_hash, answer)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+    """,
+)
+
+
 async def lock_companies(session: StoreSession, company_ids: Collection[str]) -> dict[str, HeldCompany]:
     """Hold these companies until the end, so that nobody else counts for them or changes them.
 
     The order of ids keeps two holders from waiting for each other. Unknown and merged companies are left out.
     """
-    held: dict[str, HeldCompany] = {}
-    ordered = sorted(set(company_ids))
-    revision = (
-        select(environments.c.catalog_revision).where(environments.c.id == session.environment_id).scalar_subquery()
-    )
-    for start in range(0, len(ordered), _VALUES_PER_QUERY):
-        query = (
-            select(companies.c.id, companies.c.version, revision.label("revision"))
-            .where(
-                companies.c.environment_id == session.environment_id,
-                companies.c.id.in_(ordered[start : start + _VALUES_PER_QUERY]),
-                companies.c.merged_into.is_(None),
-            )
-            .order_by(companies.c.id)
-        )
-        if session.is_postgresql:
-            query = query.with_for_update(key_share=True, of=companies)
-        held |= {row["id"]: HeldCompany(row["version"], row["revision"] or 0) for row in await session.all(query)}
-    return held
+    if not company_ids:
+        return {}
+    rows = await _LOCK.rows(session, session.environment_id, session.environment_id, sorted(set(company_ids)))
+    return {company_id: HeldCompany(version, revision or 0) for company_id, version, revision in rows}
 
 
 async def lock_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> None:
@@ -97,21 +142,26 @@ async def owners_of_pairs(session: StoreSession, pairs: Collection[tuple[str, st
 
 async def add_usage(
     session: StoreSession,
-    events: Sequence[Row],
+    entries: Sequence[LedgerEntry],
     *,
     waiting: Sequence[Row] = (),
-    keys: Sequence[Row] = (),
+    keys: Sequence[UsedKey] = (),
 ) -> None:
     """Append to the ledger, keep events that wait for their company, and mark idempotency keys as used.
 
-    Rows are plain columns of `usage_events`, `unattributed_events` and `usage_keys`: building a model for each would
-    cost more than storing it. A key that another transaction used meanwhile raises the database's IntegrityError.
+    `waiting` are plain columns of `unattributed_events`. A key that another transaction used meanwhile raises
+    SQLAlchemy's IntegrityError.
     """
+    rows = [
+        (one.id, one.company_id, one.user_id, one.event, one.quantity, to_microseconds(one.occurred_at))
+        for one in entries
+    ]
+    await _ADD_ENTRIES.write(session, rows, session.environment_id, to_microseconds(session.now))
+    if waiting:
+        await session.run(unattributed_events.insert(), waiting)
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
-    ordered = sorted(keys, key=lambda row: str(row["key_hash"]))
-    for table, rows in ((usage_events, events), (unattributed_events, waiting), (usage_keys, ordered)):
-        if rows:
-            await session.run(table.insert(), rows)
+    used = sorted((one.key_hash, one.body_hash, json_text(one.answer)) for one in keys)
+    await _ADD_KEYS.write(session, used, session.environment_id)
 
 
 async def ledger_total(
@@ -203,6 +253,45 @@ async def running_windows(
         if window is not None:
             found.append(((row["feature"], PeriodKind(row["period"]), row["user_id"]), window))
     return found
+
+
+async def stored_windows(
+    session: StoreSession, company_id: str, *, after: str = "", limit: int
+) -> list[tuple[tuple[str, PeriodKind, str], WindowCounter]]:
+    """A page of all windows of a company and its users by id, old ones included, with their (feature, kind, user)."""
+    query = select(usage_windows).where(
+        usage_windows.c.environment_id == session.environment_id,
+        usage_windows.c.company_id == company_id,
+        usage_windows.c.id > after,
+    )
+    rows = await session.all(query.order_by(usage_windows.c.id).limit(limit))
+    return [
+        (
+            (row["feature"], PeriodKind(row["period"]), row["user_id"]),
+            WindowCounter(
+                window_id=row["id"],
+                start_at=row["start_at"],
+                end_at=row["end_at"],
+                used=row["used"],
+                reserved=row["reserved"],
+            ),
+        )
+        for row in rows
+    ]
+
+
+async def users_that_used(
+    session: StoreSession, company_id: str, event: str, *, after: str = "", limit: int = 1_000
+) -> list[str]:
+    """Users of a company, by id, whose events of this name are in the ledger."""
+    rows = await session.all(
+        select(usage_events.c.user_id)
+        .where(*_is(session, company_id, event, ""), usage_events.c.user_id > after)
+        .distinct()
+        .order_by(usage_events.c.user_id)
+        .limit(limit)
+    )
+    return [row["user_id"] for row in rows]
 
 
 async def companies_that_used(

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import BigInteger, and_, bindparam, func, or_, select, update
+from sqlalchemy import BigInteger, and_, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.ids import new_id
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, from_microseconds, json_value
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct
 
 
 class UsageEventRow(SQLModel, table=True):
@@ -50,6 +51,7 @@ class UnattributedEventRow(SQLModel, table=True):
     environment_id: str
     key_name: str
     key_value: str
+    user_keys: Any = Field(default=None, sa_type=JsonText, nullable=True)
     event: str
     quantity: int = Field(sa_type=BigInteger)
     occurred_at: datetime = Field(sa_type=Instant)
@@ -109,6 +111,53 @@ unattributed_events = table_of(UnattributedEventRow)
 usage_windows = table_of(UsageWindowRow)
 usage_window_bounds = table_of(UsageWindowBoundsRow)
 
+_NEWEST_ON_POSTGRESQL: Final = """
+    SELECT company_id, feature, period, user_id, start_at, id, end_at, used, reserved
+    FROM usage_windows
+    WHERE id IN (
+        SELECT DISTINCT ON (company_id, feature, period, user_id) id
+        FROM usage_windows
+        WHERE environment_id = $1 AND company_id = ANY($2::text[]) AND user_id = ANY($3::text[])
+        ORDER BY company_id, feature, period, user_id, start_at DESC
+    )
+"""
+_NEWEST: Final = Direct(
+    # SQLite takes the bare columns from the row that holds the maximum: sqlite.org/lang_select.html#bareagg
+    sqlite="""
+        SELECT company_id, feature, period, user_id, MAX(start_at), id, end_at, used, reserved
+        FROM usage_windows
+        WHERE environment_id = ?
+            AND company_id IN (SELECT value FROM json_each(?)) AND user_id IN (SELECT value FROM json_each(?))
+        GROUP BY company_id, feature, period, user_id
+    """,
+    postgresql=_NEWEST_ON_POSTGRESQL,
+)
+_NEWEST_LOCKED: Final = Direct(sqlite=_NEWEST.sqlite, postgresql=_NEWEST_ON_POSTGRESQL + "ORDER BY id FOR UPDATE")
+_SET_COUNTERS: Final = Direct(
+    sqlite="""
+        UPDATE usage_windows
+        SET used = json_extract(counted.value, '$[1]'), reserved = json_extract(counted.value, '$[2]')
+        FROM json_each(?) AS counted
+        WHERE usage_windows.id = json_extract(counted.value, '$[0]')
+    """,
+    postgresql="""
+        UPDATE usage_windows
+        SET used = counted.used, reserved = counted.reserved
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS counted (id, used, reserved)
+        WHERE usage_windows.id = counted.id
+    """,
+)
+_USED_KEYS: Final = Direct(
+    sqlite="""
+        SELECT key_hash, body_hash, answer FROM usage_keys
+        WHERE environment_id = ? AND key_hash IN (SELECT value FROM json_each(?))
+    """,
+    postgresql="""
+        SELECT key_hash, body_hash, answer FROM usage_keys WHERE environment_id = $1 AND key_hash = ANY($2::text[])
+    """,
+)
+_PERIOD_KINDS: Final = {kind.value: kind for kind in PeriodKind}
+
 WindowKey: TypeAlias = tuple[str, str, PeriodKind, str]  # company id, feature, period kind, user id or ""
 
 
@@ -119,48 +168,19 @@ async def newest_windows(
 
     `user_ids` names whose windows are wanted; "" stands for the company as a whole.
     """
-    newest = (
-        select(
-            usage_windows.c.company_id,
-            usage_windows.c.feature,
-            usage_windows.c.period,
-            usage_windows.c.user_id,
-            func.max(usage_windows.c.start_at).label("start_at"),
-        )
-        .where(
-            usage_windows.c.environment_id == session.environment_id,
-            usage_windows.c.company_id.in_(company_ids),
-            usage_windows.c.user_id.in_(user_ids),
-        )
-        .group_by(usage_windows.c.company_id, usage_windows.c.feature, usage_windows.c.period, usage_windows.c.user_id)
-        .subquery()
-    )
-    query = (
-        select(usage_windows)
-        .join(
-            newest,
-            and_(
-                usage_windows.c.company_id == newest.c.company_id,
-                usage_windows.c.feature == newest.c.feature,
-                usage_windows.c.period == newest.c.period,
-                usage_windows.c.user_id == newest.c.user_id,
-                usage_windows.c.start_at == newest.c.start_at,
-            ),
-        )
-        .where(usage_windows.c.environment_id == session.environment_id)
-        .order_by(usage_windows.c.id)
-    )
-    if lock and session.is_postgresql:
-        query = query.with_for_update(of=usage_windows)
+    if not company_ids:
+        return {}
+    statement = _NEWEST_LOCKED if lock and session.is_postgresql else _NEWEST
+    rows = await statement.rows(session, session.environment_id, list(company_ids), list(user_ids))
     return {
-        (row["company_id"], row["feature"], PeriodKind(row["period"]), row["user_id"]): WindowCounter(
-            window_id=row["id"],
-            start_at=row["start_at"],
-            end_at=row["end_at"],
-            used=row["used"],
-            reserved=row["reserved"],
+        (company_id, feature, _PERIOD_KINDS[period], user_id): WindowCounter(
+            window_id=window_id,
+            start_at=from_microseconds(start_at),
+            end_at=None if end_at is None else from_microseconds(end_at),
+            used=used,
+            reserved=reserved,
         )
-        for row in await session.all(query)
+        for company_id, feature, period, user_id, start_at, window_id, end_at, used, reserved in rows
     }
 
 
@@ -208,13 +228,7 @@ async def move_window_end(
 
 async def set_counters(session: StoreSession, windows: Sequence[WindowCounter]) -> None:
     """Write the counters of windows this transaction holds."""
-    if windows:
-        await session.run(
-            update(usage_windows)
-            .where(usage_windows.c.id == bindparam("window_id"))
-            .values(used=bindparam("new_used"), reserved=bindparam("new_reserved")),
-            [{"window_id": w.window_id, "new_used": w.used, "new_reserved": w.reserved} for w in windows],
-        )
+    await _SET_COUNTERS.write(session, [(one.window_id, one.used, one.reserved) for one in windows])
 
 
 async def known_windows(
@@ -243,12 +257,8 @@ async def used_keys(session: StoreSession, key_hashes: Sequence[str]) -> dict[st
     """Which of these idempotency keys were used: hash → (hash of the body, stored answer)."""
     if not key_hashes:
         return {}
-    rows = await session.all(
-        select(usage_keys).where(
-            usage_keys.c.environment_id == session.environment_id, usage_keys.c.key_hash.in_(key_hashes)
-        )
-    )
-    return {row["key_hash"]: (row["body_hash"], row["answer"]) for row in rows}
+    rows = await _USED_KEYS.rows(session, session.environment_id, list(key_hashes))
+    return {key_hash: (body_hash, json_value(answer)) for key_hash, body_hash, answer in rows}
 
 
 async def take_unattributed(
