@@ -24,6 +24,16 @@ def from_microseconds(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def json_text(value: object) -> str | None:
+    """A JSON value as it is stored; None stays NULL."""
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def json_value(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
+    """The JSON value of a stored text."""
+    return None if text is None else msgspec.json.decode(text)
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC instant, stored as integer microseconds so that both databases compare it alike."""
 
@@ -49,8 +59,8 @@ class JsonText(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ANN401 - any JSON value
         """None stays NULL; everything else is encoded."""
-        return None if value is None else msgspec.json.encode(value).decode()
+        return json_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ANN401 - any JSON value
         """The decoded value."""
-        return None if value is None else msgspec.json.decode(value)
+        return json_value(value)

@@ -7,15 +7,16 @@ commit out of order; there NOTIFY carries the same message, delivered at commit.
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import structlog
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
 from sqlmodel import Field, SQLModel
 
-from plangate.store.columns import CountingKey, Instant
+from plangate.store.columns import CountingKey, Instant, to_microseconds
 from plangate.store.database import Database, StoreSession, table_of
+from plangate.store.direct import Direct
 
 EVERYTHING = ""  # the company id of a change that concerns the whole environment: catalogue, clock, keys
 _CHANNEL = "plangate_changes"
@@ -40,25 +41,23 @@ class FeedRow(SQLModel, table=True):
 change_feed = table_of(FeedRow)
 
 
+_ANNOUNCE: Final = Direct(
+    sqlite="""
+        INSERT INTO change_feed (environment_id, origin, recorded_at, company_id)
+        SELECT ?, ?, ?, json_extract(value, '$[0]') FROM json_each(?)
+    """,
+    postgresql="SELECT pg_notify($1, message) FROM unnest($2::text[]) AS message",
+)
+
+
 async def announce(session: StoreSession, company_ids: Iterable[str], *, origin: str) -> None:
     """Say, in the changing transaction itself, which companies it changed."""
     if session.is_postgresql:
-        for company_id in company_ids:
-            message = f"{origin} {session.environment_id} {company_id}"
-            await session.run(
-                text("SELECT pg_notify(:channel, :message)").bindparams(channel=_CHANNEL, message=message)
-            )
+        rows = [(f"{origin} {session.environment_id} {company_id}",) for company_id in company_ids]
+        await _ANNOUNCE.write(session, rows, _CHANNEL)
         return
-    rows = [
-        {
-            "environment_id": session.environment_id,
-            "company_id": company_id,
-            "origin": origin,
-            "recorded_at": session.now,
-        }
-        for company_id in company_ids
-    ]
-    await session.run(change_feed.insert(), rows)
+    rows = [(company_id,) for company_id in company_ids]
+    await _ANNOUNCE.write(session, rows, session.environment_id, origin, to_microseconds(session.now))
 
 
 async def follow(database: Database, *, origin: str, forget: Forget, forget_all: Callable[[], None]) -> None:
