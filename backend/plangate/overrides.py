@@ -26,7 +26,7 @@ from plangate.keys import is_storable
 from plangate.members import member_in
 from plangate.shapes import Actor, OverrideState, OverrideView
 from plangate.store.audit import append_audit
-from plangate.store.companies import company_row
+from plangate.store.companies import company_row, is_company
 from plangate.store.database import StoreSession
 from plangate.store.overrides import OverrideRow, current_override, current_overrides, replace_override
 from plangate.store.races import repeated
@@ -181,7 +181,7 @@ async def get(env: Environment, override_id: str) -> OverrideView:
 async def listing(env: Environment, company_id: str) -> list[OverrideView]:
     """All overrides the company ever had, newest first, each with its state now. Raises Refusal (404)."""
     async with env.reading() as session:
-        if await company_row(session, company_id) is None:
+        if not await is_company(session, company_id):
             raise _nothing("company")
         return [view(row, session.now) for row in await current_overrides(session, company_id)]
 

@@ -265,8 +265,3 @@ def test_what_other_modules_route_is_refused_in_the_same_way(front: Front) -> No
         assert problem(nobody.post("/embed.js"))["code"] == "method_not_allowed"
         assert problem(nobody.put("/components/v1/usage"))["code"] == "method_not_allowed"
         assert problem(nobody.get("/webhooks/stripe"))["code"] == "method_not_allowed"
-
-
-def test_routes_that_are_not_built_yet_are_not_there(front: Front) -> None:
-    for path in (f"/v1/companies/{front.acme}/merge",):
-        assert problem(front.http.post(path, json={}))["code"] == "not_found"

@@ -1,15 +1,19 @@
 """Companies and their users: known by keys, described by traits; what they hold, and who changed what."""
 
 from plangate.companies.identify import User, find, upsert, upsert_user
-from plangate.companies.reading import HistoryEntry, company_view, get, history, search
+from plangate.companies.merging import became, merge
+from plangate.companies.reading import HistoryEntry, company_view, get, history, history_page, search
 
 __all__ = [
     "HistoryEntry",
     "User",
+    "became",
     "company_view",
     "find",
     "get",
     "history",
+    "history_page",
+    "merge",
     "search",
     "upsert",
     "upsert_user",

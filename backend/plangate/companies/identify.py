@@ -114,6 +114,10 @@ async def _store(
     async with env.writing() as session:
         company_id = one_owner(await owners_of_pairs(session, pairs))
         before = None if company_id is None else await company_row(session, company_id, lock=True)
+        while before is not None and before.merged_into is not None:
+            # It was merged while we waited for it; the keys lead to the company it became.
+            company_id = before.merged_into
+            before = await company_row(session, company_id, lock=True)
         is_created = company_id is None
         if company_id is None:
             company_id = new_id("comp")

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from datetime import datetime
 
 import msgspec
@@ -23,7 +24,15 @@ from plangate.shapes import (
     SubscriptionView,
 )
 from plangate.store.audit import audit_of
-from plangate.store.companies import STRIPE_CUSTOMER_KEY, CompanyRow, company_row, keys_of, page_of_companies
+from plangate.store.companies import (
+    STRIPE_CUSTOMER_KEY,
+    CompanyRow,
+    company_row,
+    is_company,
+    keys_of,
+    page_of_companies,
+)
+from plangate.store.merging import merged_companies
 from plangate.store.plan_changes import PlanChangeRow, changes_in
 
 PAGE = 50
@@ -82,21 +91,36 @@ async def search(
 
 async def history(env: Environment, company_id: str, *, limit: int = 200) -> list[HistoryEntry]:
     """Who changed what about the company, newest first. Raises Refusal (404)."""
+    return (await history_page(env, company_id, limit=limit))[0]
+
+
+async def history_page(
+    env: Environment, company_id: str, *, cursor: str | None = None, limit: int = 200
+) -> tuple[list[HistoryEntry], str | None]:
+    """A page of the company's history, newest first, and the cursor of the next page (None: this was the last).
+
+    What was noted of companies that were merged into it is part of it. Raises Refusal: 404, 422 for a cursor that is
+    not ours.
+    """
+    before = None if cursor is None else _sequence(cursor)
     async with env.reading() as session:
-        if await company_row(session, company_id) is None:
+        if not await is_company(session, company_id):
             raise _no_company()
-        return [
-            HistoryEntry(
-                at=row.at,
-                actor=msgspec.convert(row.actor, Actor),
-                action=row.action,
-                subject=row.subject,
-                before=row.before,
-                after=row.after,
-                note=row.note,
-            )
-            for row in await audit_of(session, company_id, limit=limit)
-        ]
+        ids = [company_id, *await merged_companies(session, company_id)]
+        rows = await audit_of(session, *ids, before=before, limit=limit + 1)
+    entries = [
+        HistoryEntry(
+            at=row.at,
+            actor=msgspec.convert(row.actor, Actor),
+            action=row.action,
+            subject=row.subject,
+            before=row.before,
+            after=row.after,
+            note=row.note,
+        )
+        for row in rows[:limit]
+    ]
+    return entries, str(rows[limit - 1].sequence) if len(rows) > limit else None
 
 
 async def _shown(
@@ -228,6 +252,12 @@ def _after(cursor: str | None) -> str | None:
     if not company_id.startswith("comp_") or len(company_id) > 64 or not company_id.isprintable():
         raise invalid("/cursor", "That is not a cursor of this list; take it from `next_cursor`.")
     return company_id
+
+
+def _sequence(cursor: str) -> int:
+    if re.fullmatch(r"[1-9][0-9]{0,17}", cursor) is None:
+        raise invalid("/cursor", "That is not a cursor of this list; take it from `next_cursor`.")
+    return int(cursor)
 
 
 def _no_company() -> Refusal:

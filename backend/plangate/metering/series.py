@@ -11,7 +11,7 @@ from plangate.engine.periods import window_at
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.members import one_user
-from plangate.store.companies import company_row
+from plangate.store.companies import is_company
 from plangate.store.database import StoreSession
 from plangate.store.ledger import ledger_buckets
 from plangate.store.users import user_of_keys
@@ -72,7 +72,7 @@ async def series(
         raise invalid("/since", "The range begins too far back.")
     steps = _steps(by, since, until, zone)
     async with env.reading() as session:
-        if await company_row(session, company_id) is None:
+        if not await is_company(session, company_id):
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
         user_id = await _user_id(session, user)
         width = _HOUR if by == "hour" else _QUARTER

@@ -29,7 +29,7 @@ from plangate.plan_changes.records import current, moved, refusal_view, shown, s
 from plangate.plan_changes.request import ChangeRequest
 from plangate.shapes import Actor, ChangeState, PlanChange, Quote
 from plangate.store.audit import append_audit
-from plangate.store.companies import company_row
+from plangate.store.companies import is_company
 from plangate.store.plan_changes import (
     PlanChangeRow,
     change_by_id,
@@ -407,7 +407,7 @@ async def _put_off(env: Environment, row: PlanChangeRow) -> None:
 
 async def _refuse_unknown(env: Environment, company_id: str) -> None:
     async with env.reading() as session:
-        if await company_row(session, company_id) is None:
+        if not await is_company(session, company_id):
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
 
 

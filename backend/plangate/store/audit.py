@@ -91,15 +91,34 @@ async def append_audit(
     )
 
 
-async def audit_of(session: StoreSession, company_id: str, *, limit: int = 200) -> list[AuditRow]:
-    """The company's entries, newest first."""
+async def audit_of(
+    session: StoreSession, *company_ids: str, before: int | None = None, limit: int = 200
+) -> list[AuditRow]:
+    """The entries of these companies, newest first; with `before`, those of lower sequence numbers."""
+    query = select(audit).where(
+        audit.c.environment_id == session.environment_id, audit.c.company_id.in_(sorted(company_ids))
+    )
+    if before is not None:
+        query = query.where(audit.c.sequence < before)
+    rows = await session.all(query.order_by(audit.c.sequence.desc()).limit(limit))
+    return [AuditRow(**row) for row in rows]
+
+
+async def audit_page(session: StoreSession, *, after: int, limit: int) -> list[AuditRow]:
+    """The environment's entries in the order they were made, after a sequence number."""
     rows = await session.all(
         select(audit)
-        .where(audit.c.environment_id == session.environment_id, audit.c.company_id == company_id)
-        .order_by(audit.c.sequence.desc())
+        .where(audit.c.environment_id == session.environment_id, audit.c.sequence > after)
+        .order_by(audit.c.sequence)
         .limit(limit)
     )
     return [AuditRow(**row) for row in rows]
+
+
+async def audit_head(session: StoreSession) -> tuple[int, str]:
+    """Where the environment's chain ends: the sequence number and hash of its newest entry; 0 and "" without any."""
+    row = await session.one(select(audit_heads).where(audit_heads.c.environment_id == session.environment_id))
+    return (0, "") if row is None else (row["sequence"], row["entry_hash"])
 
 
 def entry_hash(row: AuditRow) -> str:

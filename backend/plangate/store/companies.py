@@ -178,6 +178,12 @@ async def company_row(session: StoreSession, company_id: str, *, lock: bool = Fa
     return None if row is None else CompanyRow(**row)
 
 
+async def is_company(session: StoreSession, company_id: str) -> bool:
+    """Whether this environment has such a company; one that was merged is none any more."""
+    row = await company_row(session, company_id)
+    return row is not None and row.merged_into is None
+
+
 async def keys_of(session: StoreSession, company_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     """The `(name, value)` keys of each company, oldest first."""
     rows = await session.all(

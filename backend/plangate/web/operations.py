@@ -16,6 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from plangate import companies
 from plangate.deployment import ApiKey, Deployment
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal
@@ -150,8 +151,7 @@ class OperationApp:
             answer = await self._answered(call, raw)
         except Refusal as refusal:
             if refusal.code is Code.NOT_FOUND and noun is not None and not await _is_company_here(call):
-                # One sentence for all, so that another environment's ids look exactly like unknown ones.
-                raise missing(noun) from refusal
+                raise await _missing_here(call, noun) from refusal
             if operation.body is None and refusal.errors:
                 raise in_query(refusal) from refusal
             raise
@@ -269,6 +269,17 @@ def in_query(refusal: Refusal) -> Refusal:
     """The same refusal with pointers such as `?limit`, for a request whose fields stand in the address."""
     errors = [FieldError("?" + one.pointer.lstrip("/?"), one.code, one.detail) for one in refusal.errors]
     return Refusal(refusal.code, refusal.detail, errors=errors, extra=refusal.extra, headers=refusal.headers)
+
+
+async def _missing_here(call: Call[Any, Any], noun: str) -> Refusal:
+    """One sentence for all, so that another environment's ids look exactly like unknown ones.
+
+    Only for a company that was merged it says which one it became.
+    """
+    refusal = missing(noun)
+    former_id = call.path.get("company_id")
+    into = None if former_id is None else await companies.became(call.environment, former_id)
+    return refusal if into is None else Refusal(refusal.code, refusal.detail, extra={"merged_into": into})
 
 
 async def _is_company_here(call: Call[Any, Any]) -> bool:

@@ -14,6 +14,7 @@ from plangate.web.schemas import (
     CompanyBody,
     EntitlementsQuery,
     HistoryQuery,
+    MergeBody,
     NoQuery,
     UsageQuery,
     UserBody,
@@ -55,10 +56,10 @@ class DecisionList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryList(msgspec.Struct, frozen=True, kw_only=True):
-    """Who changed what, newest first."""
+    """Who changed what, newest first; `next_cursor` null on the last page."""
 
     data: list[companies.HistoryEntry]
-    next_cursor: None = None
+    next_cursor: str | None
 
 
 async def put_company(call: Call[CompanyBody, None]) -> Answer:
@@ -120,8 +121,16 @@ async def get_usage(call: Call[None, UsageQuery]) -> Answer:
 
 async def get_history(call: Call[None, HistoryQuery]) -> Answer:
     """Who changed what."""
-    entries = await companies.history(call.environment, call.path["company_id"], limit=call.query.limit)
-    return Answer(HistoryList(data=entries))
+    entries, cursor = await companies.history_page(
+        call.environment, call.path["company_id"], cursor=call.query.cursor, limit=call.query.limit
+    )
+    return Answer(HistoryList(data=entries, next_cursor=cursor))
+
+
+async def merge_company(call: Call[MergeBody, None]) -> Answer:
+    """Make one company of two."""
+    merged = await companies.merge(call.environment, call.path["company_id"], call.body.former, actor=call.actor)
+    return Answer(merged, headers=await call.version_of(merged.id))
 
 
 async def put_user(call: Call[UserBody, None]) -> Answer:
@@ -204,6 +213,30 @@ OPERATIONS: Final = (
         takes_version=True,
     ),
     Operation(
+        method="POST",
+        path="/v1/companies/{company_id}/merge",
+        name="mergeCompany",
+        tag=_TAG,
+        summary="Merge a company into this one",
+        text="`from` is its id or keys. Its keys, Stripe customers, subscriptions, users, overrides, plan changes and "
+        "usage become this company's; name and traits where this one has none. Nothing is lost or counted twice. Its "
+        "id is a 404 from then on, with `merged_into`; questions about the past are answered as before. Overrides that "
+        "would overlap are a 409 naming each pair.",
+        scope="write",
+        answer=merge_company,
+        body=MergeBody,
+        example={"from": {"id": "acme-duplicate"}},
+        responses={200: Documented("The company as it is now.", Company, headers=("Plangate-Version",))},
+        problems=(
+            Code.NOT_FOUND,
+            Code.KEY_CONFLICT,
+            Code.OVERRIDE_OVERLAP,
+            Code.CHANGE_IN_PROGRESS,
+            Code.IDEMPOTENCY_CONFLICT,
+        ),
+        takes_idempotency_key=True,
+    ),
+    Operation(
         method="GET",
         path="/v1/companies/{company_id}/entitlements",
         name="getEntitlements",
@@ -237,7 +270,7 @@ OPERATIONS: Final = (
         name="getHistory",
         tag=_TAG,
         summary="Who changed what",
-        text="The company's audit entries, newest first.",
+        text="The company's audit entries, newest first, with those of companies that were merged into it.",
         scope="read",
         answer=get_history,
         query=HistoryQuery,
