@@ -4,8 +4,9 @@ Every setting is listed in docs/reference/settings.md, held to this file by a te
 """
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -132,11 +133,14 @@ def load_settings(variables: Mapping[str, str] | None = None, *, folder: Path | 
         environments = [{**environments[0], **own}]
     values["environments"] = environments
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StartRefused(f"The setting {where} is not valid: {first['msg']}.") from None
+        where = _written_as(first["loc"], environments, variables)
+        said = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise StartRefused(f"The setting {where} is not valid: {said}.") from None
+    _refuse_contradictions(settings, variables)
+    return settings
 
 
 def require_for_serving(settings: Settings) -> None:
@@ -158,8 +162,55 @@ def require_for_serving(settings: Settings) -> None:
         }
         for name, (value, origin) in wanted.items():
             if not value:
-                where = "" if len(settings.environments) == 1 else f" of environment {environment.name}"
-                raise StartRefused(f"{PREFIX}{name}{where} is missing: you find it in {origin}.")
+                where = _setting(name.lower(), None if len(settings.environments) == 1 else environment.name)
+                raise StartRefused(f"{where} is missing: you find it in {origin}.")
+
+
+def _refuse_contradictions(settings: Settings, variables: Mapping[str, str]) -> None:
+    """Raise StartRefused where a key is of the other mode, or a message could mean either of two environments."""
+    several = len(settings.environments) > 1
+    accounts: dict[tuple[str, str], str] = {}
+    secrets: dict[str, str] = {}
+    for environment in settings.environments:
+        key_mode = re.match(r"[sr]k_(live|test)_", environment.stripe_secret_key or "")
+        if key_mode is not None and key_mode[1] != environment.stripe_mode:
+            is_variable = not several and f"{PREFIX}STRIPE_SECRET_KEY" in variables
+            key = _setting("stripe_secret_key", None if is_variable else environment.name)
+            is_variable = not several and f"{PREFIX}STRIPE_MODE" in variables
+            mode = _setting("stripe_mode", None if is_variable or key.startswith(PREFIX) else environment.name)
+            raise StartRefused(
+                f"The setting {key} is a {key_mode[1]} key, but {mode} is {environment.stripe_mode}: "
+                "change one of them."
+            )
+        account = (environment.stripe_account, environment.stripe_mode)
+        if environment.stripe_account and (other := accounts.setdefault(account, environment.name)) != environment.name:
+            raise StartRefused(
+                f"The setting {_setting('stripe_account', environment.name)} names the same account, in the same mode, "
+                f"as environment {other}: an account in one mode belongs to one environment."
+            )
+        for secret in environment.stripe_webhook_secrets:
+            if (other := secrets.setdefault(secret, environment.name)) != environment.name:
+                raise StartRefused(
+                    f"The setting {_setting('stripe_webhook_secrets', environment.name)} shares a secret with "
+                    f"environment {other}: give each its own endpoint in Stripe, as the secret names the environment."
+                )
+
+
+def _written_as(
+    location: Sequence[int | str], environments: Sequence[Mapping[str, Any]], variables: Mapping[str, str]
+) -> str:
+    """A setting as people write it: `PLANGATE_STRIPE_MODE`, or `[environments.NAME] stripe_mode` in the file."""
+    first, *rest = location
+    if first == "environments" and len(rest) > 1 and isinstance(rest[0], int):
+        is_variable = len(environments) == 1 and f"{PREFIX}{rest[1]}".upper() in variables
+        return _setting(str(rest[1]), None if is_variable else str(environments[rest[0]].get("name", "default")))
+    if f"{PREFIX}{first}".upper() in variables:
+        return _setting(str(first), None)
+    return f"{first} of plangate.toml"
+
+
+def _setting(name: str, environment: str | None) -> str:
+    return f"{PREFIX}{name.upper()}" if environment is None else f"[environments.{environment}] {name}"
 
 
 def _from_file(file: Path, variables: Mapping[str, str]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Confirm a quote",
         text="Makes exactly the change the quote promised, once. If anything it promised no longer holds, nothing is "
-        "charged and the 409 carries a new quote. A 201 with `next_action` leads to the hosted payment page; when the bank "
-        "must agree first the answer is a 402 with `next_action` and the `change`, until that is done.",
+        "charged and the 409 carries a new quote. A 201 with `next_action` leads to the hosted payment page; when the "
+        "bank must agree first the answer is a 402 with `next_action` and the `change`, until that is done.",
         scope="write",
         answer=confirm_change,
         body=ConfirmBody,
