@@ -404,7 +404,7 @@ class Life:
             limit_trait="quota" if form == "trait" else None,
             enabled=dice.choice([True, False]) if form == "enabled" else None,
             stacking=dice.choice(list(Stacking)),
-            soft_limit=dice.choice([None, None, None, 4, 30]),
+            soft_limit=dice.choice([None, None, None, 4, 20, 30]),
             price_behaviour=dice.choice([PriceBehaviour.INCLUDED, PriceBehaviour.PAY_IN_ADVANCE]),
             scope=dice.choice(["company", "company", "user"]),
         )

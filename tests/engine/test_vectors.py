@@ -43,16 +43,28 @@ def test_files_follow_the_schema(path: Path) -> None:
 
 def test_there_are_enough_vectors_and_each_has_its_own_name() -> None:
     names = [f"{theme}/{case.name}" for theme, file in FILES.items() for case in file.cases]
-    assert len(names) >= 60
+    assert len(names) >= 200
     assert len(names) == len(set(names))
     assert all(theme == file.theme for theme, file in FILES.items())
 
 
 def test_every_reason_the_engine_gives_is_covered() -> None:
     expected = {case.expect.get("reason") for file in FILES.values() for case in file.cases}
-    # Companies and users are looked up by the caller, and credits do not exist yet.
-    elsewhere = {Reason.UNKNOWN_COMPANY, Reason.UNKNOWN_USER, Reason.CREDITS_EXHAUSTED}
-    assert set(Reason) - expected == elsewhere
+    # Companies are looked up by the caller, and credits do not exist yet.
+    assert set(Reason) - expected == {Reason.UNKNOWN_COMPANY, Reason.CREDITS_EXHAUSTED}
+
+
+def test_every_hard_case_that_a_decision_settles_bears_its_number() -> None:
+    numbers = {case.name.split("-")[0] for case in FILES["hard-cases"].cases}
+    times, usage = {"T1", "T3", "T4", "T5", "T10"}, {"U10", "U11", "U12", "U14", "U15"}
+    assert numbers == times | usage | {"O1", "O2", "O4", "O8", "O11", "O14"}
+
+
+def test_the_schema_knows_every_field() -> None:
+    schema = json.loads((FOLDER / "schema.json").read_text())["$defs"]
+    for name, definition in msgspec.json.schema(VectorFile)["$defs"].items():
+        assert set(definition.get("properties", {})) == set(schema[name].get("properties", {})), name
+        assert set(definition.get("enum", [])) == set(schema[name].get("enum", [])), name
 
 
 def test_differences_tell_true_from_one() -> None:
