@@ -5,6 +5,7 @@ from datetime import datetime
 
 import msgspec
 
+from plangate.companies.assigning import Assigned, assign_in, check_assigned
 from plangate.companies.reading import company_view
 from plangate.engine.model import PlanSource, TraitValue
 from plangate.environment import Environment, one_owner
@@ -67,17 +68,19 @@ async def upsert(
     name: str | None = None,
     traits: Mapping[str, object] | None = None,
     stripe_customer_ids: Sequence[str] = (),
+    assigned: Assigned = Assigned(),  # noqa: B008 - immutable
 ) -> tuple[Company, bool]:
     """Create or update the company any of these keys belongs to; answers it and whether it was created.
 
     Keys not known yet are added to it, a null trait is removed, what is left out stays. A new company starts on the
-    catalogue's initial plan, and usage that waited up to 24 hours for one of the keys is counted. Raises Refusal: 422
-    for input out of bounds, 409 naming both companies when the keys belong to two.
+    catalogue's initial plan, and usage that waited up to 24 hours for one of the keys is counted. `assigned` gives it
+    a plan and add-ons by hand. Raises Refusal: 422 for input out of bounds, 409 naming both companies when the keys
+    belong to two, 409 for an add-on that does not fit.
     """
     pairs = _pairs(keys, stripe_customer_ids)
     wanted_name = _name(name)
     wanted_traits = checked_traits(traits or {}, pointer="/traits")
-    company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, actor)
+    company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, assigned, actor)
     return await company_view(env, company_id), is_created
 
 
@@ -108,9 +111,15 @@ async def find(env: Environment, keys: Mapping[str, str]) -> str | None:
 
 @repeated
 async def _store(
-    env: Environment, pairs: Sequence[Pair], name: str | None, traits: Mapping[str, TraitValue], actor: Actor
+    env: Environment,
+    pairs: Sequence[Pair],
+    name: str | None,
+    traits: Mapping[str, TraitValue],
+    assigned: Assigned,
+    actor: Actor,
 ) -> tuple[str, bool]:
     catalog = await env.catalog()
+    check_assigned(catalog, assigned)
     async with env.writing() as session:
         company_id = one_owner(await owners_of_pairs(session, pairs))
         before = None if company_id is None else await company_row(session, company_id, lock=True)
@@ -141,21 +150,25 @@ async def _store(
         is_renamed = before is not None and name is not None and name != before.name
         if is_renamed:
             await rename_company(session, company_id, name)
-        if not (is_created or new_pairs or changed or is_renamed):
+        held = await assign_in(env, session, catalog, company_id, assigned)
+        if not (is_created or new_pairs or changed or is_renamed or held):
             return company_id, False
         await attribute_waiting(session, catalog, company_id, new_pairs)
         after: dict[str, object] = {"keys": [f"{key}={value}" for key, value in new_pairs], "traits": changed}
         if is_created or is_renamed:
             after["name"] = name
+        told: dict[str, object] = {}
+        if before is not None:
+            told = {"name": before.name, "traits": {key: traits_before.get(key) for key in changed}}
+        if held is not None:
+            told["assigned"], after["assigned"] = held
         await append_audit(
             session,
             actor=actor,
             action="company.created" if is_created else "company.updated",
             subject=company_id,
             company_id=company_id,
-            before=None
-            if before is None
-            else {"name": before.name, "traits": {key: traits_before.get(key) for key in changed}},
+            before=None if before is None else told,
             after=after,
         )
         await env.touch(session, company_id)

@@ -370,6 +370,23 @@ async def assign(
     )
 
 
+async def unassign(
+    session: StoreSession, company_id: str, *, kind: str, key: str | None = None, source: PlanSource | None = None
+) -> None:
+    """End the company's assignments of a kind from now on: all, those of one key, or those of one source."""
+    ended = update(assignments).where(
+        assignments.c.environment_id == session.environment_id,
+        assignments.c.company_id == company_id,
+        assignments.c.kind == kind,
+        assignments.c.superseded_at.is_(None),
+    )
+    if key is not None:
+        ended = ended.where(assignments.c.key == key)
+    if source is not None:
+        ended = ended.where(assignments.c.source == source.value)
+    await session.run(ended.values(superseded_at=session.now, held_until=session.now))
+
+
 async def _owners(
     session: StoreSession,
     table: Table,

@@ -197,7 +197,11 @@ class SettleBody(Body):
 
 
 class CompanyBody(Body):
-    """A company to make or update, known by any of its keys."""
+    """A company to make or update, known by any of its keys.
+
+    `plan` and `add_ons` (absolute quantities, 0 ends one) are given by hand, for companies that do not pay through
+    Stripe; a null `plan` takes the assigned one away.
+    """
 
     keys: BodyKeys
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -205,6 +209,8 @@ class CompanyBody(Body):
     stripe_customer_ids: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=KEYS_MAX)
     ] = []
+    plan: CatalogKey | None = None
+    add_ons: BodyQuantities = {}
 
 
 class MergeBody(Body):
@@ -332,6 +338,7 @@ class UsageQuery(Query):
     user: Annotated[str, Field(pattern=r"^[^=]{1,64}=.{1,255}$")] | None = None
     since: BodyInstant | None = None
     until: BodyInstant | None = None
+    format: Literal["json", "csv", "ndjson"] | None = None
 
     def user_keys(self) -> Mapping[str, str] | None:
         """The user's key as a mapping."""
@@ -339,6 +346,16 @@ class UsageQuery(Query):
             return None
         name, _, value = self.user.partition("=")
         return {name: value}
+
+
+class ExportQuery(Query):
+    """What occurred in `[since, until)`: of one company (its id) and one feature when they are named."""
+
+    company: Annotated[str, Field(pattern=r"^[a-z]{2,8}_[0-9a-z]{1,64}$")] | None = None
+    feature: BodyFeature | None = None
+    since: BodyInstant | None = None
+    until: BodyInstant | None = None
+    format: Literal["csv", "ndjson"] | None = None
 
 
 class HistoryQuery(Query):
@@ -355,6 +372,17 @@ class RevokeQuery(Query):
 
 
 class CatalogQuery(Query):
-    """`dry_run` only answers what would change."""
+    """`dry_run` only answers what would change; `expected_revision` refuses when another one is in force.
+
+    `migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`.
+    """
 
     dry_run: bool = False
+    expected_revision: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+    migrate: Annotated[str, Field(min_length=1, max_length=4_000)] | None = None
+
+
+class MigratingQuery(PageQuery):
+    """Companies of a migration, of one `state` when it is named."""
+
+    state: Literal["pending", "done", "not_held", "failed"] | None = None

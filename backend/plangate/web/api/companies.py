@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from plangate import access, companies, metering
+from plangate import access, companies
 from plangate.engine.model import Decision, Period
 from plangate.errors import Code
 from plangate.shapes import Company
@@ -16,7 +16,6 @@ from plangate.web.schemas import (
     HistoryQuery,
     MergeBody,
     NoQuery,
-    UsageQuery,
     UserBody,
 )
 
@@ -65,12 +64,14 @@ class HistoryList(msgspec.Struct, frozen=True, kw_only=True):
 async def put_company(call: Call[CompanyBody, None]) -> Answer:
     """Make or update a company."""
     body = call.body
+    plan = body.plan if "plan" in body.model_fields_set else msgspec.UNSET
     company, is_created = await companies.upsert(
         call.environment,
         keys=body.keys,
         name=body.name,
         traits=body.traits,
         stripe_customer_ids=tuple(body.stripe_customer_ids),
+        assigned=companies.Assigned(plan=plan, add_ons=body.add_ons),
         actor=call.actor,
     )
     return Answer(company, 201 if is_created else 200, await call.version_of(company.id))
@@ -101,22 +102,6 @@ async def get_entitlements(call: Call[None, EntitlementsQuery]) -> Answer:
     await call.catch_up(company_id)
     decisions = await access.entitlements(call.environment, company_id, at=call.query.at, trace=call.query.trace)
     return Answer(DecisionList(data=decisions))
-
-
-async def get_usage(call: Call[None, UsageQuery]) -> Answer:
-    """One feature's usage over time."""
-    company_id, query = call.path["company_id"], call.query
-    await call.catch_up(company_id)
-    series = await metering.series(
-        call.environment,
-        company_id,
-        query.feature,
-        query.by,
-        user=query.user_keys(),
-        since=query.since,
-        until=query.until,
-    )
-    return Answer(series)
 
 
 async def get_history(call: Call[None, HistoryQuery]) -> Answer:
@@ -178,13 +163,14 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Make or update a company",
         text="Known by any of its keys. Keys that belong to two companies are a 409 naming both. Fields left out stay "
-        "as they are; a trait set to null is removed. A new company starts on the catalogue's initial plan.",
+        "as they are; a trait set to null is removed. A new company starts on the catalogue's initial plan. `plan` and "
+        "`add_ons` assign by hand what does not come through Stripe; a live subscription's plan comes first.",
         scope="write",
         answer=put_company,
         body=CompanyBody,
         example=_EXAMPLE,
         responses={200: _COMPANY, 201: Documented("Made.", Company, headers=("Plangate-Version",))},
-        problems=(Code.KEY_CONFLICT,),
+        problems=(Code.KEY_CONFLICT, Code.ADD_ON_UNFIT),
     ),
     Operation(
         method="GET",
@@ -247,20 +233,6 @@ OPERATIONS: Final = (
         answer=get_entitlements,
         query=EntitlementsQuery,
         responses={200: Documented("The Decisions.", DecisionList)},
-        problems=(Code.NOT_FOUND,),
-        takes_version=True,
-    ),
-    Operation(
-        method="GET",
-        path="/v1/companies/{company_id}/usage",
-        name="getUsage",
-        tag=_TAG,
-        summary="One feature's usage over time",
-        text="In steps of an hour, a day or a month, gaps filled with zero; of one user with `user`.",
-        scope="read",
-        answer=get_usage,
-        query=UsageQuery,
-        responses={200: Documented("The series.", metering.UsageSeries)},
         problems=(Code.NOT_FOUND,),
         takes_version=True,
     ),
