@@ -1,6 +1,7 @@
 """Usage: recording what happened, asking and counting in one step, and what was used when."""
 
 from plangate.metering.events import EventResult, EventStatus, TrackEvent
+from plangate.metering.export import UsageRecord, export
 from plangate.metering.recorder import consume, record, release, reserve, settle
 from plangate.metering.reservations import Closed, Reserved, release_expired
 from plangate.metering.series import UsagePoint, UsageSeries, series
@@ -12,8 +13,10 @@ __all__ = [
     "Reserved",
     "TrackEvent",
     "UsagePoint",
+    "UsageRecord",
     "UsageSeries",
     "consume",
+    "export",
     "record",
     "release",
     "release_expired",

@@ -13,6 +13,7 @@ from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession
 from plangate.store.direct import Direct
 from plangate.store.usage import (
+    UsageEventRow,
     unattributed_events,
     usage_events,
     usage_windows,
@@ -253,6 +254,32 @@ async def running_windows(
         if window is not None:
             found.append(((row["feature"], PeriodKind(row["period"]), row["user_id"]), window))
     return found
+
+
+async def page_of_ledger(
+    session: StoreSession,
+    *,
+    company_id: str | None,
+    event: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    after: str,
+    limit: int,
+) -> list[UsageEventRow]:
+    """Up to `limit` ledger rows after an id, by id; those that occurred in `[since, until)`, of one company or all."""
+    query = select(usage_events).where(
+        usage_events.c.environment_id == session.environment_id, usage_events.c.id > after
+    )
+    if company_id is not None:
+        query = query.where(usage_events.c.company_id == company_id)
+    if event is not None:
+        query = query.where(usage_events.c.event == event)
+    if since is not None:
+        query = query.where(usage_events.c.occurred_at >= since)
+    if until is not None:
+        query = query.where(usage_events.c.occurred_at < until)
+    rows = await session.all(query.order_by(usage_events.c.id).limit(limit))
+    return [UsageEventRow(**row) for row in rows]
 
 
 async def stored_windows(

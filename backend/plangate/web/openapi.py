@@ -224,6 +224,7 @@ def _response(documented: Documented, schemas: _Schemas) -> dict[str, Any]:
         }
     schema = {} if documented.type is None else schemas.of(documented.type)
     response["content"] = {documented.kind: {"schema": schema}}
+    response["content"] |= {kind: {"schema": {"type": "string"}} for kind in documented.other_kinds}
     return response
 
 

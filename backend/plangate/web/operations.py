@@ -5,7 +5,7 @@ The router, the OpenAPI document and the tests all read the same entries, so the
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -39,13 +39,17 @@ _NOUNS: Final[Mapping[str, str]] = {
     "company_id": "company",
     "override_id": "override",
     "change_id": "plan change",
+    "migration_id": "migration",
     "reservation_id": "reservation",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation answers with. `body` is encoded as JSON unless it is bytes, whose type `kind` names."""
+    """What an operation answers with. `body` is encoded as JSON unless `kind` names the type of its bytes.
+
+    Bytes that come as an `AsyncIterator` are sent as they come.
+    """
 
     body: object
     status: int = 200
@@ -90,12 +94,16 @@ class Call(Generic[B, Q]):
 
 @dataclass(frozen=True, slots=True)
 class Documented:
-    """One documented answer: what it means, its type (msgspec or pydantic), and its content type."""
+    """One documented answer: what it means, its type (msgspec or pydantic), and its content type.
+
+    `other_kinds` are content types the same may be asked for in.
+    """
 
     text: str
     type: Any = None
     kind: str = "application/json"
     headers: tuple[str, ...] = ()
+    other_kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,14 +157,19 @@ class OperationApp:
         call = Call(self._deployment, exchange, key, path, query, body)
         try:
             answer = await self._answered(call, raw)
+            # What a stream refuses, it refuses before its first chunk: that is still answered as a problem.
+            first = await anext(answer.body, b"") if isinstance(answer.body, AsyncIterator) else b""
         except Refusal as refusal:
             if refusal.code is Code.NOT_FOUND and noun is not None and not await _is_company_here(call):
                 raise await _missing_here(call, noun) from refusal
             if operation.body is None and refusal.errors:
                 raise in_query(refusal) from refusal
             raise
-        payload = answer.body if isinstance(answer.body, bytes) else encode_json(answer.body)
         headers = [(name.lower().encode("ascii"), text.encode("latin-1")) for name, text in answer.headers.items()]
+        if isinstance(answer.body, AsyncIterator):
+            await _stream(exchange, first, answer.body, answer.kind or "application/octet-stream", headers)
+            return
+        payload = answer.body if isinstance(answer.body, bytes) else encode_json(answer.body)
         kind = None if answer.kind is None else answer.kind.encode("ascii")
         await exchange.answer(answer.status, payload, headers, kind=kind)
 
@@ -189,6 +202,19 @@ class OperationApp:
             answer=first,
         )
         return Answer(body, status, headers)
+
+
+async def _stream(
+    exchange: Exchange, first: bytes, chunks: AsyncIterator[bytes], kind: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """Send chunks as they come; one that fails cuts the answer off, so that it cannot pass for a whole one."""
+    start = [(b"content-type", kind.encode("ascii")), *headers]
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": start})
+    await exchange.send({"type": "http.response.body", "body": first, "more_body": True})
+    if exchange.scope["method"] != "HEAD":
+        async for chunk in chunks:
+            await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await exchange.send({"type": "http.response.body", "body": b""})
 
 
 def router_of(operations: Sequence[Operation], deployment: Deployment, others: Sequence[Route]) -> ASGIApp:

@@ -1,12 +1,13 @@
 """The HTTP API: one module per noun, each ending in the table of its operations."""
 
-from plangate.web.api import asking, catalog, companies, environment, overrides, plan_changes, reservations
+from plangate.web.api import asking, catalog, companies, environment, overrides, plan_changes, reservations, usage
 from plangate.web.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *asking.OPERATIONS,
     *reservations.OPERATIONS,
     *companies.OPERATIONS,
+    *usage.OPERATIONS,
     *overrides.OPERATIONS,
     *plan_changes.OPERATIONS,
     *catalog.OPERATIONS,
