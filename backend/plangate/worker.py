@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from plangate import metering, plan_changes, sync
+from plangate import catalog, metering, plan_changes, sync
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Refusal
@@ -52,6 +52,7 @@ LOOPS: Final = (
     Loop("inbox", sync.work_inbox, 0.5),
     Loop("plan_changes", plan_changes.resume_unfinished, 2.0),
     Loop("reservations", metering.release_expired, 0.5),
+    Loop("migrations", catalog.carry_on_migrations, 2.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),
     Loop("tidy", tidy, _TIDY_SECONDS),
 )

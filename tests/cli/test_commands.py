@@ -149,7 +149,7 @@ def test_a_catalogue_is_planned_applied_and_pulled(
     pulled.write_text(text, "utf-8")
     changed = plangate("catalog", "plan", str(pulled))
     assert changed.code == 2
-    assert re.search(r"^~ plan +pro +Pro, version 1 → 2$", changed.out, re.MULTILINE)
+    assert re.search(r"^~ plan +pro +Pro, version 1 → 2, its holders get it at once$", changed.out, re.MULTILINE)
     assert re.search(r"^    price usd/month +\$49\.00 → \$59\.00$", changed.out, re.MULTILINE)
     assert re.search(r"^    exports +1,000 per billing month → 2,000 per billing month$", changed.out, re.MULTILINE)
     machine = json.loads(plangate("catalog", "plan", str(pulled), "--json").out)

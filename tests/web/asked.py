@@ -46,7 +46,11 @@ def every_request(front: Front, *, override: str, change: str = "chg_00000000000
     asked = []
     for operation in OPERATIONS:
         path = operation.path.format(
-            company_id=front.acme, override_id=override, change_id=change, reservation_id=held["id"]
+            company_id=front.acme,
+            override_id=override,
+            change_id=change,
+            reservation_id=held["id"],
+            migration_id="mig_00000000000000000000000000",
         )
         body = copy.deepcopy(operation.example)
         if operation.name == "putCatalog":

@@ -251,7 +251,11 @@ def test_addresses_and_methods_that_do_not_exist(front: Front) -> None:
     for path, methods in known.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - methods:
             address = path.format(
-                company_id=front.acme, override_id="ovr_1", change_id="chg_1", reservation_id="resv_1"
+                company_id=front.acme,
+                override_id="ovr_1",
+                change_id="chg_1",
+                reservation_id="resv_1",
+                migration_id="mig_1",
             )
             if method == "GET" and address.endswith(("/preview", "/scheduled")):
                 continue  # also the address of one plan change

@@ -11,10 +11,11 @@ from plangate.catalog.migrating import (
     migrating_companies,
     migration,
     migrations,
+    read_migrations,
     retry_migration,
 )
 from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, public_plans
-from plangate.catalog.publishing import CatalogDiff, apply, current, current_document, plan
+from plangate.catalog.publishing import CatalogDiff, apply, current_document, current_revision, plan
 from plangate.catalog.revision import Change, Detail
 
 __all__ = [
@@ -31,12 +32,13 @@ __all__ = [
     "PublicPrice",
     "apply",
     "carry_on_migrations",
-    "current",
     "current_document",
+    "current_revision",
     "migrating_companies",
     "migration",
     "migrations",
     "plan",
     "public_plans",
+    "read_migrations",
     "retry_migration",
 ]

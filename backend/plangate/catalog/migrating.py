@@ -3,7 +3,7 @@
 Migrating everybody needs none of this: the revision then says that nobody is left on an older version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ from plangate.engine.holdings import resolve_holdings
 from plangate.engine.model import Audience, Catalog, CompanyFacts, Condition, VersionPin
 from plangate.engine.targeting import is_in_audience
 from plangate.environment import Environment
-from plangate.errors import Code, Refusal
+from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit
@@ -45,6 +45,9 @@ from plangate.usage_windows import rebind_windows
 
 _LISTED_AT_ONCE: Final = 200
 _MOVED_AT_ONCE: Final = 50
+_NAMED_MAX: Final = 10_000
+_NAME_LENGTH_MAX: Final = 500
+_WORDS: Final = frozenset({"all", "none"})
 _CLAIM_SECONDS: Final = 60
 _ATTEMPTS_MAX: Final = 8
 _BACKOFF_SECONDS_MAX: Final = 3_600
@@ -83,6 +86,23 @@ class MigratingCompany(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     detail: str | None
     updated_at: datetime
+
+
+def read_migrations(said: Iterable[str]) -> dict[str, Migrate]:
+    """Who gets new versions, from words: `all`, `none`, `KEY=all`, `KEY=none`, `KEY=id=acme,id=globex`.
+
+    The answer is by KEY (or `plan:KEY`, `add_on:KEY`), "" for the rest. Raises Refusal (422).
+    """
+    found: dict[str, Migrate] = {}
+    for one in said:
+        key, _, who = one.strip().rpartition("=") if one.strip() in _WORDS else one.strip().partition("=")
+        names = [name.strip() for name in who.split(",") if name.strip()]
+        if key in found or not names or len(names) > _NAMED_MAX or (not key and who not in _WORDS):
+            raise invalid(
+                "/migrate", f"{one!r} does not say who migrates: all, none, pro=none or pro=id=acme,id=globex."
+            )
+        found[key] = "all" if who == "all" else "none" if who == "none" else MigrationDocument(companies=names)
+    return found
 
 
 def new_migration(

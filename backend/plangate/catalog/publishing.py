@@ -72,16 +72,18 @@ class _Stored(msgspec.Struct, frozen=True):
         return 0 if self.revision is None else self.revision.revision
 
 
-async def current(environment: Environment) -> dict[str, Any]:
-    """The catalogue document in force, in its canonical form. Before the first it is empty but for its version."""
-    return document_value(await current_document(environment))
+async def current_revision(environment: Environment) -> tuple[int, dict[str, Any]]:
+    """The number of the revision in force (0 before the first), and its document in canonical form."""
+    async with environment.reading() as session:
+        row = await revision_row(session)
+    return (0, document_value(CatalogDocument(features={}, plans={}))) if row is None else (row.revision, row.document)
 
 
 async def current_document(environment: Environment) -> CatalogDocument:
     """The catalogue document in force."""
     async with environment.reading() as session:
         row = await revision_row(session)
-    return CatalogDocument() if row is None else CatalogDocument.model_validate(row.document)
+    return CatalogDocument(features={}, plans={}) if row is None else CatalogDocument.model_validate(row.document)
 
 
 async def plan(

@@ -1,6 +1,7 @@
 """`plangate catalog`: the difference a file would make and for whom, applying it, and writing today's as a file."""
 
 import json
+import shlex
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -10,11 +11,11 @@ import typer
 from babel.numbers import format_currency, get_currency_precision
 
 from plangate import catalog as journey
-from plangate.catalog import CatalogDiff, Change, Detail, Effect, PlanImpact
+from plangate.catalog import CatalogDiff, Change, Detail, Effect, Migration, PlanImpact
 from plangate.catalog_document import CatalogDocument
 from plangate.catalog_file import catalog_text, read_catalog
 from plangate.cli.opening import ACTOR, EnvironmentOption, opened, run
-from plangate.cli.terminal import hint, out, progress, say, show_json
+from plangate.cli.terminal import hint, out, progress, say, show_json, show_table
 from plangate.engine.model import Json
 from plangate.errors import StartRefused
 
@@ -26,6 +27,13 @@ _SIGNS: Final = {
     "changed": ("~", "yellow"),
     "archived": ("-", "red"),
     "restored": ("+", "green"),
+    "removed": ("-", "red"),
+}
+_WHO: Final = {"all": "everybody", "some": "some", "none": "nobody"}
+_MIGRATES: Final = {
+    "all": "its holders get it at once",
+    "some": "some of its holders get it",
+    "none": "its holders keep theirs",
 }
 _PERIODS: Final = {
     "day": "per day",
@@ -41,20 +49,36 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name the companies, and every field.")]
 
 
+Migrating = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--migrate",
+        help="Who gets new versions of what they hold: all, none, pro=none, pro=id=acme,id=globex. May be repeated.",
+        metavar="WHO",
+    ),
+]
+
+
 @app.command("plan")
 def plan_command(
-    file: File, *, as_json: AsJson = False, verbose: Verbose = False, environment: EnvironmentOption = None
+    file: File,
+    *,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    migrate: Migrating = None,
+    environment: EnvironmentOption = None,
 ) -> None:
     """Show what FILE would change, and for how many companies. Exits 0 when nothing, 2 when something.
 
     Example: plangate catalog plan catalog.yaml -v
     """
     document = _read(file)
+    who = journey.read_migrations(migrate) if migrate else None
 
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Asking the engine about companies:") as counter:
-                return await journey.plan(env, document, impact_limit=None, progress=counter)
+                return await journey.plan(env, document, migrate=who, impact_limit=None, progress=counter)
 
     diff = run(work)
     if as_json:
@@ -62,7 +86,8 @@ def plan_command(
     else:
         show_diff(diff, verbose=verbose)
         if not diff.is_empty:
-            hint(f"\nApply it with: plangate catalog apply {file} --revision {diff.revision}")
+            said = "".join(f" --migrate {shlex.quote(one)}" for one in migrate or ())
+            hint(f"\nApply it with: plangate catalog apply {file} --revision {diff.revision}{said}")
     raise typer.Exit(0 if diff.is_empty else _DIFFERS)
 
 
@@ -73,20 +98,23 @@ def apply_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
     revision: Annotated[
-        int | None, typer.Option("--revision", help="Refuse unless this revision is in force, as `plan` printed it.")
+        int | None,
+        typer.Option("--revision", help="Refuse unless this revision is in force, as `plan` printed it."),
     ] = None,
+    migrate: Migrating = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Make FILE the catalogue in force, here and in Stripe. Safe to repeat.
 
-    Example: plangate catalog apply catalog.yaml --revision 3
+    Example: plangate catalog apply catalog.yaml --revision 3 --migrate none
     """
     document = _read(file)
+    who = journey.read_migrations(migrate) if migrate else None
 
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Applying, here and in Stripe"):
-                return await journey.apply(env, document, actor=ACTOR, expected_revision=revision)
+                return await journey.apply(env, document, actor=ACTOR, migrate=who, expected_revision=revision)
 
     diff = run(work)
     if as_json:
@@ -95,6 +123,51 @@ def apply_command(
     show_diff(diff, verbose=verbose)
     if diff.is_applied:
         say(f"\nApplied. Revision {diff.revision} is in force.")
+        if any(change.migrate == "some" for change in diff.changes):
+            hint("The worker moves the companies that were named. See how far with: plangate catalog migrations")
+
+
+@app.command("migrations")
+def migrations_command(
+    *,
+    retry: Annotated[
+        str | None, typer.Option("--retry", help="Try the failed companies of this migration again.", metavar="ID")
+    ] = None,
+    as_json: AsJson = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Show who got the latest versions of plans and add-ons, and how far that is.
+
+    Example: plangate catalog migrations
+    """
+
+    async def work() -> list[Migration]:
+        async with opened(environment) as (_, env):
+            if retry is not None:
+                return [await journey.retry_migration(env, retry, actor=ACTOR)]
+            return (await journey.migrations(env))[0]
+
+    found = run(work)
+    if as_json:
+        show_json(found)
+    elif not found:
+        say("No version was published yet that anybody could migrate to.")
+    else:
+        show_table(
+            ("Migration", "Version", "Who", "State", "Moved", "Left", "Failed"),
+            (
+                (
+                    one.id,
+                    f"{one.key} {one.version}",
+                    _WHO[one.mode],
+                    one.state,
+                    f"{one.counts.done:,}" if one.mode == "some" else "",
+                    f"{one.counts.pending:,}" if one.mode == "some" else "",
+                    f"{one.counts.failed:,}" if one.mode == "some" else "",
+                )
+                for one in found
+            ),
+        )
 
 
 @app.command("pull")
@@ -169,7 +242,9 @@ def _show_change(change: Change, width: int, *, verbose: bool) -> None:
     said = [change.name]
     if change.version is not None:
         said.append("version 1" if change.version == 1 else f"version {change.version - 1} → {change.version}")
-    if change.action in {"archived", "restored"}:
+    if change.migrate is not None:
+        said.append(_MIGRATES[change.migrate])
+    if change.action in {"archived", "restored", "removed"}:
         said.append(change.action)
     out.print(f"{sign} {kind:8} {change.key:{width}}  {', '.join(said)}", style=style, markup=False)
     if change.action == "added" and not verbose:
@@ -239,6 +314,8 @@ def _entitlement(value: dict[str, Any]) -> str:
         words.append(f"(soft limit {value['soft_limit']:,})")
     if value.get("stacking") == "sum":
         words.append("on top")
+    if value.get("scope") == "user":
+        words.append("for each user")
     return " ".join(words)
 
 

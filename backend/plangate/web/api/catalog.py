@@ -1,5 +1,6 @@
 """The catalogue over HTTP: read it, plan or apply a new one, and list what is on sale."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -7,11 +8,12 @@ import msgspec
 
 from plangate import catalog
 from plangate.catalog_document import CatalogDocument
-from plangate.errors import Code, FieldError, Refusal
+from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import CatalogQuery, NoQuery
+from plangate.web.schemas import CatalogQuery, MigratingQuery, NoQuery, PageQuery
 
 _TAG: Final = "Catalogue"
+_REVISION: Final = re.compile(rb'(?:W/)?"(\d{1,18})"')
 
 
 class PublicPlanList(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,9 +23,24 @@ class PublicPlanList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: None = None
 
 
+class MigrationList(msgspec.Struct, frozen=True, kw_only=True):
+    """Who got each new version of a plan or add-on, the newest first."""
+
+    data: list[catalog.Migration]
+    next_cursor: str | None
+
+
+class MigratingCompanyList(msgspec.Struct, frozen=True, kw_only=True):
+    """The companies of a migration, by id."""
+
+    data: list[catalog.MigratingCompany]
+    next_cursor: str | None
+
+
 async def get_catalog(call: Call[None, None]) -> Answer:
     """The catalogue in force."""
-    return Answer(await catalog.current(call.environment))
+    revision, document = await catalog.current_revision(call.environment)
+    return Answer(document, headers=_etag(revision))
 
 
 async def put_catalog(call: Call[Mapping[str, Any], CatalogQuery]) -> Answer:
@@ -35,14 +52,62 @@ async def put_catalog(call: Call[Mapping[str, Any], CatalogQuery]) -> Answer:
             "The body must be a catalogue document.",
             errors=[FieldError("", Code.INVALID, "The body must be a JSON object.")],
         )
-    if call.query.dry_run:
-        return Answer(await catalog.plan(call.environment, document))
-    return Answer(await catalog.apply(call.environment, document, actor=call.actor))
+    query = call.query
+    migrate = None if query.migrate is None else catalog.read_migrations(query.migrate.split(";"))
+    expected = _expected(query.expected_revision, call.exchange.if_match)
+    if query.dry_run:
+        diff = await catalog.plan(call.environment, document, migrate=migrate, expected_revision=expected)
+    else:
+        diff = await catalog.apply(
+            call.environment, document, actor=call.actor, migrate=migrate, expected_revision=expected
+        )
+    return Answer(diff, headers=_etag(diff.revision))
+
+
+async def list_migrations(call: Call[None, PageQuery]) -> Answer:
+    """One page of migrations."""
+    found, cursor = await catalog.migrations(call.environment, before=call.query.cursor, limit=call.query.limit)
+    return Answer(MigrationList(data=found, next_cursor=cursor))
+
+
+async def get_migration(call: Call[None, None]) -> Answer:
+    """One migration."""
+    return Answer(await catalog.migration(call.environment, call.path["migration_id"]))
+
+
+async def list_migrating(call: Call[None, MigratingQuery]) -> Answer:
+    """One page of a migration's companies."""
+    query = call.query
+    found, cursor = await catalog.migrating_companies(
+        call.environment, call.path["migration_id"], state=query.state, after=query.cursor, limit=query.limit
+    )
+    return Answer(MigratingCompanyList(data=found, next_cursor=cursor))
+
+
+async def retry_migration(call: Call[None, None]) -> Answer:
+    """Try failed companies again."""
+    return Answer(await catalog.retry_migration(call.environment, call.path["migration_id"], actor=call.actor))
 
 
 async def public_plans(call: Call[None, None]) -> Answer:
     """What is on sale."""
     return Answer(PublicPlanList(data=await catalog.public_plans(call.environment)))
+
+
+def _etag(revision: int) -> dict[str, str]:
+    return {"ETag": f'"{revision}"'}
+
+
+def _expected(expected_revision: int | None, if_match: bytes | None) -> int | None:
+    """The revision the caller started from; the query's and If-Match's must agree. Raises Refusal (409, 422)."""
+    if if_match is None or if_match.strip() == b"*":
+        return expected_revision
+    found = _REVISION.fullmatch(if_match.strip())
+    if found is None:
+        raise Refusal(Code.CATALOG_STALE, "If-Match does not hold an etag of the catalogue. Read it again.")
+    if expected_revision is not None and expected_revision != int(found[1]):
+        raise invalid("/expected_revision", "If-Match names another revision: send one of them.")
+    return int(found[1])
 
 
 OPERATIONS: Final = (
@@ -56,7 +121,7 @@ OPERATIONS: Final = (
         scope="read",
         answer=get_catalog,
         query=NoQuery,
-        responses={200: Documented("The document.", CatalogDocument)},
+        responses={200: Documented("The document.", CatalogDocument, headers=("ETag",))},
     ),
     Operation(
         method="PUT",
@@ -65,14 +130,69 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Plan or apply a catalogue",
         text="With `dry_run=true`, only says what would change and whom it would reach. Applying creates or updates "
-        "products and prices in Stripe, then publishes new versions.",
+        "products and prices in Stripe, then publishes new versions. `migrate` says who gets them; without it the "
+        "document does. With `If-Match` (the `ETag` of what was read) or `expected_revision`, it is a 409 when another "
+        "catalogue is in force.",
         scope="admin",
         answer=put_catalog,
         body=dict,
         body_schema=CatalogDocument,
         query=CatalogQuery,
-        responses={200: Documented("What changes, or changed.", catalog.CatalogDiff)},
+        responses={200: Documented("What changes, or changed.", catalog.CatalogDiff, headers=("ETag",))},
+        takes_if_match=True,
         problems=(Code.CATALOG_STALE, Code.STRIPE_REFUSED, Code.STRIPE_BUSY),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/catalog/migrations",
+        name="listMigrations",
+        tag=_TAG,
+        summary="Migrations to new versions",
+        text="Who got each new version of a plan or add-on: everybody at once, nobody, or some in the background.",
+        scope="read",
+        answer=list_migrations,
+        query=PageQuery,
+        responses={200: Documented("One page.", MigrationList)},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/catalog/migrations/{migration_id}",
+        name="getMigration",
+        tag=_TAG,
+        summary="One migration",
+        text="How far it is, in companies.",
+        scope="read",
+        answer=get_migration,
+        query=NoQuery,
+        responses={200: Documented("The migration.", catalog.Migration)},
+        problems=(Code.NOT_FOUND,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/catalog/migrations/{migration_id}/companies",
+        name="listMigratingCompanies",
+        tag=_TAG,
+        summary="A migration's companies",
+        text="What became of each, and what went wrong the last time.",
+        scope="read",
+        answer=list_migrating,
+        query=MigratingQuery,
+        responses={200: Documented("One page.", MigratingCompanyList)},
+        problems=(Code.NOT_FOUND,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/catalog/migrations/{migration_id}/retry",
+        name="retryMigration",
+        tag=_TAG,
+        summary="Retry a migration",
+        text="Tries the companies that failed again, in the background.",
+        scope="admin",
+        answer=retry_migration,
+        query=NoQuery,
+        responses={200: Documented("The migration.", catalog.Migration)},
+        problems=(Code.NOT_FOUND,),
+        takes_idempotency_key=True,
     ),
     Operation(
         method="GET",
