@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+from babel.core import get_global
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +39,13 @@ WEEKDAYS: Final[tuple[Weekday, ...]] = (
     "sunday",
 )
 _CONFIG_BYTES: Final = 16_384
+# Money that is tender somewhere today, and two codes that Stripe goes on using after their successors came.
+_CURRENCIES: Final = frozenset({"ang", "std"}).union(
+    code.lower()
+    for tenders in get_global("territory_currencies").values()
+    for code, _, ended_at, is_tender in tenders
+    if ended_at is None and is_tender
+)
 _MAXIMUM_AMOUNT: Final = 99_999_999  # Stripe's own ceiling: eight digits
 
 
@@ -48,6 +57,12 @@ def _limit(value: object) -> int | str:
         return "unlimited"
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= INT64_MAX:
         raise ValueError('must be a whole number of at least 0, or "unlimited"')
+    return value
+
+
+def _currency(value: str) -> str:
+    if value not in _CURRENCIES:
+        raise ValueError("must be the ISO 4217 code of a currency in use, such as usd")
     return value
 
 
@@ -234,7 +249,9 @@ class PriceDocument(_Part):
     product; without it a price is made.
     """
 
-    currency: Annotated[str, StringConstraints(pattern=r"^[a-z]{3}$"), BeforeValidator(_lower)]
+    currency: Annotated[
+        str, StringConstraints(pattern=r"^[a-z]{3}$"), BeforeValidator(_lower), AfterValidator(_currency)
+    ]
     interval: Literal["day", "week", "month", "year"]
     amount_minor: Annotated[int, Field(ge=0, le=_MAXIMUM_AMOUNT)]
     interval_count: Annotated[int, Field(ge=1, le=36)] = 1
@@ -274,8 +291,8 @@ class CatalogDocument(_Part):
     fallback_plan: Key | None = None
     trial_expiry_plan: Key | None = None
     settings: SettingsDocument = SettingsDocument()
-    features: Annotated[dict[Key, FeatureDocument], Field(max_length=1_000)] = Field(default_factory=dict)
-    plans: Annotated[dict[Key, PlanDocument], Field(max_length=200)] = Field(default_factory=dict)
+    features: Annotated[dict[Key, FeatureDocument], Field(max_length=1_000)]
+    plans: Annotated[dict[Key, PlanDocument], Field(max_length=200)]
     add_ons: Annotated[dict[Key, AddOnDocument], Field(max_length=200)] = Field(default_factory=dict)
     audiences: Annotated[dict[Key, AudienceDocument], Field(max_length=200)] = Field(default_factory=dict)
 

@@ -55,7 +55,10 @@ def parse_catalog(document: object, *, lines: Mapping[str, int] | None = None) -
     try:
         parsed = CatalogDocument.model_validate(document)
     except ValidationError as error:
-        raise refused([_fault(one) for one in error.errors(include_url=False, include_input=False)], lines) from None
+        faults = [_fault(one) for one in error.errors(include_url=False, include_input=False)]
+        # What is misspelt comes before what is missing because of it.
+        faults.sort(key=lambda fault: fault.code is not Code.UNKNOWN_FIELD)
+        raise refused(faults, lines) from None
     if faults := faults_of(parsed):
         raise refused(faults, lines)
     return parsed

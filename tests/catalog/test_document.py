@@ -116,12 +116,12 @@ def test_short_and_long_forms_mean_one_entitlement(entitlement: str, expected: E
         (_plan("", "    trial_days: 14"), "/plans/pro/trial_days", 11),
         (_plan("", "    contact_us: true\n    contact_url: 'javascript:alert(1)'"), "/plans/pro/contact_url", 12),
         (_plan("", "add_ons:\n  more: {name: More, fits: [pro]}"), "/add_ons/more", 12),
-        ("version: 2", "/version", 1),
-        ("version: 1\nfeatures:\n  Exports: {name: E, type: event}", "/features/Exports", 3),
-        ("version: 1\nfeatures:\n  a: {name: A, type: seat}", "/features/a", 3),
-        ("version: 1\nfeatures:\n  a: {name: A, type: config}", "/features/a", 3),
-        ("version: 1\nfeatures:\n  a: {name: '', type: event}", "/features/a/name", 3),
-        ("version: 1\nplans: [pro]", "/plans", 2),
+        ("version: 2\nfeatures: {}\nplans: {}", "/version", 1),
+        ("version: 1\nfeatures:\n  Exports: {name: E, type: event}\nplans: {}", "/features/Exports", 3),
+        ("version: 1\nfeatures:\n  a: {name: A, type: seat}\nplans: {}", "/features/a", 3),
+        ("version: 1\nfeatures:\n  a: {name: A, type: config}\nplans: {}", "/features/a", 3),
+        ("version: 1\nfeatures:\n  a: {name: '', type: event}\nplans: {}", "/features/a/name", 3),
+        ("version: 1\nplans: [pro]\nfeatures: {}", "/plans", 2),
         ("- version: 1", "", 1),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_fault_is_told_with_its_pointer_and_line(text: str, pointer: str, line
 
 
 def test_unknown_fields_have_their_own_code() -> None:
-    refusal = _refusal("version: 1\nplanz: {}")
+    refusal = _refusal("version: 1\nfeatures: {}\nplans: {}\nplanz: {}")
     assert refusal.code is Code.UNKNOWN_FIELD
     assert [error.pointer for error in refusal.errors] == ["/planz"]
 
@@ -167,7 +167,7 @@ def test_a_huge_file_is_too_large() -> None:
 
 
 def test_the_recommended_plan_is_one() -> None:
-    text = "version: 1\nplans:\n  a: {name: A, recommended: true}\n  b: {name: B, recommended: true}"
+    text = "version: 1\nfeatures: {}\nplans:\n  a: {name: A, recommended: true}\n  b: {name: B, recommended: true}"
     assert [error.pointer for error in _refusal(text).errors] == ["/plans/b/recommended"]
 
 
@@ -286,3 +286,22 @@ def test_intervals_are_the_engines() -> None:
     text = _plan("", "    prices: [{currency: USD, interval: month, interval_count: 3, amount_minor: 5700}]")
     (price,) = offered_version(read_catalog(text), "plan", "pro").prices
     assert (price.currency, price.interval, price.interval_count) == ("usd", Interval.MONTH, 3)
+
+
+@pytest.mark.parametrize("text", ["{}", "version: 1", "features: {}", "plans: {}"])
+def test_features_and_plans_are_required_so_that_nothing_is_archived_by_accident(text: str) -> None:
+    refusal = _refusal(text)
+    assert {error.pointer for error in refusal.errors} <= {"/features", "/plans"}
+    assert refusal.code is Code.INVALID
+    assert document_value(read_catalog("features: {}\nplans: {}")) == {"version": 1, "features": {}, "plans": {}}
+
+
+@pytest.mark.parametrize(("code", "is_known"), [("usd", True), ("JPY", True), ("xyz", False), ("dem", False)])
+def test_a_price_is_in_a_currency_that_is_in_use(code: str, is_known: bool) -> None:
+    text = _plan("", f"    prices:\n      - {{currency: {code}, interval: month, amount_minor: 100}}\n")
+    if is_known:
+        assert read_catalog(text).plans["pro"].prices[0].currency == code.lower()
+        return
+    refusal = _refusal(text)
+    assert [error.pointer for error in refusal.errors] == ["/plans/pro/prices/0/currency"]
+    assert "ISO 4217" in refusal.errors[0].detail

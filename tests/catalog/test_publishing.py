@@ -190,6 +190,7 @@ async def test_a_feature_keeps_its_type(environment: Environment) -> None:
     changed = {
         "version": 1,
         "features": {"exports": {"name": "Exports", "type": "boolean"}},
+        "plans": {},
     }
     with pytest.raises(Refusal) as caught:
         await catalog.plan(environment, changed)
@@ -253,7 +254,7 @@ async def test_a_failure_in_stripe_publishes_nothing_and_a_repeat_finishes(
     sandbox.control("POST", "/_sandbox/faults", fault)
     with pytest.raises(Refusal):
         await catalog.apply(connected_environment, SMALL, actor=ACTOR)
-    assert (await catalog.current(connected_environment)) == {"version": 1}
+    assert await catalog.current_revision(connected_environment) == (0, {"version": 1, "features": {}, "plans": {}})
     sandbox.control("DELETE", "/_sandbox/faults")
     assert (await catalog.apply(connected_environment, SMALL, actor=ACTOR)).revision == 1
     assert stripe_prices(sandbox) == {"plangate_plan_pro_usd_1_month_4900": True}

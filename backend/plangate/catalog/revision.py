@@ -105,7 +105,9 @@ def draft(
     Raises Refusal (422) when a feature would change its type or the event it counts: usage counted already and
     overrides would lose their meaning.
     """
-    before = CatalogDocument() if current is None else CatalogDocument.model_validate(current.document)
+    before = (
+        CatalogDocument(features={}, plans={}) if current is None else CatalogDocument.model_validate(current.document)
+    )
     faults = [
         FieldError(
             pointer_of("features", key, "type"),
