@@ -24,6 +24,7 @@ from plangate.engine.model import (
     FeatureType,
     Flag,
     Interval,
+    KeptVersions,
     Override,
     OverrideMode,
     PeriodKind,
@@ -39,6 +40,7 @@ from plangate.engine.model import (
     SubscriptionItem,
     TraitValue,
     UserFacts,
+    VersionPin,
     WindowCounter,
     version_key,
 )
@@ -102,6 +104,7 @@ class Life:
         )
         self.counters: dict[tuple[str, PeriodKind, str], WindowCounter] = {}
         self.number = 0
+        self.published: dict[str, list[tuple[int, datetime]]] = {}
         for key in (*PLANS, *ADD_ONS):
             self._publish(key)
         self._roles()
@@ -119,10 +122,11 @@ class Life:
                 self._change_subscription,
                 self._assign,
                 self._publish_one,
+                self._migrate,
                 self._roles,
                 self._flag,
             ),
-            (30, 25, 12, 4, 8, 6, 10, 5, 4, 2, 4),
+            (30, 25, 12, 4, 8, 6, 10, 5, 5, 2, 2, 4),
         )[0]
         happening()
         feature = self.dice.choice([*FEATURES, "exports", "emails", "nothing"])
@@ -154,7 +158,7 @@ class Life:
 
     def _count(self) -> None:
         feature, user = self.dice.choice(["exports", "emails"]), self.dice.choice(["", "user_ann", "user_bob"])
-        quantity = self.dice.choice([1, 1, 2, 5, 10, -3])
+        quantity = self.dice.choice([1, 2, 5, 10, 20, -3])
         for kind in PeriodKind:
             for who in {"", user}:
                 counter = self._window(feature, kind, who)
@@ -265,7 +269,7 @@ class Life:
         return tuple(
             SubscriptionItem(
                 stripe_item_id=f"si_{key}",
-                stripe_price_id=f"price_{key}_{self._held_version(key)}_{interval.value}",
+                stripe_price_id=self.dice.choice(self._prices(key, interval)),
                 stripe_product_id=f"prod_{key}",
                 quantity=self.dice.choice([1, 1, 2, 3]),
                 is_metered=self.dice.random() < 0.1,
@@ -275,13 +279,16 @@ class Life:
                 unit_amount_minor=None,
                 period_start_at=paid[0],
                 period_end_at=paid[1],
+                held_since=self.dice.choice([None, self.at, self.at - timedelta(days=9)]),
             )
             for key in keys
         )
 
-    def _held_version(self, key: str) -> int:
-        newest = self.catalog.plans.get(key) or self.catalog.add_ons.get(key)
-        return 1 if newest is None else self.dice.randint(1, newest.version)
+    def _prices(self, key: str, interval: Interval) -> list[str]:
+        """Every price ever of a plan or add-on, or one that nobody knows."""
+        owners = self.catalog.price_owners.items()
+        known = [price for price, owner in owners if owner.key == key and owner.price.interval is interval]
+        return known or [f"price_{key}"]
 
     def _change_subscription(self) -> None:
         if not self.company.subscriptions:
@@ -347,6 +354,7 @@ class Life:
         self._publish(self.dice.choice([*PLANS, *ADD_ONS]))
 
     def _publish(self, key: str) -> None:
+        """A new version, to which everybody is migrated or nobody. A price that stays the same sells it too."""
         kind: Literal["plan", "add_on"] = "add_on" if key in ADD_ONS else "plan"
         before = self.catalog.newest(kind, key)
         number = 1 if before is None else before.version + 1
@@ -361,7 +369,7 @@ class Life:
                     currency="usd",
                     interval=interval,
                     amount_minor=amount * times,
-                    stripe_price_id=f"price_{key}_{number}_{interval.value}",
+                    stripe_price_id=f"price_{key}_{amount}_{interval.value}",
                 )
                 for interval, times in ((Interval.MONTH, 1), (Interval.YEAR, 10))
             )
@@ -374,16 +382,34 @@ class Life:
             prices=prices,
             is_archived=self.dice.random() < 0.1,
         )
-        owners = dict(self.catalog.price_owners)
-        owners |= {str(one.stripe_price_id): PriceOwner(kind, key, number, one) for one in prices}
+        sold = [owner.price for owner in self.catalog.price_owners.values() if (owner.kind, owner.key) == (kind, key)]
+        owners = {str(one.stripe_price_id): PriceOwner(kind, key, number, one) for one in (*sold, *prices)}
         newest = {**(self.catalog.plans if kind == "plan" else self.catalog.add_ons), key: made}
+        left = [] if self.dice.random() < 0.5 else self.published.get(key, [])
+        self.published[key] = [*left, (number, self.at)]
+        kept = {name: one for name, one in self.catalog.kept.items() if name != f"{kind}/{key}"}
+        if left:
+            kept[f"{kind}/{key}"] = KeptVersions(tuple(self.published[key]))
         field = "plans" if kind == "plan" else "add_ons"
-        self._change_catalog(**{field: newest}, older_versions=older, price_owners=owners)
+        self._change_catalog(
+            **{field: newest},
+            older_versions=older,
+            price_owners={**self.catalog.price_owners, **owners},
+            kept=kept,
+        )
+
+    def _migrate(self) -> None:
+        """Only this company is moved to a newer version."""
+        key = self.dice.choice([*PLANS, *ADD_ONS])
+        kind: Literal["plan", "add_on"] = "add_on" if key in ADD_ONS else "plan"
+        version = self.dice.choice(self.published[key])[0]
+        others = tuple(one for one in self.company.pins if one.key != key)
+        self._know(pins=(*others, VersionPin(kind, key, version)))
 
     def _entitlements(self) -> Iterator[Entitlement]:
         dice = self.dice
         for key in ("exports", "exports", "emails"):
-            if dice.random() < 0.7:
+            if dice.random() < 0.85:
                 yield replace(self._limit(key), period=dice.choice([None, *PeriodKind]))
         for key in ("seats", "projects"):
             if dice.random() < 0.6:

@@ -72,16 +72,53 @@ class Standing:
         days = self.catalog.settings.past_due_grace_days if days is None else days
         return not failed or self.at < max(failed) + timedelta(days=days)
 
-    def _read(self, one: SubscriptionFact) -> list[Held]:
+    def _bought(self, one: SubscriptionFact) -> list[tuple[PlanVersion, int | None, Fraction]]:
+        """What each item of a subscription buys, how many, and what one costs each month."""
         found = []
         for item in one.items:
             owner = self.catalog.price_owners.get(item.stripe_price_id)
-            if owner is not None:
-                known = every_version(self.catalog, owner.kind)
-                version = next((v for v in known if (v.key, v.version) == (owner.key, owner.version)), None)
-                if version is not None:
-                    found.append((version, None if item.is_metered else item.quantity))
-        return together(found)
+            if owner is None:
+                continue
+            version = next(
+                (v for v in self._versions(owner.kind, owner.key) if v.version == owner.version),
+                self._newest(owner.kind, owner.key),
+            )
+            if f"{owner.kind}/{owner.key}" in self.catalog.kept:
+                since = item.held_since or one.started_at
+                version = self._taken(owner.kind, owner.key, since, item.stripe_price_id)
+            if version is not None:
+                quantity = None if item.is_metered else item.quantity
+                found.append((version, quantity, monthly(owner.price.amount_minor, owner.price.interval)))
+        return found
+
+    def _read(self, one: SubscriptionFact) -> list[Held]:
+        return together((version, quantity) for version, quantity, _ in self._bought(one))
+
+    def _versions(self, kind: str, key: str) -> list[PlanVersion]:
+        return [version for version in every_version(self.catalog, kind) if version.key == key]
+
+    def _taken(
+        self, kind: str, key: str, since: datetime | None, stripe_price_id: str | None = None
+    ) -> PlanVersion | None:
+        """The version of whoever took it at an instant, unless a migration moved them further."""
+        kept = self.catalog.kept.get(f"{kind}/{key}")
+        if kept is None or since is None:
+            return self._newest(kind, key)
+        offered_then = [number for number, published_at in kept.versions if published_at <= since]
+        number = offered_then[-1] if offered_then else kept.versions[0][0]
+        was_migrated = since < kept.versions[0][1] and kept.versions[0][0] > 1
+        if stripe_price_id is not None and not was_migrated:
+            known = {version.version: version for version in self._versions(kind, key)}
+            selling = [
+                one
+                for one, _ in kept.versions
+                if one in known and stripe_price_id in {price.stripe_price_id for price in known[one].prices}
+            ]
+            before = [one for one in selling if one <= number]
+            number = before[-1] if before else selling[0] if selling else number
+        pins = [pin.version for pin in self.company.pins if (pin.kind, pin.key) == (kind, key)]
+        number = max([number, *pins])
+        return next((one for one in self._versions(kind, key) if one.version == number), self._newest(kind, key))
 
     def _unknown(self, one: SubscriptionFact) -> list[SubscriptionItem]:
         return [item for item in one.items if item.stripe_price_id not in self.catalog.price_owners]
@@ -99,69 +136,61 @@ class Standing:
         return sorted(running, key=lambda one: (one.held_from, one.key), reverse=True)
 
     def _held(self, one: AssignmentFact) -> Held:
-        known = [version for version in every_version(self.catalog, one.kind) if version.key == one.key]
-        pinned = [version for version in known if version.version == one.version]
-        return (pinned or [max(known, key=lambda version: version.version)])[0], one.quantity
+        chosen = [version for version in self._versions(one.kind, one.key) if version.version == one.version]
+        taken = chosen[0] if chosen else self._taken(one.kind, one.key, one.held_from)
+        assert taken is not None
+        return taken, one.quantity
 
-    def _newest(self, key: str | None) -> PlanVersion | None:
-        known = [version for version in every_version(self.catalog, "plan") if version.key == key]
-        return max(known, key=lambda version: version.version, default=None)
+    def _newest(self, kind: str, key: str) -> PlanVersion | None:
+        return max(self._versions(kind, key), key=lambda version: version.version, default=None)
 
     def _find_plan(self) -> None:
         paid: list[tuple[Fraction, str, str, Held, SubscriptionFact]] = []
         for one in self.live:
+            name, last = one.stripe_subscription_id, self.company.last_mapped_plan
             plans = [held for held in self._read(one) if held[0].kind == "plan"]
-            last = self.company.last_mapped_plan
-            if not plans and self._unknown(one) and last is not None:
-                known = [
-                    v for v in every_version(self.catalog, "plan") if (v.key, v.version) == (last.key, last.version)
-                ]
-                kept = known[0] if known else self._newest(last.key)
-                plans = [(kept, None)] if kept is not None else []
-                amounts = [monthly(price.amount_minor, price.interval) for price in (kept.prices if kept else ())]
-                paid += [
-                    (min(amounts, default=Fraction(0)), one.stripe_subscription_id, held[0].key, held, one)
-                    for held in plans
-                ]
-                continue
             for held in plans:
-                owners = [self.catalog.price_owners.get(item.stripe_price_id) for item in one.items]
-                amounts = [
-                    monthly(owner.price.amount_minor, owner.price.interval)
-                    for owner in owners
-                    if owner is not None
-                    and (owner.kind, owner.key, owner.version) == ("plan", held[0].key, held[0].version)
-                ]
-                paid.append((max(amounts), one.stripe_subscription_id, held[0].key, held, one))
+                amounts = [amount for version, _, amount in self._bought(one) if version == held[0]]
+                paid.append((max(amounts), name, held[0].key, held, one))
+            if not plans and self._unknown(one) and last is not None:
+                known = [version for version in self._versions("plan", last.key) if version.version == last.version]
+                stays = known[0] if known else self._newest("plan", last.key)
+                if stays is not None:
+                    amounts = [monthly(price.amount_minor, price.interval) for price in stays.prices]
+                    paid.append((min(amounts, default=Fraction(0)), name, stays.key, (stays, None), one))
         if paid:
             paid.sort(key=lambda one: (-one[0], one[1], one[2]))
             self.plans = together([one[3] for one in paid])
             self.source, self.carrier = PlanSource.SUBSCRIPTION, paid[0][4]
             return
-        was_paying = any(one.status not in {"incomplete", "incomplete_expired"} for one in self.company.subscriptions)
+        paying = [one for one in self.company.subscriptions if one.status not in {"incomplete", "incomplete_expired"}]
         for source in (PlanSource.ASSIGNMENT, PlanSource.AUDIENCE, PlanSource.INITIAL):
             if source is PlanSource.AUDIENCE and self.catalog.audiences:
                 if self._by_audience():
                     return
                 continue
-            if source is PlanSource.INITIAL and was_paying:
+            if source is PlanSource.INITIAL and paying:
                 continue
             for assigned in self._running("plan"):
                 if assigned.source is source:
                     self.plans, self.source, self.since = [self._held(assigned)], source, assigned.held_from
                     return
-        roles = [] if was_paying else [(self.catalog.initial_plan, PlanSource.INITIAL)]
-        if was_paying and any(self._ended_trial(one) for one in self.company.subscriptions):
+        since: datetime | None = self.company.created_at
+        if paying:
+            ends = [one.ended_at for one in paying if one.ended_at is not None]
+            since = max(ends) if len(ends) == len(paying) else None
+        roles = [] if paying else [(self.catalog.initial_plan, PlanSource.INITIAL)]
+        if any(self._ended_trial(one) for one in paying):
             roles.append((self.catalog.trial_expiry_plan, PlanSource.FALLBACK))
         for key, source in (*roles, (self.catalog.fallback_plan, PlanSource.FALLBACK)):
-            version = self._newest(key)
+            version = None if key is None else self._taken("plan", key, since)
             if version is not None:
                 self.plans, self.source = [(version, None)], source
                 return
 
     def _by_audience(self) -> bool:
         for audience in sorted(self.catalog.audiences, key=lambda one: (one.priority, one.key)):
-            version = self._newest(audience.plan)
+            version = self._newest("plan", audience.plan)
             if version is None:
                 continue
             if any(all(self._admits(condition) for condition in group) for group in audience.groups):
