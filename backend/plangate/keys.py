@@ -1,4 +1,4 @@
-"""The bounds of keys and traits: what may name a company or a user, and what may be said about them."""
+"""The bounds of keys, names and traits: what may name a company or a user, and what may be said about them."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from plangate.errors import invalid
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _VALUE_LENGTH: Final = 255
 _KEYS: Final = 20
+_NAME_LENGTH: Final = 200
 _TRAITS: Final = 100
 _TEXT_LENGTH: Final = 4_000
 
@@ -50,6 +51,13 @@ def checked_traits(traits: Mapping[str, object], *, pointer: str) -> dict[str, T
                     f"A trait is a text of up to {_TEXT_LENGTH} characters, a 64-bit number, true, false, or null.",
                 )
     return checked
+
+
+def checked_name(name: str | None) -> str | None:
+    """A name for people without the spaces around it, or None. Raises Refusal (422) for one out of bounds."""
+    if name is not None and (not 1 <= len(name.strip()) <= _NAME_LENGTH or not is_storable(name)):
+        raise invalid("/name", f"A name has 1 to {_NAME_LENGTH} characters.")
+    return None if name is None else name.strip()
 
 
 def is_storable(text: str) -> bool:

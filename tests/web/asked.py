@@ -48,6 +48,7 @@ def every_request(front: Front, *, override: str, change: str = "chg_00000000000
         path = operation.path.format(
             company_id=front.acme,
             override_id=override,
+            user_id="user_00000000000000000000000000",
             change_id=change,
             reservation_id=held["id"],
             migration_id="mig_00000000000000000000000000",

@@ -1,63 +1,36 @@
-"""Makes a company or a user known, or says more about one that is: by any key, once, whoever else tries meanwhile."""
+"""Makes a company known, or says more about one that is: by any of its keys, once, whoever else tries meanwhile."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-
-import msgspec
 
 from plangate.companies.assigning import Assigned, assign_in, check_assigned
 from plangate.companies.reading import company_view
 from plangate.engine.model import PlanSource, TraitValue
 from plangate.environment import Environment, one_owner
-from plangate.errors import Code, FieldError, Refusal, invalid
+from plangate.errors import invalid
 from plangate.ids import new_id
-from plangate.keys import checked_keys, checked_traits, is_storable
-from plangate.members import one_user
+from plangate.keys import checked_keys, checked_name, checked_traits
 from plangate.shapes import Actor, Company
 from plangate.store.audit import append_audit
 from plangate.store.companies import (
     STRIPE_CUSTOMER_KEY,
     CompanyRow,
-    UserRow,
     add_keys,
     assign,
     company_row,
     keys_of,
-    owners_of_keys,
     set_traits,
     traits_of,
 )
-from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_pairs, owners_of_pairs
 from plangate.store.races import repeated
 from plangate.store.users import (
-    add_user_keys,
-    companies_of_user,
-    join_company,
-    keys_of_user,
     rename_company,
-    rename_user,
-    user_of_keys,
-    user_row,
 )
 from plangate.usage_windows import attribute_waiting
 
-_NAME_LENGTH = 200
 _STRIPE_CUSTOMERS = 20
 
 Pair = tuple[str, str]
-
-
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user as the API shows it; `companies` are the ids of those they belong to."""
-
-    id: str
-    keys: Mapping[str, str]
-    name: str | None = None
-    traits: Mapping[str, TraitValue] = {}
-    companies: tuple[str, ...] = ()
-    created_at: datetime
-    updated_at: datetime
 
 
 async def upsert(
@@ -78,29 +51,10 @@ async def upsert(
     belong to two, 409 for an add-on that does not fit.
     """
     pairs = _pairs(keys, stripe_customer_ids)
-    wanted_name = _name(name)
+    wanted_name = checked_name(name)
     wanted_traits = checked_traits(traits or {}, pointer="/traits")
     company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, assigned, actor)
     return await company_view(env, company_id), is_created
-
-
-async def upsert_user(
-    env: Environment,
-    *,
-    keys: Mapping[str, str],
-    name: str | None = None,
-    traits: Mapping[str, object] | None = None,
-    companies: Sequence[Mapping[str, str]] = (),
-) -> tuple[User, bool]:
-    """Create or update the user any of these keys belongs to, as a member of these companies (each named by keys).
-
-    Memberships are only added. Answers the user and whether it was created. Raises Refusal: 422 for input out of bounds
-    or an unknown company, 409 when the keys belong to two users.
-    """
-    checked_keys(keys, pointer="/keys")
-    wanted_name = _name(name)
-    wanted_traits = checked_traits(traits or {}, pointer="/traits")
-    return await _store_user(env, keys, wanted_name, wanted_traits, companies)
 
 
 async def find(env: Environment, keys: Mapping[str, str]) -> str | None:
@@ -175,61 +129,6 @@ async def _store(
     return company_id, is_created
 
 
-@repeated
-async def _store_user(
-    env: Environment,
-    keys: Mapping[str, str],
-    name: str | None,
-    traits: Mapping[str, TraitValue],
-    companies: Sequence[Mapping[str, str]],
-) -> tuple[User, bool]:
-    async with env.writing() as session:
-        joined = [await _member_of(session, one, number) for number, one in enumerate(companies)]
-        user_id = one_user(await user_of_keys(session, keys))
-        before = None if user_id is None else await user_row(session, user_id, lock=True)
-        is_created = user_id is None
-        if user_id is None:
-            user_id = new_id("user")
-            await session.add(
-                UserRow(id=user_id, environment_id=env.id, name=name, created_at=session.now, updated_at=session.now)
-            )
-        known = await keys_of_user(session, user_id)
-        new_pairs = [pair for pair in keys.items() if pair not in known]
-        await add_user_keys(session, user_id, new_pairs)
-        for company_id in joined:
-            await join_company(session, user_id, company_id)
-        changed = await set_traits(session, user_id, traits)
-        is_renamed = before is not None and name is not None and name != before.name
-        if before is not None and (is_renamed or changed or new_pairs):
-            await rename_user(session, user_id, before.name if name is None else name)
-        memberships = await companies_of_user(session, user_id)
-        # Rules may look at the user's keys and traits, so every company that has the user asks again.
-        for company_id in sorted(memberships if changed or new_pairs else joined):
-            await env.touch(session, company_id)
-        row = await user_row(session, user_id)
-        if row is None:
-            raise LookupError(f"user {user_id} vanished")
-        user = User(
-            id=user_id,
-            keys=dict(await keys_of_user(session, user_id)),
-            name=row.name,
-            traits=await traits_of(session, user_id),
-            companies=tuple(memberships),
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-        )
-    return user, is_created
-
-
-async def _member_of(session: StoreSession, keys: Mapping[str, str], number: int) -> str:
-    pointer = f"/companies/{number}"
-    checked_keys(keys, pointer=pointer)
-    company_id = one_owner(await owners_of_keys(session, keys))
-    if company_id is None:
-        raise invalid(pointer, "There is no such company; make it known first.")
-    return company_id
-
-
 def _pairs(keys: Mapping[str, str], stripe_customer_ids: Sequence[str]) -> list[Pair]:
     if keys or not stripe_customer_ids:
         checked_keys(keys, pointer="/keys")
@@ -239,10 +138,3 @@ def _pairs(keys: Mapping[str, str], stripe_customer_ids: Sequence[str]) -> list[
         checked_keys({STRIPE_CUSTOMER_KEY: stripe_customer_id}, pointer=f"/stripe_customer_ids/{number}")
     # The order in which two writers insert the same keys must be the same, or they would wait for each other.
     return sorted({*keys.items(), *((STRIPE_CUSTOMER_KEY, one) for one in stripe_customer_ids)})
-
-
-def _name(name: str | None) -> str | None:
-    if name is not None and (not 1 <= len(name.strip()) <= _NAME_LENGTH or not is_storable(name)):
-        detail = f"A name has 1 to {_NAME_LENGTH} characters."
-        raise Refusal(Code.INVALID, detail, errors=[FieldError("/name", Code.INVALID, detail)])
-    return None if name is None else name.strip()

@@ -1,12 +1,11 @@
 """Companies as people see them: what they hold now, what is scheduled, their list and their history."""
 
-import base64
-import binascii
 import re
 from datetime import datetime
 
 import msgspec
 
+from plangate.companies.paging import LARGEST_PAGE, PAGE, after_id, checked_search, cursor_of
 from plangate.engine.model import Catalog, Interval, Json, PeriodKind, SubscriptionFact
 from plangate.engine.plan_change import Holding, classify, holding_of
 from plangate.engine.snapshot import CompanySnapshot
@@ -35,10 +34,7 @@ from plangate.store.companies import (
 from plangate.store.merging import merged_companies
 from plangate.store.plan_changes import PlanChangeRow, changes_in
 
-PAGE = 50
-LARGEST_PAGE = 100
 _OVER = frozenset({"canceled", "incomplete_expired"})
-_SEARCH_LENGTH = 200
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +75,13 @@ async def search(
     """
     if not 1 <= limit <= LARGEST_PAGE:
         raise invalid("/limit", f"The limit is a number from 1 to {LARGEST_PAGE}.")
-    if search is not None and (len(search) > _SEARCH_LENGTH or not search.isprintable()):
-        raise invalid("/search", f"The search is a text of at most {_SEARCH_LENGTH} printable characters.")
+    after = after_id(cursor, prefix="comp_")
     async with env.reading() as session:
-        rows = await page_of_companies(session, search=search, after=_after(cursor), limit=limit + 1)
+        rows = await page_of_companies(session, search=checked_search(search), after=after, limit=limit + 1)
         keys = await keys_of(session, [row.id for row in rows])
         changes = {row.id: await changes_in(session, row.id, [ChangeState.SCHEDULED.value]) for row in rows[:limit]}
     found = [await _shown(env, row, keys[row.id], next(iter(changes[row.id]), None)) for row in rows[:limit]]
-    return found, _cursor(rows[limit - 1].id) if len(rows) > limit else None
+    return found, cursor_of(rows[limit - 1].id) if len(rows) > limit else None
 
 
 async def history(env: Environment, company_id: str, *, limit: int = 200) -> list[HistoryEntry]:
@@ -236,22 +231,6 @@ def _holding_of(catalog: Catalog, prices: tuple[tuple[str, int | None], ...], cu
         else:
             add_ons[owner.key] = add_ons.get(owner.key, 0) + (count or 1)
     return Holding(plan=plan, version=version, interval=interval, currency=currency, quantity=quantity, add_ons=add_ons)
-
-
-def _cursor(company_id: str) -> str:
-    return base64.urlsafe_b64encode(company_id.encode()).decode().rstrip("=")
-
-
-def _after(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        company_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, ValueError):
-        company_id = ""
-    if not company_id.startswith("comp_") or len(company_id) > 64 or not company_id.isprintable():
-        raise invalid("/cursor", "That is not a cursor of this list; take it from `next_cursor`.")
-    return company_id
 
 
 def _sequence(cursor: str) -> int:

@@ -98,6 +98,18 @@ class UserCompanyRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=Instant)
 
 
+class FormerMemberRow(SQLModel, table=True):
+    """A user belonged to a company in `[held_from, held_until)`, and left."""
+
+    __tablename__ = "former_members"
+
+    environment_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    company_id: str = Field(primary_key=True)
+    held_from: datetime = Field(primary_key=True, sa_type=Instant)
+    held_until: datetime = Field(sa_type=Instant)
+
+
 class TraitRow(SQLModel, table=True):
     """A trait's value: when it held, and when we knew. A new value supersedes the row and ends its hold."""
 
@@ -140,6 +152,7 @@ former_keys = table_of(FormerKeyRow)
 users = table_of(UserRow)
 user_keys = table_of(UserKeyRow)
 user_companies = table_of(UserCompanyRow)
+former_members = table_of(FormerMemberRow)
 traits = table_of(TraitRow)
 assignments = table_of(AssignmentRow)
 
@@ -256,7 +269,7 @@ async def page_of_companies(
     if after is not None:
         query = query.where(companies.c.id > after)
     if search:
-        pattern = f"%{_escaped_like(search.lower())}%"
+        pattern = f"%{escaped_like(search.lower())}%"
         by_key = select(company_keys.c.company_id).where(
             company_keys.c.environment_id == session.environment_id,
             func.lower(company_keys.c.value).like(pattern, escape="\\"),
@@ -415,5 +428,5 @@ def _same(left: object, right: object) -> bool:
     return type(left) is type(right) and left == right
 
 
-def _escaped_like(text: str) -> str:
+def escaped_like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -37,6 +37,7 @@ _ID: Final = re.compile(r"[a-z]{2,8}_[0-9a-z]{1,64}")
 _QUERY_FIELDS_MAX: Final = 50
 _NOUNS: Final[Mapping[str, str]] = {
     "company_id": "company",
+    "user_id": "user",
     "override_id": "override",
     "change_id": "plan change",
     "migration_id": "migration",

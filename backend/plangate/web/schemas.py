@@ -220,12 +220,13 @@ class MergeBody(Body):
 
 
 class UserBody(Body):
-    """A user to make or update, and the companies they belong to."""
+    """A user to make or update, the companies they belong to, and those they left."""
 
     keys: BodyKeys
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     traits: BodyTraits | None = None
     companies: Annotated[list[BodyKeys], Field(max_length=100)] = []
+    left: Annotated[list[BodyKeys], Field(max_length=100)] = []
 
 
 class OverrideBody(Body):
@@ -321,6 +322,13 @@ class CompaniesQuery(PageQuery):
     """Companies whose name, key or id contains `search`."""
 
     search: Annotated[str, Field(max_length=200)] | None = None
+
+
+class UsersQuery(PageQuery):
+    """Users whose name or key contains `search`, of one `company` when its id is given."""
+
+    search: Annotated[str, Field(max_length=200)] | None = None
+    company: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 class EntitlementsQuery(Query):

@@ -1,6 +1,16 @@
 """The HTTP API: one module per noun, each ending in the table of its operations."""
 
-from plangate.web.api import asking, catalog, companies, environment, overrides, plan_changes, reservations, usage
+from plangate.web.api import (
+    asking,
+    catalog,
+    companies,
+    environment,
+    overrides,
+    plan_changes,
+    reservations,
+    usage,
+    users,
+)
 from plangate.web.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -8,6 +18,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *reservations.OPERATIONS,
     *companies.OPERATIONS,
     *usage.OPERATIONS,
+    *users.OPERATIONS,
     *overrides.OPERATIONS,
     *plan_changes.OPERATIONS,
     *catalog.OPERATIONS,

@@ -1,4 +1,4 @@
-"""Companies and users over HTTP: upsert by any key, read, list, entitlements, usage, history."""
+"""Companies over HTTP: upsert by any key, read, list, entitlements, usage, history."""
 
 from typing import Final
 
@@ -16,7 +16,6 @@ from plangate.web.schemas import (
     HistoryQuery,
     MergeBody,
     NoQuery,
-    UserBody,
 )
 
 _TAG: Final = "Companies"
@@ -116,19 +115,6 @@ async def merge_company(call: Call[MergeBody, None]) -> Answer:
     """Make one company of two."""
     merged = await companies.merge(call.environment, call.path["company_id"], call.body.former, actor=call.actor)
     return Answer(merged, headers=await call.version_of(merged.id))
-
-
-async def put_user(call: Call[UserBody, None]) -> Answer:
-    """Make or update a user."""
-    body = call.body
-    user, is_created = await companies.upsert_user(
-        call.environment,
-        keys=body.keys,
-        name=body.name,
-        traits=body.traits,
-        companies=body.companies,
-    )
-    return Answer(user, 201 if is_created else 200)
 
 
 def usage_figures(decisions: list[Decision]) -> list[UsageFigure]:
@@ -248,19 +234,5 @@ OPERATIONS: Final = (
         query=HistoryQuery,
         responses={200: Documented("The entries.", HistoryList)},
         problems=(Code.NOT_FOUND,),
-    ),
-    Operation(
-        method="PUT",
-        path="/v1/users",
-        name="putUser",
-        tag=_TAG,
-        summary="Make or update a user",
-        text="Known by any of their keys; `companies` are the companies they belong to, by key, and must exist.",
-        scope="write",
-        answer=put_user,
-        body=UserBody,
-        example={"keys": {"id": "ada"}, "name": "Ada", "companies": [{"id": "acme"}]},
-        responses={200: Documented("The user.", companies.User), 201: Documented("Made.", companies.User)},
-        problems=(Code.KEY_CONFLICT, Code.NOT_FOUND),
     ),
 )

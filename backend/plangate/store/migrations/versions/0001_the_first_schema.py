@@ -162,6 +162,15 @@ def upgrade() -> None:
         batch_op.create_index("former_keys_by_company", ["environment_id", "company_id"], unique=False)
 
     op.create_table(
+        "former_members",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("held_from", sa.BigInteger(), nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id", "user_id", "company_id", "held_from"),
+    )
+    op.create_table(
         "idempotency",
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("scope", sa.String(), nullable=False),
@@ -651,6 +660,7 @@ def downgrade() -> None:
 
     op.drop_table("inbox")
     op.drop_table("idempotency")
+    op.drop_table("former_members")
     with op.batch_alter_table("former_keys", schema=None) as batch_op:
         batch_op.drop_index("former_keys_by_company")
 
