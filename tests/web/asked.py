@@ -55,7 +55,7 @@ def every_request(front: Front, *, override: str, change: str = "chg_00000000000
         )
         body = copy.deepcopy(operation.example)
         if operation.name == "putCatalog":
-            body = {"version": 1}
+            body = {"version": 1, "features": {}, "plans": {}}
         asked.append(Asked(operation, path + _QUERIES.get(operation.name, ""), body))
     return asked
 
