@@ -22,10 +22,19 @@ from plangate.metering.reservations import Closed, Reservations, Reserved
 from plangate.standing import Standing
 from plangate.store.database import StoreSession
 from plangate.store.feed import EVERYTHING
-from plangate.store.ledger import LedgerEntry, Row, UsedKey, add_usage, lock_companies, lock_pairs, owners_of_pairs
+from plangate.store.ledger import (
+    LedgerEntry,
+    Row,
+    UsedKey,
+    add_usage,
+    hold,
+    lock_companies,
+    lock_pairs,
+    owners_of_pairs,
+)
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
-from plangate.store.usage import newest_windows, set_counters, used_keys
+from plangate.store.usage import WindowKey, newest_windows
 from plangate.usage_windows import CompanyUsage, Overflow, event_of
 
 
@@ -92,7 +101,16 @@ class _Batch:
         """Hold every company of the batch, and read what is true now that they are held."""
         session = self._session
         known = {one.facts.company_id: one for one in companies if isinstance(one, Standing)}
-        held = await lock_companies(session, known)
+        told_users = {one.user_id for one in members if one is not None}
+        for one in known.values():
+            told_users |= _users_with_overrides(one)
+        found = await hold(
+            session,
+            known,
+            user_ids={"", *told_users},
+            key_hashes={one.key_hash for one in items if one.key_hash is not None},
+        )
+        held, self._keys = found.companies, found.keys
         # What is not held any more was merged: its keys lead to the company it became.
         self._stale |= known.keys() - held.keys()
         unknown = {
@@ -114,10 +132,9 @@ class _Batch:
                 self._standings[company_id] = standing
         closing = {item.reservation_id for item in items if item.reservation_id is not None}
         self._reservations.known = await reservations_by_id(session, closing)
-        asked = {one.user_id for one in members if one is not None}
         held_for = {row.user_id for row in self._reservations.known.values()}
-        await self._open_usage(asked | held_for, items, companies)
-        self._keys = dict(await used_keys(session, sorted({one.key_hash for one in items if one.key_hash is not None})))
+        windows = await self._newest(found.windows, told_users, held_for, known)
+        await self._open_usage(windows, items, companies)
 
     async def settle(self, item: Item, before: Standing | Refusal | None, person: UserFacts | None) -> Outcome:
         """Decide one item with everything counted so far."""
@@ -145,10 +162,15 @@ class _Batch:
 
     async def save(self) -> None:
         """Write everything the batch decided."""
-        await add_usage(self._session, self._events, waiting=self._waiting, keys=self._new_keys)
-        await self._reservations.save()
         counted = {company_id: usage for company_id, usage in self._usage.items() if usage.changed}
-        await set_counters(self._session, [window for usage in counted.values() for window in usage.changed.values()])
+        await add_usage(
+            self._session,
+            self._events,
+            waiting=self._waiting,
+            keys=self._new_keys,
+            counters=[window for usage in counted.values() for window in usage.changed.values()],
+        )
+        await self._reservations.save()
         self._session.counted.update(counted)
 
     def remember(self) -> None:
@@ -186,16 +208,31 @@ class _Batch:
         facts = await company_facts(self._session, company_id)
         return None if facts is None else Standing(self._catalog, facts, {}, self._session.now)
 
+    async def _newest(
+        self,
+        read: Mapping[WindowKey, WindowCounter],
+        read_users: set[str],
+        held_for: set[str],
+        known: Mapping[str, Standing],
+    ) -> dict[WindowKey, WindowCounter]:
+        """The newest windows of every company held: those read with the locks, and those of what was learned since."""
+        found = {key: window for key, window in read.items() if key[0] in self._standings}
+        learned = [company_id for company_id, one in self._standings.items() if known.get(company_id) is not one]
+        users = {"", *read_users, *held_for}
+        for company_id in learned:
+            users |= _users_with_overrides(self._standings[company_id])
+        if learned:
+            found |= await newest_windows(self._session, sorted(learned), user_ids=sorted(users))
+        if unread := users - read_users - {""}:
+            found |= await newest_windows(self._session, sorted(self._standings), user_ids=sorted(unread))
+        return found
+
     async def _open_usage(
-        self, user_ids: set[str], items: Sequence[Item], companies: Sequence[Standing | Refusal | None]
+        self,
+        found: dict[WindowKey, WindowCounter],
+        items: Sequence[Item],
+        companies: Sequence[Standing | Refusal | None],
     ) -> None:
-        users = user_ids | {
-            override.user
-            for standing in self._standings.values()
-            for override in standing.facts.overrides
-            if override.user is not None
-        }
-        found = await newest_windows(self._session, sorted(self._standings), user_ids=["", *sorted(users)], lock=True)
         # What is held shows in the newest windows; only what lies in the past may also be held in older ones.
         holding = {key[0] for key, window in found.items() if window.reserved}
         holding |= {
@@ -204,8 +241,9 @@ class _Batch:
             if isinstance(standing, Standing) and item.kind != "track" and item.occurred_at is not None
         }
         expired = await expired_reservations(self._session, holding & self._standings.keys())
-        if unread := {row.user_id for row in expired} - {"", *users}:
-            found |= await newest_windows(self._session, sorted(holding), user_ids=sorted(unread), lock=True)
+        if unread := {row.user_id for row in expired} - {""}:
+            for key, window in (await newest_windows(self._session, sorted(holding), user_ids=sorted(unread))).items():
+                found.setdefault(key, window)
         newest: dict[str, dict[CounterKey, WindowCounter]] = {company_id: {} for company_id in self._standings}
         for (company_id, feature, kind, user_id), window in found.items():
             newest[company_id][feature, kind, user_id] = window
@@ -313,6 +351,10 @@ class _Batch:
             return
         self._keys[item.key_hash] = (item.body_hash, answer)
         self._new_keys.append(UsedKey(item.key_hash, item.body_hash, answer))
+
+
+def _users_with_overrides(standing: Standing) -> set[str]:
+    return {override.user for override in standing.facts.overrides if override.user is not None}
 
 
 async def _owners_of_reservations(env: Environment, items: Sequence[Item]) -> Mapping[str, str]:

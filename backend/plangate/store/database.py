@@ -4,18 +4,22 @@ SQLite runs in WAL mode with `synchronous=FULL`; one writer connection per proce
 writers queue in order instead of failing half-way; readers have connections of their own. PostgreSQL uses one pool.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, CursorResult, RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import SQLModel
+
+from plangate.store.direct import SqliteConnection, translated
 
 _BUSY_TIMEOUT_MILLISECONDS = 10_000
 _READERS = 4
@@ -97,11 +101,9 @@ class Database:
         """A database at an address such as `sqlite:///plangate.sqlite3` or `postgresql://user@host/name`."""
         parsed = async_url(url)
         if parsed.get_backend_name() == "sqlite":
-            writer = create_async_engine(parsed, pool_size=1, max_overflow=0, pool_timeout=30)
-            reader = create_async_engine(parsed, pool_size=_READERS, max_overflow=0, pool_timeout=30)
-            event.listen(writer.sync_engine, "connect", _prepare_sqlite)
+            writer = _sqlite_engine(parsed, pool_size=1)
+            reader = _sqlite_engine(parsed, pool_size=_READERS)
             event.listen(writer.sync_engine, "begin", _begin_immediate)
-            event.listen(reader.sync_engine, "connect", _prepare_sqlite)
             event.listen(reader.sync_engine, "begin", _begin_deferred)
             return cls(parsed, writer, reader)
         engine = create_async_engine(
@@ -171,6 +173,26 @@ def batches(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
+def _sqlite_engine(url: URL, *, pool_size: int) -> AsyncEngine:
+    async def connected() -> SqliteConnection:
+        arguments, options = engine.dialect.create_connect_args(url)
+        connection = SqliteConnection(partial(sqlite3.connect, *arguments, **options))
+        await connection
+        return connection
+
+    engine = create_async_engine(
+        url,
+        async_creator=connected,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=30,
+        pool_reset_on_return=None,
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "reset", _reset_sqlite)
+    return engine
+
+
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's adapter
     # The driver's own transaction control begins too late and DEFERRED; ours is in the "begin" listeners.
     connection.isolation_level = None
@@ -186,9 +208,24 @@ def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # no
     cursor.close()
 
 
+def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:  # noqa: ANN401 - same
+    # Nearly always the transaction is over, and rolling back nothing would still change threads twice.
+    if connection.driver_connection.in_transaction:
+        connection.rollback()
+
+
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _begin(connection, "BEGIN IMMEDIATE")
 
 
 def _begin_deferred(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    _begin(connection, "BEGIN")
+
+
+def _begin(connection: Connection, statement: str) -> None:
+    async def begin(driver: SqliteConnection) -> None:
+        await driver.together([(statement, ())])
+
+    adapted: Any = connection.connection.dbapi_connection
+    with translated():
+        adapted.run_async(begin)

@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import aiosqlite
 import asyncpg
@@ -27,6 +28,8 @@ _CONNECTION_LOST = (
     asyncpg.QueryCanceledError,
 )
 
+Rows: TypeAlias = Sequence[Sequence[Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Direct:
@@ -39,52 +42,88 @@ class Direct:
     sqlite: str
     postgresql: str
 
-    async def rows(self, session: "StoreSession", *values: Any) -> Sequence[Sequence[Any]]:  # noqa: ANN401
-        """Execute with these values, lists among them; answers the rows. Raises the errors of SQLAlchemy."""
-        driver = await _driver(session)
-        if isinstance(driver, aiosqlite.Connection):
-            told = [_json(value) if isinstance(value, list) else value for value in values]
-            with _translated(self.sqlite):
-                return list(await driver.execute_fetchall(self.sqlite, told))
-        with _translated(self.postgresql):
-            found: Sequence[Sequence[Any]] = await driver.fetch(self.postgresql, *values)
-            return found
+    def of(self, *values: Any) -> "Filled":  # noqa: ANN401 - what the database takes
+        """The statement with these values, lists among them."""
+        return Filled(self, values, None)
 
-    async def write(self, session: "StoreSession", rows: Sequence[tuple[Any, ...]], *values: Any) -> None:  # noqa: ANN401
-        """Execute once for all of these rows, single values first. Raises the errors of SQLAlchemy."""
-        if not rows:
-            return
-        driver = await _driver(session)
-        if isinstance(driver, aiosqlite.Connection):
-            with _translated(self.sqlite):
-                await driver.execute_fetchall(self.sqlite, [*values, _json(rows)])
-            return
-        with _translated(self.postgresql):
-            await driver.execute(self.postgresql, *values, *(list(column) for column in zip(*rows, strict=True)))
+    def for_all(self, rows: Rows, *values: Any) -> "Filled":  # noqa: ANN401 - what the database takes
+        """The statement for all of these rows at once, single values first; without rows it is left out."""
+        return Filled(self, values, rows)
 
 
-async def _driver(session: "StoreSession") -> Any:  # noqa: ANN401 - an aiosqlite or an asyncpg connection
-    driver = (await session.connection.get_raw_connection()).driver_connection
-    if isinstance(driver, asyncpg.Connection) and not driver.is_in_transaction():
-        # SQLAlchemy begins on PostgreSQL with its own first statement.
-        await session.connection.exec_driver_sql("SELECT 1")
-    return driver
+class Filled(NamedTuple):
+    """A statement and what it is executed with."""
+
+    statement: Direct
+    values: tuple[Any, ...]
+    rows: Rows | None
+
+
+class SqliteConnection(aiosqlite.Connection):
+    """A connection whose thread executes several statements at one call: each call costs two changes of threads."""
+
+    def __init__(self, connect: "partial[sqlite3.Connection]") -> None:
+        super().__init__(connect, iter_chunk_size=64)
+        self._thread.daemon = True
+
+    async def together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
+        """The rows of each statement, in order. Raises SQLite's errors; then those after it were not executed."""
+        found: list[Rows] = await self._execute(self._together, statements)  # type: ignore[no-untyped-call]  # none in it
+        return found
+
+    def _together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
+        return [self._conn.execute(statement, values).fetchall() for statement, values in statements]
+
+
+async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
+    """Execute in order; answers the rows of each. Raises the errors of SQLAlchemy."""
+    wanted = [one for one in statements if one.rows is None or one.rows]
+    found: list[Rows] = []
+    if wanted:
+        driver = (await session.connection.get_raw_connection()).driver_connection
+        if isinstance(driver, SqliteConnection):
+            with translated():
+                found = await driver.together([_for_sqlite(one) for one in wanted])
+        elif isinstance(driver, asyncpg.Connection):
+            if not driver.is_in_transaction():
+                # SQLAlchemy begins on PostgreSQL with its own first statement.
+                await session.connection.exec_driver_sql("SELECT 1")
+            with translated():
+                found = [await driver.fetch(one.statement.postgresql, *_for_postgresql(one)) for one in wanted]
+    if len(wanted) == len(statements):
+        return found
+    answered = iter(found)
+    return [next(answered) if one.rows is None or one.rows else [] for one in statements]
 
 
 @contextmanager
-def _translated(statement: str) -> Iterator[None]:
-    # What runs a lost race again, or waits for a database that is away, knows the errors of SQLAlchemy. The statement's
-    # values stay out: they may be anybody's keys.
+def translated() -> Iterator[None]:
+    """Raise the drivers' errors as those of SQLAlchemy, which is what runs a lost race again or waits.
+
+    Statements and their values stay out: they may be anybody's keys.
+    """
     try:
         yield
     except (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
-        raise IntegrityError(statement, None, error) from error
+        raise IntegrityError(None, None, error) from error
     except (sqlite3.OperationalError, *_CONNECTION_LOST) as error:
-        raise OperationalError(statement, None, error) from error
+        raise OperationalError(None, None, error) from error
     except asyncpg.InterfaceError as error:
-        raise InterfaceError(statement, None, error) from error
+        raise InterfaceError(None, None, error) from error
     except (sqlite3.Error, asyncpg.PostgresError) as error:
-        raise DBAPIError(statement, None, error) from error
+        raise DBAPIError(None, None, error) from error
+
+
+def _for_sqlite(filled: Filled) -> tuple[str, Sequence[Any]]:
+    values = [_json(value) if isinstance(value, list) else value for value in filled.values]
+    if filled.rows is not None:
+        values.append(_json(filled.rows))
+    return filled.statement.sqlite, values
+
+
+def _for_postgresql(filled: Filled) -> Sequence[Any]:
+    columns = [] if filled.rows is None else [list(column) for column in zip(*filled.rows, strict=True)]
+    return [*filled.values, *columns]
 
 
 def _json(value: object) -> str:

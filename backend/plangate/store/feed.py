@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import CountingKey, Instant, to_microseconds
 from plangate.store.database import Database, StoreSession, table_of
-from plangate.store.direct import Direct
+from plangate.store.direct import Direct, together
 
 EVERYTHING = ""  # the company id of a change that concerns the whole environment: catalogue, clock, keys
 _CHANNEL = "plangate_changes"
@@ -54,10 +54,11 @@ async def announce(session: StoreSession, company_ids: Iterable[str], *, origin:
     """Say, in the changing transaction itself, which companies it changed."""
     if session.is_postgresql:
         rows = [(f"{origin} {session.environment_id} {company_id}",) for company_id in company_ids]
-        await _ANNOUNCE.write(session, rows, _CHANNEL)
+        await together(session, _ANNOUNCE.for_all(rows, _CHANNEL))
         return
     rows = [(company_id,) for company_id in company_ids]
-    await _ANNOUNCE.write(session, rows, session.environment_id, origin, to_microseconds(session.now))
+    told = _ANNOUNCE.for_all(rows, session.environment_id, origin, to_microseconds(session.now))
+    await together(session, told)
 
 
 async def follow(database: Database, *, origin: str, forget: Forget, forget_all: Callable[[], None]) -> None:

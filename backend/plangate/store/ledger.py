@@ -11,12 +11,18 @@ from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.store.columns import json_text, to_microseconds
 from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession
-from plangate.store.direct import Direct
+from plangate.store.direct import Direct, Filled, Rows, together
 from plangate.store.usage import (
     UsageEventRow,
+    WindowKey,
+    asking_newest,
+    asking_used_keys,
+    setting_counters,
     unattributed_events,
     usage_events,
     usage_windows,
+    used_keys_of,
+    windows_of,
 )
 
 Row: TypeAlias = Mapping[str, object]
@@ -102,7 +108,39 @@ async def lock_companies(session: StoreSession, company_ids: Collection[str]) ->
     """
     if not company_ids:
         return {}
-    rows = await _LOCK.rows(session, session.environment_id, session.environment_id, sorted(set(company_ids)))
+    (rows,) = await together(session, _holding(session, company_ids))
+    return _held(rows)
+
+
+class Counted(NamedTuple):
+    """What `hold` read: the companies that exist, their newest windows, and the keys that were used before."""
+
+    companies: dict[str, HeldCompany]
+    windows: dict[WindowKey, WindowCounter]
+    keys: dict[str, tuple[str, Any]]
+
+
+async def hold(
+    session: StoreSession, company_ids: Collection[str], *, user_ids: Collection[str], key_hashes: Collection[str]
+) -> Counted:
+    """`lock_companies`, and then, in as few round trips as possible, what counting for them stands on.
+
+    `user_ids` are those whose windows are wanted; "" stands for the company as a whole.
+    """
+    held, windows, keys = await together(
+        session,
+        _holding(session, company_ids),
+        asking_newest(session, sorted(company_ids), sorted(user_ids)),
+        asking_used_keys(session, sorted(key_hashes)),
+    )
+    return Counted(_held(held), windows_of(windows), used_keys_of(keys))
+
+
+def _holding(session: StoreSession, company_ids: Collection[str]) -> Filled:
+    return _LOCK.of(session.environment_id, session.environment_id, sorted(set(company_ids)))
+
+
+def _held(rows: Rows) -> dict[str, HeldCompany]:
     return {company_id: HeldCompany(version, revision or 0) for company_id, version, revision in rows}
 
 
@@ -147,8 +185,9 @@ async def add_usage(
     *,
     waiting: Sequence[Row] = (),
     keys: Sequence[UsedKey] = (),
+    counters: Sequence[WindowCounter] = (),
 ) -> None:
-    """Append to the ledger, keep events that wait for their company, and mark idempotency keys as used.
+    """Append to the ledger, keep events that wait for their company, mark keys as used and write counters.
 
     `waiting` are plain columns of `unattributed_events`. A key that another transaction used meanwhile raises
     SQLAlchemy's IntegrityError.
@@ -157,12 +196,16 @@ async def add_usage(
         (one.id, one.company_id, one.user_id, one.event, one.quantity, to_microseconds(one.occurred_at))
         for one in entries
     ]
-    await _ADD_ENTRIES.write(session, rows, session.environment_id, to_microseconds(session.now))
     if waiting:
         await session.run(unattributed_events.insert(), waiting)
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
     used = sorted((one.key_hash, one.body_hash, json_text(one.answer)) for one in keys)
-    await _ADD_KEYS.write(session, used, session.environment_id)
+    await together(
+        session,
+        _ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now)),
+        _ADD_KEYS.for_all(used, session.environment_id),
+        setting_counters(counters),
+    )
 
 
 async def ledger_total(

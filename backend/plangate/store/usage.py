@@ -11,7 +11,7 @@ from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, from_microseconds, json_value
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct
+from plangate.store.direct import Direct, Filled, Rows, together
 
 
 class UsageEventRow(SQLModel, table=True):
@@ -150,7 +150,7 @@ _SET_COUNTERS: Final = Direct(
 _USED_KEYS: Final = Direct(
     sqlite="""
         SELECT key_hash, body_hash, answer FROM usage_keys
-        WHERE environment_id = ? AND key_hash IN (SELECT value FROM json_each(?))
+        WHERE environment_id = ? AND key_hash IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
     """,
     postgresql="""
         SELECT key_hash, body_hash, answer FROM usage_keys WHERE environment_id = $1 AND key_hash = ANY($2::text[])
@@ -171,7 +171,17 @@ async def newest_windows(
     if not company_ids:
         return {}
     statement = _NEWEST_LOCKED if lock and session.is_postgresql else _NEWEST
-    rows = await statement.rows(session, session.environment_id, list(company_ids), list(user_ids))
+    (rows,) = await together(session, statement.of(session.environment_id, list(company_ids), list(user_ids)))
+    return windows_of(rows)
+
+
+def asking_newest(session: StoreSession, company_ids: Sequence[str], user_ids: Sequence[str]) -> Filled:
+    """The statement of `newest_windows`; `windows_of` reads its rows."""
+    return _NEWEST.of(session.environment_id, list(company_ids), list(user_ids))
+
+
+def windows_of(rows: Rows) -> dict[WindowKey, WindowCounter]:
+    """The windows in the rows of `asking_newest`."""
     return {
         (company_id, feature, _PERIOD_KINDS[period], user_id): WindowCounter(
             window_id=window_id,
@@ -228,7 +238,12 @@ async def move_window_end(
 
 async def set_counters(session: StoreSession, windows: Sequence[WindowCounter]) -> None:
     """Write the counters of windows this transaction holds."""
-    await _SET_COUNTERS.write(session, [(one.window_id, one.used, one.reserved) for one in windows])
+    await together(session, setting_counters(windows))
+
+
+def setting_counters(windows: Sequence[WindowCounter]) -> Filled:
+    """The statement of `set_counters`."""
+    return _SET_COUNTERS.for_all([(one.window_id, one.used, one.reserved) for one in windows])
 
 
 async def known_windows(
@@ -253,11 +268,13 @@ async def known_windows(
     }
 
 
-async def used_keys(session: StoreSession, key_hashes: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Which of these idempotency keys were used: hash → (hash of the body, stored answer)."""
-    if not key_hashes:
-        return {}
-    rows = await _USED_KEYS.rows(session, session.environment_id, list(key_hashes))
+def asking_used_keys(session: StoreSession, key_hashes: Sequence[str]) -> Filled:
+    """Which of these idempotency keys were used? `used_keys_of` reads the rows."""
+    return _USED_KEYS.for_all([(one,) for one in key_hashes], session.environment_id)
+
+
+def used_keys_of(rows: Rows) -> dict[str, tuple[str, Any]]:
+    """Used keys in the rows of `asking_used_keys`: hash → (hash of the body, stored answer)."""
     return {key_hash: (body_hash, json_value(answer)) for key_hash, body_hash, answer in rows}
 
 
