@@ -45,7 +45,7 @@ from plangate.engine.model import (
     version_key,
 )
 from tests.engine.calendar_oracle import Billing, window
-from tests.engine.oracle import Standing
+from tests.engine.standing_oracle import Standing
 
 BEGINNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
 PLANS = ("free", "starter", "pro", "expired")

@@ -85,6 +85,8 @@ def test_nobody_named_is_a_no_with_its_reason() -> None:
     assert decision.trace is not None
     said = [step.detail for step in decision.trace.steps if step.outcome == "won"]
     assert said == ["Pro grants 50 exports per month for each user, but no user was named."]
+    # What is missing is the user: nothing that is bought helps.
+    assert decision.trace.options == ()
 
 
 def test_a_user_nobody_counted_yet_has_everything() -> None:

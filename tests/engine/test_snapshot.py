@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from plangate.engine.decide import decide, unanswerable, used_at
+from plangate.engine.decide import decide, unanswerable
 from plangate.engine.entitlements import build_snapshot, window_kinds
 from plangate.engine.holdings import scheduled_end
 from plangate.engine.model import (
@@ -25,6 +25,7 @@ from plangate.engine.model import (
     UserFacts,
 )
 from plangate.engine.snapshot import SINCE_EVER, HeldAddOn, HeldPlan
+from plangate.engine.usage import used_at
 from tests.engine.factories import (
     BEGAN,
     NOW,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import msgspec
+import pytest
 
 from plangate.engine.decide import decide
 from plangate.engine.entitlements import build_snapshot
@@ -293,3 +294,44 @@ def test_a_users_question_is_asked_again_for_that_user() -> None:
     assert trace.options == ()
     _, trace = traced(company, "sso", user=UserFacts(user_id="user_bob"))
     assert [option.key for option in trace.options] == ["pro", "enterprise"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "detail"),
+    [
+        (Condition(kind="trait", trait="size", operator="gte", value=250), "the company's trait size at least 250"),
+        (Condition(kind="trait", trait="is_partner", value=True), "the company's trait is_partner equal to true"),
+        (
+            Condition(kind="trait", trait="region", operator="in", value=["eu", "us"]),
+            "the company's trait region among eu, us",
+        ),
+        (
+            Condition(kind="trait", trait="size", operator="gt", other_trait="quota"),
+            "the company's trait size above the trait quota",
+        ),
+        (Condition(kind="trait", subject="user", trait="role", value="admin"), "the user's trait role equal to admin"),
+        (Condition(kind="plan", values=("pro", "team")), "the plan among pro, team"),
+        (Condition(kind="company", values=("comp_acme",), operator="not_in"), "the company other than comp_acme"),
+        (Condition(kind="product", values=()), "a Stripe product among none"),
+        (Condition(kind="usage", feature="exports", operator="gt", value=5), "usage of exports above 5"),
+    ],
+)
+def test_a_rule_that_does_not_match_says_what_it_asks_for(condition: Condition, detail: str) -> None:
+    met = Condition(kind="company", values=("comp_acme",))
+    never = Condition(kind="add_on", values=("nothing",))
+    # The second group comes closest: one of its conditions is met.
+    rule = Rule(key="rule", groups=((never, never), (met, condition)))
+    features = {**SHOP.features, "sso": msgspec.structs.replace(SHOP.features["sso"], flag=Flag(rules=(rule,)))}
+    catalog = msgspec.structs.replace(SHOP, features=features)
+    _, trace = traced(facts(), "sso", catalog=catalog, used=5)
+    steps = [step.detail for step in trace.steps if step.source.kind is SourceKind.RULE]
+    assert steps == [f"The rule does not match: it asks for {detail}."]
+
+
+def test_a_rule_without_groups_says_only_that_it_does_not_match() -> None:
+    features = {
+        **SHOP.features,
+        "sso": msgspec.structs.replace(SHOP.features["sso"], flag=Flag(rules=(Rule(key="r"),))),
+    }
+    _, trace = traced(facts(), "sso", catalog=msgspec.structs.replace(SHOP, features=features))
+    assert [step.detail for step in trace.steps if step.source.kind is SourceKind.RULE] == ["The rule does not match."]

@@ -13,6 +13,7 @@ from plangate.engine.model import Catalog, Counters, Decision, Period, PeriodKin
 from plangate.engine.snapshot import Allowance, Answer, CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import matches
 from plangate.engine.trace import explain, explain_unknown
+from plangate.engine.usage import used_at
 
 
 def decide(
@@ -79,19 +80,6 @@ def unanswerable(
     """The "no" about something unknown: a feature, a company or a user. It never grants by accident."""
     user_id = None if user is None else user.user_id
     return Decision(feature=feature_key, allowed=False, reason=reason, company=company, user=user_id, at=at)
-
-
-def used_at(snapshot: CompanySnapshot, feature_key: str, counters: Counters, at: datetime) -> int | None:
-    """How much of a numeric feature is in use at `at`, in the window that resets least often; None when unknown."""
-    compiled = snapshot.features.get(feature_key)
-    if compiled is None:
-        return None
-    if compiled.usage_key is None:
-        return None if compiled.trait_used is None else max(0, compiled.trait_used)
-    counter = counters.get(compiled.usage_key)
-    if counter is None or counter.start_at > at or (counter.end_at is not None and counter.end_at <= at):
-        return 0
-    return max(0, counter.used)
 
 
 def _own(allowance: Allowance, user_id: str) -> Allowance:

@@ -4,10 +4,11 @@ from datetime import datetime
 
 import msgspec
 
-from plangate.engine.decide import decide, used_at
+from plangate.engine.decide import decide
 from plangate.engine.model import Counters, FeatureType, Json, Reason, UserFacts
 from plangate.engine.plan_change import Violation
 from plangate.engine.snapshot import Answer, CompanySnapshot
+from plangate.engine.usage import used_at
 from plangate.engine.wording import best_amount, granted_text, granted_value
 
 

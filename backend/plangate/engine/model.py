@@ -518,6 +518,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[Unlock, ...] = ()
 
 
+# Periods and Decisions hold no cycles and are made by the hundred thousand: the garbage collector need not know them.
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to one check. Field order is the JSON order of the contract.
 

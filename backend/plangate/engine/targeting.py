@@ -76,6 +76,35 @@ def matches(groups: Sequence[Sequence[Condition]], user: UserFacts | None, used:
     return any(all(_met(condition, user, used) for condition in group) for group in groups)
 
 
+def first_unmet(
+    rule: Rule,
+    facts: CompanyFacts,
+    *,
+    plans: frozenset[str],
+    add_ons: frozenset[str],
+    products: frozenset[str],
+    user: UserFacts | None,
+    used: UsageReader,
+) -> Condition | None:
+    """The condition that keeps a rule from matching: the first one that is not met in the group that comes closest.
+
+    None when the rule matches, or has no groups and never can.
+    """
+    company = _Known(facts=facts, plans=plans, add_ons=add_ons, products=products)
+    closest: list[Condition] = []
+    for group in rule.groups:
+        unmet = []
+        for condition in group:
+            is_met = _decided(condition, company)
+            if not (_met(condition, user, used) if is_met is None else is_met):
+                unmet.append(condition)
+        if not unmet:
+            return None
+        if not closest or len(unmet) < len(closest):
+            closest = unmet
+    return closest[0] if closest else None
+
+
 def compare(actual: Json, operator: str, expected: Json, *, value_type: str | None = None) -> bool:
     """Compare a stored value with a wanted one. Values of different kinds never match, whatever the operator.
 

@@ -20,6 +20,7 @@ from plangate.engine.model import (
     PeriodKind,
     PlanVersion,
     Reason,
+    Rule,
     Source,
     SourceKind,
     Trace,
@@ -27,8 +28,10 @@ from plangate.engine.model import (
     UserFacts,
 )
 from plangate.engine.snapshot import CompanySnapshot, CompiledFeature
+from plangate.engine.targeting import first_unmet
 from plangate.engine.unlock import unlocks
-from plangate.engine.wording import amount_text
+from plangate.engine.usage import used_at
+from plangate.engine.wording import amount_text, condition_text
 
 Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]
 
@@ -65,7 +68,7 @@ def explain(
         at=at,
         ask=lambda other: ask(other, decision.feature, counters, at=at, quantity=quantity, user=user),
     )
-    explainer = _Explainer(snapshot, compiled, decision, at, user)
+    explainer = _Explainer(snapshot, compiled, decision, counters, at, user)
     return Trace(steps=tuple(explainer.steps()), unlock=options[0] if options else None, options=options)
 
 
@@ -82,9 +85,13 @@ class _Explainer:
         snapshot: CompanySnapshot,
         compiled: CompiledFeature,
         decision: Decision,
+        counters: Counters,
         at: datetime,
         user: UserFacts | None,
     ) -> None:
+        self.snapshot = snapshot
+        self.counters = counters
+        self.user = user
         self.feature: Feature = compiled.feature
         self.decision = decision
         self.at = at
@@ -277,9 +284,21 @@ class _Explainer:
                 is_open = False
                 yield _step(named, "won", f"The rule matches: {'yes' if rule.allowed else 'no'}.")
             elif is_open:
-                yield _step(named, "not_matched", "The rule does not match.")
+                yield _step(named, "not_matched", self._unmet(rule))
             else:
                 yield _step(named, "lost", "Not reached: an earlier source decided.")
+
+    def _unmet(self, rule: Rule) -> str:
+        unmet = first_unmet(
+            rule,
+            self.facts,
+            plans=frozenset(version.key for version, _ in self.holdings.plans),
+            add_ons=frozenset(version.key for version, _ in self.holdings.add_ons),
+            products=self.holdings.products,
+            user=self.user,
+            used=lambda key: used_at(self.snapshot, key, self.counters, self.at),
+        )
+        return "The rule does not match" + ("." if unmet is None else f": it asks for {condition_text(unmet)}.")
 
 
 def _step(source: Source, outcome: Outcome, detail: str) -> TraceStep:

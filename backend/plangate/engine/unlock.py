@@ -24,7 +24,15 @@ from plangate.engine.what_if import with_holding
 Ask: TypeAlias = Callable[[CompanySnapshot], Decision]
 
 # Nothing that is bought lifts these: a switch for everybody, an explicit no, or a question that has no answer.
-_FINAL = frozenset({Reason.FLAG_OFF, Reason.OVERRIDE_DENIED, Reason.ARCHIVED_FEATURE, Reason.UNKNOWN_FEATURE})
+_FINAL = frozenset(
+    {
+        Reason.FLAG_OFF,
+        Reason.OVERRIDE_DENIED,
+        Reason.ARCHIVED_FEATURE,
+        Reason.UNKNOWN_FEATURE,
+        Reason.UNKNOWN_USER,
+    }
+)
 
 
 def unlocks(

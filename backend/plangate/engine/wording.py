@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from plangate.engine.grants import Amount
-from plangate.engine.model import Feature, FeatureType, Json, PeriodKind
+from plangate.engine.model import Condition, Feature, FeatureType, Json, PeriodKind
 from plangate.engine.snapshot import Allowance, Answer
 
 _EVERY = {
@@ -13,6 +13,24 @@ _EVERY = {
     PeriodKind.BILLING_MONTH: "per month",
     PeriodKind.BILLING_INTERVAL: "per billing period",
     PeriodKind.ALL_TIME: "in total",
+}
+_NAMED = {
+    "company": "the company",
+    "user": "the user",
+    "plan": "the plan",
+    "add_on": "an add-on",
+    "product": "a Stripe product",
+}
+_OPERATORS = {
+    "eq": "equal to",
+    "ne": "other than",
+    "lt": "below",
+    "lte": "at most",
+    "gt": "above",
+    "gte": "at least",
+    "in": "among",
+    "not_in": "not among",
+    "contains": "containing",
 }
 
 
@@ -62,6 +80,30 @@ def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> st
     number = shown_number(feature, amount.hard)
     unit = feature.unit if number == "1" else feature.units
     return " ".join([number, unit, *([_EVERY[kind]] if kind is not None else [])])
+
+
+def condition_text(condition: Condition) -> str:
+    """What a condition asks for, such as `the trait size at least 250`; never what is stored."""
+    if condition.kind in _NAMED:
+        verb = "other than" if condition.operator in {"ne", "not_in"} else "among"
+        return f"{_NAMED[condition.kind]} {verb} {', '.join(condition.values) or 'none'}"
+    if condition.kind == "usage":
+        subject = f"usage of {condition.feature}"
+    else:
+        subject = f"the {'user' if condition.subject == 'user' else 'company'}'s trait {condition.trait}"
+    if condition.other_trait is not None:
+        wanted = f"the trait {condition.other_trait}"
+    elif isinstance(condition.value, list | tuple):
+        wanted = ", ".join(_plain(one) for one in condition.value)
+    else:
+        wanted = _plain(condition.value)
+    return f"{subject} {_OPERATORS[condition.operator]} {wanted}"
+
+
+def _plain(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
 
 
 def shown_number(feature: Feature, base_units: int) -> str:
