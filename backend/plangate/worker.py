@@ -20,11 +20,13 @@ from plangate.errors import Refusal
 from plangate.store.feed import prune_feed
 from plangate.store.idempotency import prune_requests
 from plangate.store.leases import drop_old_leases
+from plangate.store.meter_outbox import prune_delivered
 
 _PAUSE_SECONDS_MAX: Final = 60.0
 _SWEEP_SECONDS: Final = 3_600.0
 _TIDY_SECONDS: Final = 600.0
 _LEASES_KEPT: Final = timedelta(hours=1)
+_REPORTS_KEPT: Final = timedelta(days=40)  # five more than Stripe's sums are compared for
 _FEED_KEPT: Final = timedelta(hours=1)
 _ANSWERS_KEPT: Final = timedelta(hours=24)
 _log = structlog.get_logger(__name__)
@@ -39,13 +41,17 @@ class Loop(msgspec.Struct, frozen=True):
 
 
 async def tidy(env: Environment) -> int:
-    """Forget old leases, changes every process has seen, and answers kept for repeats. Answers how many rows went."""
+    """Forget old leases, changes every process has seen, answers kept for repeats, and reports Stripe has long taken.
+
+    Answers how many rows went.
+    """
     async with env.writing() as session:
         dropped = await drop_old_leases(session, before=wall_now() - _LEASES_KEPT)
         # The feed is stamped with business time, like every row of a transaction.
         pruned = await prune_feed(session, before=env.clock.now() - _FEED_KEPT)
         answered = await prune_requests(session, before=wall_now() - _ANSWERS_KEPT)
-    return dropped + pruned + answered
+        reported = await prune_delivered(session, before=env.clock.now() - _REPORTS_KEPT)
+    return dropped + pruned + answered + reported
 
 
 LOOPS: Final = (
@@ -53,6 +59,8 @@ LOOPS: Final = (
     Loop("plan_changes", plan_changes.resume_unfinished, 2.0),
     Loop("reservations", metering.release_expired, 0.5),
     Loop("migrations", catalog.carry_on_migrations, 2.0),
+    Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
+    Loop("meters", metering.forward, 1.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),
     Loop("tidy", tidy, _TIDY_SECONDS),
 )

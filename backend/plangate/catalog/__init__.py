@@ -17,6 +17,7 @@ from plangate.catalog.migrating import (
 from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, public_plans
 from plangate.catalog.publishing import CatalogDiff, apply, current_document, current_revision, plan
 from plangate.catalog.revision import Change, Detail
+from plangate.catalog.shelf import tidy_shelf
 
 __all__ = [
     "CatalogDiff",
@@ -41,4 +42,5 @@ __all__ = [
     "public_plans",
     "read_migrations",
     "retry_migration",
+    "tidy_shelf",
 ]

@@ -97,10 +97,10 @@ def read_migrations(said: Iterable[str]) -> dict[str, Migrate]:
     for one in said:
         key, _, who = one.strip().rpartition("=") if one.strip() in _WORDS else one.strip().partition("=")
         names = [name.strip() for name in who.split(",") if name.strip()]
-        if key in found or not names or len(names) > _NAMED_MAX or (not key and who not in _WORDS):
-            raise invalid(
-                "/migrate", f"{one!r} does not say who migrates: all, none, pro=none or pro=id=acme,id=globex."
-            )
+        is_bounded = len(names) <= _NAMED_MAX and all(len(name) <= _NAME_LENGTH_MAX for name in names)
+        if key in found or not names or not is_bounded or (not key and one.strip() not in _WORDS):
+            example = "all, none, pro=none or pro=id=acme,id=globex"
+            raise invalid("/migrate", f"{one[:100]!r} does not say who migrates: {example}.")
         found[key] = "all" if who == "all" else "none" if who == "none" else MigrationDocument(companies=names)
     return found
 

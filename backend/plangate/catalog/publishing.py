@@ -11,7 +11,8 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.migrating import new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
-from plangate.catalog.stripe_side import archive_in_stripe, make_in_stripe
+from plangate.catalog.shelf import clear_shelf
+from plangate.catalog.stripe_side import make_in_stripe
 from plangate.catalog_compiled import compile_catalog, offered_version
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
@@ -190,7 +191,7 @@ async def apply(
                 environment.touch_everything(session)
             await open_windows_of_new_periods(environment, _compiled(environment, stored), await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
-        await _clear_shelf(environment, drafted.document, intent_id=f"catalog:{environment.id}:{number}:shelf")
+        await clear_shelf(environment, drafted.document, revision=number)
     return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes))
 
 
@@ -293,22 +294,3 @@ def _intent(environment: Environment, drafted: Draft) -> str:
     """The same for the same document over the same revision, so that a repeat finds the calls already made."""
     said = hashlib.sha256(msgspec.json.encode(document_value(drafted.document))).hexdigest()
     return f"catalog:{environment.id}:{drafted.revision}:{said[:24]}"
-
-
-async def _clear_shelf(environment: Environment, document: CatalogDocument, *, intent_id: str) -> None:
-    """Archive the prices that nothing on sale uses any more, in Stripe and then here."""
-    on_sale = {
-        (kind, key, price.currency, price.interval, price.interval_count, price.amount_minor)
-        for kind, key, sold in document.sold()
-        if not sold.archived
-        for price in sold.prices
-    }
-    async with environment.reading() as session:
-        rows = await all_stripe_prices(session)
-    for row in rows:
-        terms = (row.owner_kind, row.owner_key, row.currency, row.interval, row.interval_count, row.amount_minor)
-        if row.is_active and terms not in on_sale:
-            await archive_in_stripe(environment, [row], intent_id=intent_id)
-            async with environment.writing() as session:
-                await save_stripe_price(session, row.model_copy(update={"is_active": False}))
-                environment.touch_everything(session)

@@ -186,7 +186,11 @@ def item_params(catalog: Catalog, lines: Sequence[TargetLine], subscription: Sub
         kept.add(line.item.stripe_item_id)
         is_same = (line.item.stripe_price_id, line.item.quantity) == (line.stripe_price_id, line.quantity)
         if line.kind != "other" and not is_same:
-            written.append({"id": line.item.stripe_item_id, **_priced(line)})
+            priced = _priced(line)
+            if line.item.stripe_price_id == line.stripe_price_id:
+                # A price that is held already need not be active, as long as it is not named again.
+                priced.pop("price")
+            written.append({"id": line.item.stripe_item_id, **priced})
     gone = [
         item.stripe_item_id
         for item in subscription.items

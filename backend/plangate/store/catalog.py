@@ -42,7 +42,10 @@ class PlanVersionRow(SQLModel, table=True):
 
 
 class StripePriceRow(SQLModel, table=True):
-    """A Stripe price we made or adopted, and the plan or add-on version it sells. Archived ones still map."""
+    """A Stripe price we made or adopted, and the plan or add-on version it sells. Archived ones still map.
+
+    `is_adopted` marks one that others made: it is never archived.
+    """
 
     __tablename__ = "stripe_prices"
 
@@ -57,6 +60,7 @@ class StripePriceRow(SQLModel, table=True):
     interval_count: int = 1
     amount_minor: int = Field(sa_type=BigInteger)
     is_active: bool = True
+    is_adopted: bool = False
     recorded_at: datetime = Field(sa_type=Instant)
 
 
@@ -116,6 +120,9 @@ async def all_stripe_prices(session: StoreSession) -> list[StripePriceRow]:
     return [StripePriceRow(**row) for row in rows]
 
 
+_CORRECTED = ("owner_kind", "owner_key", "owner_version", "is_active", "is_adopted")
+
+
 async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:
     """Record (or correct) the owner of a Stripe price."""
     values = row.model_dump()
@@ -123,7 +130,9 @@ async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:
     await session.run(
         statement.on_conflict_do_update(
             index_elements=["environment_id", "stripe_price_id"],
-            set_={name: values[name] for name in ("owner_kind", "owner_key", "owner_version", "is_active")},
+            set_={
+                name: values[name] for name in ("owner_kind", "owner_key", "owner_version", "is_active", "is_adopted")
+            },
         )
     )
 

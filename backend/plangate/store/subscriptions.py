@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import select, text, update
+from sqlalchemy import Text, cast, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import PlanRef, SubscriptionFact
@@ -48,6 +48,7 @@ class SubscriptionRow(SQLModel, table=True):
 
 
 subscriptions = table_of(SubscriptionRow)
+_ENDED = ("canceled", "incomplete_expired")
 
 
 async def subscriptions_of(
@@ -64,6 +65,23 @@ async def subscriptions_of(
         .order_by(subscriptions.c.stripe_subscription_id)
     )
     return tuple(msgspec.convert(row["document"], SubscriptionFact) for row in rows)
+
+
+async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:
+    """Whether any subscription that has not ended holds the price, now or in a later phase of its schedule."""
+    quoted = stripe_price_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    found = await session.scalar(
+        select(subscriptions.c.id)
+        .where(
+            subscriptions.c.environment_id == session.environment_id,
+            subscriptions.c.superseded_at.is_(None),
+            subscriptions.c.status.not_in(_ENDED),
+            # The documents are text; an index would have to follow every item for a question asked once a month.
+            cast(subscriptions.c.document, Text).like(f'%"{quoted}"%', escape="\\"),
+        )
+        .limit(1)
+    )
+    return found is not None
 
 
 async def last_mapped_plan(session: StoreSession, company_id: str, *, at: datetime | None = None) -> PlanRef | None:

@@ -210,6 +210,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment_id", "subject"),
     )
     op.create_table(
+        "meter_outbox",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("meter", sa.String(), nullable=False),
+        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("available_at", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("stripe_customer_id", sa.String(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("first_sent_at", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("meter_outbox", schema=None) as batch_op:
+        batch_op.create_index(
+            "meter_outbox_by_customer", ["environment_id", "stripe_customer_id", "meter", "occurred_at"], unique=False
+        )
+        batch_op.create_index("meter_outbox_by_turn", ["environment_id", "state", "available_at"], unique=False)
+
+    op.create_table(
         "overrides",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -232,6 +256,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("overrides", schema=None) as batch_op:
         batch_op.create_index("overrides_by_company", ["environment_id", "company_id"], unique=False)
+        batch_op.create_index(
+            "overrides_by_expiry",
+            ["environment_id", "expires_at"],
+            unique=False,
+            sqlite_where=sa.text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+            postgresql_where=sa.text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+        )
         batch_op.create_index("overrides_by_id", ["environment_id", "override_id", "revision"], unique=True)
 
     op.create_table(
@@ -345,6 +376,7 @@ def upgrade() -> None:
         sa.Column("interval_count", sa.Integer(), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("is_adopted", sa.Boolean(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "stripe_price_id"),
     )
@@ -651,9 +683,19 @@ def downgrade() -> None:
     op.drop_table("plan_changes")
     with op.batch_alter_table("overrides", schema=None) as batch_op:
         batch_op.drop_index("overrides_by_id")
+        batch_op.drop_index(
+            "overrides_by_expiry",
+            sqlite_where=sa.text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+            postgresql_where=sa.text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+        )
         batch_op.drop_index("overrides_by_company")
 
     op.drop_table("overrides")
+    with op.batch_alter_table("meter_outbox", schema=None) as batch_op:
+        batch_op.drop_index("meter_outbox_by_turn")
+        batch_op.drop_index("meter_outbox_by_customer")
+
+    op.drop_table("meter_outbox")
     op.drop_table("leases")
     with op.batch_alter_table("inbox", schema=None) as batch_op:
         batch_op.drop_index("inbox_by_state")
