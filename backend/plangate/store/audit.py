@@ -1,6 +1,7 @@
 """The audit: who changed what, append-only, each entry carrying the hash of the one before it."""
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -101,6 +102,23 @@ async def audit_of(
     if before is not None:
         query = query.where(audit.c.sequence < before)
     rows = await session.all(query.order_by(audit.c.sequence.desc()).limit(limit))
+    return [AuditRow(**row) for row in rows]
+
+
+async def audit_between(
+    session: StoreSession, company_ids: Collection[str], first_at: datetime, last_at: datetime
+) -> list[AuditRow]:
+    """The entries of these companies made in `[first_at, last_at]`, newest first."""
+    rows = await session.all(
+        select(audit)
+        .where(
+            audit.c.environment_id == session.environment_id,
+            audit.c.company_id.in_(sorted(company_ids)),
+            audit.c.at >= first_at,
+            audit.c.at <= last_at,
+        )
+        .order_by(audit.c.sequence.desc())
+    )
     return [AuditRow(**row) for row in rows]
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import Override, OverrideMode, PeriodKind, Unlimited
@@ -20,6 +20,13 @@ class OverrideRow(SQLModel, table=True):
     __table_args__ = (
         Index("overrides_by_company", "environment_id", "company_id"),
         Index("overrides_by_id", "environment_id", "override_id", "revision", unique=True),
+        Index(
+            "overrides_by_expiry",
+            "environment_id",
+            "expires_at",
+            sqlite_where=text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+            postgresql_where=text("superseded_at IS NULL AND expires_at IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -96,6 +103,63 @@ async def current_overrides(session: StoreSession, company_id: str) -> list[Over
         .order_by(overrides.c.override_id.desc())
     )
     return [OverrideRow(**row) for row in rows]
+
+
+async def states_of_override(session: StoreSession, override_id: str) -> list[OverrideRow]:
+    """Every state one override had, newest first."""
+    rows = await session.all(
+        select(overrides)
+        .where(overrides.c.environment_id == session.environment_id, overrides.c.override_id == override_id)
+        .order_by(overrides.c.revision.desc())
+    )
+    return [OverrideRow(**row) for row in rows]
+
+
+async def page_of_overrides(
+    session: StoreSession,
+    *,
+    state: str | None,
+    expires_before: datetime | None,
+    feature: str | None,
+    after: tuple[datetime | None, str] | None,
+    limit: int,
+) -> list[OverrideRow]:
+    """Up to `limit` overrides of all companies after the cursor: newest first, or with `expires_before` soonest first.
+
+    `after` is the expiry (for the second order) and the id of the last one seen.
+    """
+    query = select(overrides).where(
+        overrides.c.environment_id == session.environment_id, overrides.c.superseded_at.is_(None)
+    )
+    if state is not None or expires_before is not None:
+        query = query.where(_is_in_state(state, session.now))
+    if feature is not None:
+        query = query.where(overrides.c.feature == feature)
+    if expires_before is None:
+        if after is not None:
+            query = query.where(overrides.c.override_id < after[1])
+        query = query.order_by(overrides.c.override_id.desc())
+    else:
+        query = query.where(overrides.c.expires_at < expires_before)
+        if after is not None:
+            at, override_id = after
+            later = and_(overrides.c.expires_at == at, overrides.c.override_id > override_id)
+            query = query.where(or_(overrides.c.expires_at > at, later))
+        query = query.order_by(overrides.c.expires_at, overrides.c.override_id)
+    return [OverrideRow(**row) for row in await session.all(query.limit(limit))]
+
+
+def _is_in_state(state: str | None, now: datetime) -> ColumnElement[bool]:
+    """Overrides in a state at an instant; None stands for those that have not ended."""
+    if state == "revoked":
+        return overrides.c.revoked_at.is_not(None)
+    unrevoked = overrides.c.revoked_at.is_(None)
+    if state == "expired":
+        return and_(unrevoked, overrides.c.expires_at <= now)
+    unended = and_(unrevoked, or_(overrides.c.expires_at.is_(None), overrides.c.expires_at > now))
+    if state == "scheduled":
+        return and_(unended, overrides.c.starts_at > now)
+    return unended if state is None else and_(unended, overrides.c.starts_at <= now)
 
 
 async def replace_override(session: StoreSession, row: OverrideRow) -> None:

@@ -242,6 +242,29 @@ class OverrideBody(Body):
     note: Note
 
 
+class BulkOverrideBody(Body):
+    """One exception for the companies named, by id or keys, or for those on a `plan`.
+
+    By plan, one call looks through 1,000 companies; go on with the `next_cursor` it answers, until that is null.
+    """
+
+    companies: (
+        Annotated[
+            list[BodyKeys | Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=1_000)
+        ]
+        | None
+    ) = None
+    plan: CatalogKey | None = None
+    cursor: Annotated[str, Field(pattern=r"^comp_[0-9a-z]{1,64}$")] | None = None
+    feature: BodyFeature
+    mode: Literal["set", "add", "deny"] = "set"
+    value: Any = None
+    period: PeriodName | None = None
+    starts_at: BodyInstant | None = None
+    expires_at: BodyInstant | None = None
+    note: Note
+
+
 class OverrideEdit(Body):
     """The fields of an override to change; those left out stay. `expires_at: null` removes the expiry."""
 
@@ -371,6 +394,14 @@ class HistoryQuery(Query):
 
     cursor: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class OverridesQuery(PageQuery):
+    """Overrides of all companies in a `state`, of one `feature`, or those that end before `expires_before`."""
+
+    state: Literal["scheduled", "active", "expired", "revoked"] | None = None
+    expires_before: BodyInstant | None = None
+    feature: BodyFeature | None = None
 
 
 class RevokeQuery(Query):

@@ -1,15 +1,24 @@
 """Overrides over HTTP: list, grant, edit with If-Match, revoke with a note."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from plangate import overrides
 from plangate.errors import Code, Refusal, invalid
-from plangate.shapes import OverrideView
+from plangate.shapes import OverrideState, OverrideView
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import NoQuery, OverrideBody, OverrideEdit, RevokeBody, RevokeQuery
+from plangate.web.schemas import (
+    BulkOverrideBody,
+    NoQuery,
+    OverrideBody,
+    OverrideEdit,
+    OverridesQuery,
+    RevokeBody,
+    RevokeQuery,
+)
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Overrides"
@@ -21,6 +30,80 @@ class OverrideList(msgspec.Struct, frozen=True, kw_only=True):
 
     data: list[OverrideView]
     next_cursor: None = None
+
+
+class OverridePage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of all companies' overrides; `next_cursor` null on the last."""
+
+    data: list[OverrideView]
+    next_cursor: str | None
+
+
+class OverrideHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """Every state an override had, newest first."""
+
+    data: list[overrides.OverrideChange]
+    next_cursor: None = None
+
+
+class BulkAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One result for each company. `next_cursor` is null when there are no more companies to look through."""
+
+    results: list[overrides.Granted]
+    next_cursor: str | None
+
+
+async def all_overrides(call: Call[None, OverridesQuery]) -> Answer:
+    """One page of all overrides."""
+    query = call.query
+    found, cursor = await overrides.search(
+        call.environment,
+        state=None if query.state is None else OverrideState(query.state),
+        expires_before=query.expires_before,
+        feature=query.feature,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
+    return Answer(OverridePage(data=found, next_cursor=cursor))
+
+
+async def get_override(call: Call[None, None]) -> Answer:
+    """One override."""
+    found = await overrides.get(call.environment, call.path["override_id"])
+    return Answer(found, headers={"ETag": f'"{found.etag}"'})
+
+
+async def override_history(call: Call[None, None]) -> Answer:
+    """Every state of one override."""
+    return Answer(OverrideHistory(data=await overrides.changes(call.environment, call.path["override_id"])))
+
+
+async def grant_bulk(call: Call[BulkOverrideBody, None]) -> Answer:
+    """The same override for many companies."""
+    body = call.body
+    if (body.companies is None) is (body.plan is None):
+        raise invalid("/companies", "Name the companies, or the plan whose companies are meant.")
+    if body.cursor is not None and body.plan is None:
+        raise invalid("/cursor", "The cursor goes with a plan.")
+    chosen: Sequence[Mapping[str, str] | str] = body.companies or ()
+    cursor: str | None = None
+    if body.plan is not None:
+        chosen, cursor = await overrides.companies_on_plan(call.environment, body.plan, after=body.cursor)
+    results: list[overrides.Granted] = []
+    if chosen:
+        results = await overrides.grant_to_many(
+            call.environment,
+            chosen,
+            feature=body.feature,
+            mode=body.mode,
+            value=body.value,
+            note=body.note,
+            period=body.period,
+            starts_at=body.starts_at,
+            expires_at=body.expires_at,
+            actor=call.actor,
+        )
+    return Answer(BulkAnswer(results=results, next_cursor=cursor))
 
 
 async def list_overrides(call: Call[None, None]) -> Answer:
@@ -130,6 +213,68 @@ OPERATIONS: Final = (
         responses={201: Documented("Granted.", OverrideView, headers=_HEADERS)},
         problems=(Code.NOT_FOUND, Code.OVERRIDE_OVERLAP, Code.IDEMPOTENCY_CONFLICT),
         takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/overrides",
+        name="allOverrides",
+        tag=_TAG,
+        summary="All companies' overrides",
+        text="Newest first, by `state` and `feature`. With `expires_before` those that end before it, the soonest "
+        "first, and without a `state` only those still to end.",
+        scope="read",
+        answer=all_overrides,
+        query=OverridesQuery,
+        responses={200: Documented("One page.", OverridePage)},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/overrides/bulk",
+        name="grantOverrides",
+        tag=_TAG,
+        summary="Grant an override to many companies",
+        text="To up to 1,000 companies, or to those on a `plan`, 1,000 companies looked through at a time. Each has "
+        "its own result; one that is refused, such as for an overlap, does not touch the others.",
+        scope="write",
+        answer=grant_bulk,
+        body=BulkOverrideBody,
+        example={
+            "companies": [{"id": "acme"}],
+            "feature": "api-calls",
+            "mode": "add",
+            "value": 100,
+            "expires_at": "2027-01-01T00:00:00Z",
+            "note": "Making up for the outage of 19 November",
+        },
+        responses={200: Documented("One result for each company.", BulkAnswer)},
+        problems=(Code.IDEMPOTENCY_CONFLICT,),
+        takes_idempotency_key=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/overrides/{override_id}",
+        name="getOverride",
+        tag=_TAG,
+        summary="One override",
+        text="With its etag, for an edit.",
+        scope="read",
+        answer=get_override,
+        query=NoQuery,
+        responses={200: Documented("The override.", OverrideView, headers=("ETag",))},
+        problems=(Code.NOT_FOUND,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/overrides/{override_id}/history",
+        name="getOverrideHistory",
+        tag=_TAG,
+        summary="Every state an override had",
+        text="Newest first: what it said, who made it so, when and why.",
+        scope="read",
+        answer=override_history,
+        query=NoQuery,
+        responses={200: Documented("The states.", OverrideHistory)},
+        problems=(Code.NOT_FOUND,),
     ),
     Operation(
         method="PATCH",

@@ -9,34 +9,44 @@ from typing import Any, Final
 
 import msgspec
 
-from plangate.engine.model import (
-    INT64_MAX,
-    UNLIMITED,
-    Catalog,
-    Feature,
-    FeatureType,
-    Json,
-    OverrideMode,
-    PeriodKind,
-)
+from plangate.engine.model import Catalog, Json, OverrideMode, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.ids import new_id
-from plangate.keys import is_storable
 from plangate.members import member_in
-from plangate.shapes import Actor, OverrideState, OverrideView
+from plangate.overrides.reading import nothing, view
+from plangate.overrides.rules import (
+    check_times,
+    checked_feature,
+    checked_mode,
+    checked_note,
+    checked_period,
+    checked_start,
+    checked_value,
+)
+from plangate.shapes import Actor, OverrideView
 from plangate.store.audit import append_audit
-from plangate.store.companies import company_row, is_company
+from plangate.store.companies import company_row
 from plangate.store.database import StoreSession
 from plangate.store.overrides import OverrideRow, current_override, current_overrides, replace_override
 from plangate.store.races import repeated
 from plangate.store.users import user_facts
 from plangate.usage_windows import open_missing_windows
 
-NOTE_LENGTH: Final = 2_000
-_CONFIG_BYTES: Final = 16_384
 _CHANGEABLE: Final = frozenset({"value", "note", "starts_at", "expires_at", "period"})
 _COMPANY_OVERRIDES: Final = 1_000  # in force or still to come, for one company
+
+
+class Granting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is granted, checked against the catalogue; whom it is granted to is not said yet."""
+
+    feature: str
+    mode: OverrideMode
+    value: Json
+    period: PeriodKind | None
+    note: str
+    starts_at: datetime | None
+    expires_at: datetime | None
 
 
 @repeated
@@ -61,37 +71,80 @@ async def grant(
     a field at fault, 409 when another override of this mode is in force for this feature and subject meanwhile.
     """
     catalog = await env.catalog()
-    known = _feature(catalog.features, feature)
-    wanted_mode = _mode(mode)
-    wanted_value = _value(known, wanted_mode, value)
-    wanted_period = _period(known, wanted_mode, period)
-    wanted_note = _note(note)
+    wanted = checked_grant(
+        catalog,
+        feature=feature,
+        mode=mode,
+        value=value,
+        period=period,
+        note=note,
+        starts_at=starts_at,
+        expires_at=expires_at,
+    )
     async with env.writing() as session:
         company = await company_row(session, company_id, lock=True)
         if company is None or company.merged_into is not None:
-            raise _nothing("company")
-        start = _start(starts_at, session.now)
-        _check_times(start, expires_at, session.now)
-        user_id = await _user_id(session, company_id, user)
-        row = OverrideRow(
-            id=new_id("ovs"),
-            environment_id=session.environment_id,
-            override_id=new_id("ovr"),
-            company_id=company_id,
-            user_id=user_id,
-            feature=feature,
-            mode=wanted_mode.value,
-            value=wanted_value,
-            period=None if wanted_period is None else wanted_period.value,
-            note=wanted_note,
-            author=msgspec.to_builtins(actor),
-            starts_at=start,
-            expires_at=expires_at,
-            recorded_at=session.now,
-        )
-        await _refuse_overlap(session, row)
-        await replace_override(session, row)
-        return await _changed(env, session, catalog, row, actor=actor, action="override.granted", before=None)
+            raise nothing("company")
+        return await grant_in(env, session, catalog, company_id, wanted, user=user, actor=actor)
+
+
+def checked_grant(
+    catalog: Catalog,
+    *,
+    feature: str,
+    mode: str,
+    value: Json,
+    period: str | None,
+    note: object,
+    starts_at: datetime | None,
+    expires_at: datetime | None,
+) -> Granting:
+    """What a grant says, when it fits the catalogue. Raises Refusal (422) that points at the field at fault."""
+    known = checked_feature(catalog.features, feature)
+    wanted_mode = checked_mode(mode)
+    return Granting(
+        feature=feature,
+        mode=wanted_mode,
+        value=checked_value(known, wanted_mode, value),
+        period=checked_period(known, wanted_mode, period),
+        note=checked_note(note),
+        starts_at=starts_at,
+        expires_at=expires_at,
+    )
+
+
+async def grant_in(
+    env: Environment,
+    session: StoreSession,
+    catalog: Catalog,
+    company_id: str,
+    wanted: Granting,
+    *,
+    user: Mapping[str, str] | str | None,
+    actor: Actor,
+) -> OverrideView:
+    """Grant in a transaction that holds the company. Whatever it raises as a Refusal, it raises before it writes."""
+    start = checked_start(wanted.starts_at, session.now)
+    check_times(start, wanted.expires_at, session.now)
+    row = OverrideRow(
+        id=new_id("ovs"),
+        environment_id=session.environment_id,
+        override_id=new_id("ovr"),
+        company_id=company_id,
+        user_id=await _user_id(session, company_id, user),
+        feature=wanted.feature,
+        mode=wanted.mode.value,
+        value=wanted.value,
+        period=None if wanted.period is None else wanted.period.value,
+        note=wanted.note,
+        author=msgspec.to_builtins(actor),
+        starts_at=start,
+        expires_at=wanted.expires_at,
+        recorded_at=session.now,
+    )
+    await _refuse_overlap(session, row)
+    await replace_override(session, row)
+    return await _changed(env, session, catalog, row, actor=actor, action="override.granted", before=None)
 
 
 @repeated
@@ -115,25 +168,25 @@ async def edit(
     catalog = await env.catalog()
     async with env.writing() as session:
         before = await _held(session, override_id, etag)
-        known = _feature(catalog.features, before.feature)
+        known = checked_feature(catalog.features, before.feature)
         mode = OverrideMode(before.mode)
         row = before.model_copy(
             update={"id": new_id("ovs"), "revision": before.revision + 1, "recorded_at": session.now}
         )
         if "value" in changes:
-            row.value = _value(known, mode, changes["value"])
+            row.value = checked_value(known, mode, changes["value"])
         if "note" in changes:
-            row.note = _note(changes["note"])
+            row.note = checked_note(changes["note"])
         if "period" in changes:
-            period = _period(known, mode, changes["period"])
+            period = checked_period(known, mode, changes["period"])
             row.period = None if period is None else period.value
         if "starts_at" in changes and changes["starts_at"] != before.starts_at:
             if before.starts_at <= session.now:
                 raise invalid("/starts_at", "The override has begun; its start can no longer change.")
-            row.starts_at = _start(changes["starts_at"], session.now)
+            row.starts_at = checked_start(changes["starts_at"], session.now)
         if "expires_at" in changes:
             row.expires_at = changes["expires_at"]
-        _check_times(row.starts_at, row.expires_at, session.now)
+        check_times(row.starts_at, row.expires_at, session.now)
         await _refuse_overlap(session, row)
         await replace_override(session, row)
         return await _changed(env, session, catalog, row, actor=actor, action="override.edited", before=before)
@@ -148,7 +201,7 @@ async def revoke(
     Raises Refusal: 404, 412 when an `etag` is given and lost, 422 for a note that is missing or too long, or an
     override that has expired.
     """
-    wanted_note = _note(note)
+    wanted_note = checked_note(note)
     catalog = await env.catalog()
     async with env.writing() as session:
         before = await current_override(session, override_id)
@@ -169,49 +222,6 @@ async def revoke(
         )
 
 
-async def get(env: Environment, override_id: str) -> OverrideView:
-    """One override as it stands. Raises Refusal (404)."""
-    async with env.reading() as session:
-        row = await current_override(session, override_id)
-        if row is None:
-            raise _nothing("override")
-        return view(row, session.now)
-
-
-async def listing(env: Environment, company_id: str) -> list[OverrideView]:
-    """All overrides the company ever had, newest first, each with its state now. Raises Refusal (404)."""
-    async with env.reading() as session:
-        if not await is_company(session, company_id):
-            raise _nothing("company")
-        return [view(row, session.now) for row in await current_overrides(session, company_id)]
-
-
-def view(row: OverrideRow, at: datetime) -> OverrideView:
-    """A stored override as the contract shows it, with its state at an instant."""
-    if row.revoked_at is not None:
-        state = OverrideState.REVOKED
-    elif row.expires_at is not None and row.expires_at <= at:
-        state = OverrideState.EXPIRED
-    else:
-        state = OverrideState.ACTIVE if row.starts_at <= at else OverrideState.SCHEDULED
-    return OverrideView(
-        id=row.override_id,
-        company=row.company_id,
-        user=row.user_id,
-        feature=row.feature,
-        mode=row.mode,
-        value=row.value,
-        period=row.period,
-        note=row.note,
-        author=msgspec.convert(row.author, Actor),
-        state=state,
-        starts_at=row.starts_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        etag=f"r{row.revision}",
-    )
-
-
 async def _held(session: StoreSession, override_id: str, etag: str | None) -> OverrideRow:
     """The override's newest state, its company held until the end, not ended, and still what the caller saw."""
     row = await current_override(session, override_id)
@@ -222,7 +232,7 @@ async def _held(session: StoreSession, override_id: str, etag: str | None) -> Ov
         # Read again: while we waited, somebody may have changed it, or merged its company into another.
         row = await current_override(session, override_id)
     if row is None:
-        raise _nothing("override")
+        raise nothing("override")
     if etag is None:
         raise Refusal(Code.ETAG_REQUIRED, "Send the override's etag in If-Match, so that no other change is lost.")
     if etag != "*" and etag.strip().strip('"') != f"r{row.revision}":
@@ -293,104 +303,3 @@ async def _user_id(session: StoreSession, company_id: str, user: Mapping[str, st
     if found is None:
         raise invalid("/user", "There is no such user in this company.")
     return found.user_id
-
-
-def _feature(features: Mapping[str, Feature], key: str) -> Feature:
-    feature = features.get(key)
-    if feature is None:
-        raise invalid("/feature", "There is no such feature in the catalogue.")
-    if feature.is_archived:
-        raise invalid("/feature", f"{feature.name} is archived; an override of it would have no effect.")
-    return feature
-
-
-def _mode(mode: str) -> OverrideMode:
-    try:
-        return OverrideMode(mode)
-    except ValueError:
-        raise invalid("/mode", "The mode is one of set, add and deny.") from None
-
-
-def _period(feature: Feature, mode: OverrideMode, period: str | None) -> PeriodKind | None:
-    if period is None:
-        return None
-    if feature.type is not FeatureType.EVENT or mode is OverrideMode.DENY:
-        raise invalid("/period", "Only a limit on a metered feature has a period.")
-    try:
-        return PeriodKind(period)
-    except ValueError:
-        raise invalid("/period", f"The period is one of {', '.join(kind.value for kind in PeriodKind)}.") from None
-
-
-def _value(feature: Feature, mode: OverrideMode, value: Json) -> Json:
-    if mode is OverrideMode.DENY:
-        if value is not None:
-            raise invalid("/value", "A denial has no value.")
-        return None
-    if feature.type in {FeatureType.BOOLEAN, FeatureType.CONFIG} and mode is OverrideMode.ADD:
-        raise invalid("/mode", f"{feature.name} has no number to add to; use the mode set.")
-    match feature.type:
-        case FeatureType.BOOLEAN:
-            if not isinstance(value, bool):
-                raise invalid("/value", f"{feature.name} is on or off: the value is true or false.")
-            return value
-        case FeatureType.CONFIG:
-            return _config(feature, value)
-        case FeatureType.EVENT | FeatureType.TRAIT | FeatureType.SEAT:
-            return _limit(feature, mode, value)
-
-
-def _limit(feature: Feature, mode: OverrideMode, value: Json) -> int | str:
-    if mode is OverrideMode.SET and (value is UNLIMITED or value == UNLIMITED.value):
-        return UNLIMITED.value
-    least = 1 if mode is OverrideMode.ADD else 0
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= INT64_MAX:
-        words = "a whole number from 1" if mode is OverrideMode.ADD else 'a whole number from 0, or "unlimited"'
-        raise invalid("/value", f"{feature.name} is a limit: the value is {words}.")
-    return value
-
-
-def _config(feature: Feature, value: Json) -> Json:
-    if feature.config_type == "string":
-        if not isinstance(value, str):
-            raise invalid("/value", f"The value of {feature.name} is a text.")
-    elif feature.config_type == "number":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        # A float is compared with the bounds as well: infinities and NaN fail every comparison.
-        if not is_number or not -INT64_MAX <= value <= INT64_MAX:
-            raise invalid("/value", f"The value of {feature.name} is a number.")
-    try:
-        encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        raise invalid("/value", "The value is not JSON.") from None
-    if value is None or len(encoded) > _CONFIG_BYTES:
-        raise invalid("/value", f"The value of {feature.name} is JSON of at most {_CONFIG_BYTES} bytes, and not null.")
-    return value
-
-
-def _note(note: object) -> str:
-    if not isinstance(note, str) or not 1 <= len(note.strip()) <= NOTE_LENGTH or not is_storable(note):
-        raise invalid("/note", f"A note of 1 to {NOTE_LENGTH} characters says why.")
-    return note.strip()
-
-
-def _start(starts_at: datetime | None, now: datetime) -> datetime:
-    if starts_at is not None and starts_at.tzinfo is None:
-        raise invalid("/starts_at", "The time needs a time zone, such as 2026-11-20T10:00:00Z.")
-    # What was answered before now cannot change any more.
-    return now if starts_at is None else max(starts_at, now)
-
-
-def _check_times(starts_at: datetime, expires_at: datetime | None, now: datetime) -> None:
-    if expires_at is None:
-        return
-    if expires_at.tzinfo is None:
-        raise invalid("/expires_at", "The time needs a time zone, such as 2026-11-20T10:00:00Z.")
-    if expires_at <= now:
-        raise invalid("/expires_at", "The expiry must lie in the future.")
-    if expires_at <= starts_at:
-        raise invalid("/expires_at", "The expiry must come after the start.")
-
-
-def _nothing(what: str) -> Refusal:
-    return Refusal(Code.NOT_FOUND, f"There is no such {what}.")
