@@ -1,6 +1,8 @@
-"""Compares what is stored with where it came from: subscriptions with Stripe, usage counters with the ledger."""
+"""Compares what is stored with where it came from, or went to: subscriptions, usage counters, reports to meters."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -12,10 +14,12 @@ from plangate.mirroring import customers_of, refetch
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_companies
+from plangate.store.meter_outbox import DELIVERED, SET_ASIDE, WAITING, Reported, put_back, reported_meters
 from plangate.store.subscriptions import subscriptions_of
 from plangate.usage_windows import Miscount, miscounted, recount
 
 _PAGE: Final = 200
+_REPORTED_FOR: Final = timedelta(days=35)
 
 Progress = Callable[[int], None]
 
@@ -73,6 +77,50 @@ async def usage_drift(
             if progress is not None:
                 progress(seen)
     return found
+
+
+async def meter_drift(
+    environment: Environment, *, repair: bool = False, progress: Progress | None = None
+) -> list[Drift]:
+    """Every company and meter whose usage of the last 35 days Stripe counted otherwise than we reported it.
+
+    Also usage that was set aside; with `repair` it waits for its turn again. What Stripe counted otherwise is never
+    changed from here: somebody else may feed the same meter. Usage still on its way is no drift. Raises StripeFailure.
+    """
+    now = environment.clock.now()
+    since = (now - _REPORTED_FOR).replace(minute=0, second=0, microsecond=0)
+    until = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    async with environment.reading() as session:
+        rows = await reported_meters(session, since=since)
+    meters = await environment.gateway.meters() if rows else {}
+    sums: dict[tuple[str, str, str, str | None], dict[str, Reported]] = {}
+    for row in rows:
+        sums.setdefault((row.company_id, row.meter, row.feature, row.stripe_customer_id), {})[row.state] = row
+    found: list[Drift] = []
+    for seen, ((company_id, meter, feature, stripe_customer_id), by_state) in enumerate(sums.items(), start=1):
+        aside, delivered = by_state.get(SET_ASIDE), by_state.get(DELIVERED)
+        if aside is not None:
+            detail = f"{aside.rows:,} reports to the meter {meter} were set aside: {aside.reason}"
+            is_repaired = repair and await _put_back(environment, company_id, meter, since)
+            found.append(Drift(company=company_id, subject=feature, detail=detail, is_repaired=is_repaired))
+        if stripe_customer_id is not None and delivered is not None and WAITING not in by_state:
+            counted = Decimal(0)
+            if meter in meters:
+                answer = await environment.gateway.metered(
+                    meters[meter], stripe_customer_id, start_at=since, end_at=until
+                )
+                counted = sum(answer.values(), Decimal(0))
+            if counted != max(0, delivered.quantity):
+                detail = f"{delivered.quantity:,} was reported to the meter {meter}, Stripe counted {counted:,}"
+                found.append(Drift(company=company_id, subject=feature, detail=detail))
+        if progress is not None:
+            progress(seen)
+    return found
+
+
+async def _put_back(environment: Environment, company_id: str, meter: str, since: datetime) -> bool:
+    async with environment.writing() as session:
+        return await put_back(session, company_id, meter, since=since) > 0
 
 
 async def _miscounts_of(environment: Environment, company_id: str, *, repair: bool) -> list[Drift]:

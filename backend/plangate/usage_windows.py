@@ -22,6 +22,7 @@ from plangate.engine.model import (
 from plangate.engine.periods import Cycle
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import Environment
+from plangate.ids import new_id
 from plangate.store.database import StoreSession
 from plangate.store.ledger import (
     LedgerEntry,
@@ -34,6 +35,7 @@ from plangate.store.ledger import (
     users_that_used,
     windows_around,
 )
+from plangate.store.meter_outbox import WAITING, add_meter_events
 from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
@@ -240,6 +242,38 @@ def metered_by(catalog: Catalog, event: str) -> list[Feature]:
     ]
 
 
+def meter_events(session: StoreSession, catalog: Catalog, entries: Sequence[LedgerEntry]) -> list[Mapping[str, object]]:
+    """Rows of the outbox of Stripe meters for rows of the ledger, to be stored in the same transaction."""
+    reported: dict[str, dict[str, str]] = {}
+    rows: list[Mapping[str, object]] = []
+    for entry in entries:
+        meters = reported.get(entry.event)
+        if meters is None:
+            # Two features may count one event for one meter: it is reported once.
+            meters = reported[entry.event] = {
+                feature.stripe_meter: feature.key
+                for feature in metered_by(catalog, entry.event)
+                if feature.stripe_meter is not None and feature.usage_source == "events"
+            }
+        for meter, feature_key in meters.items() if entry.quantity else ():
+            rows.append(
+                {
+                    "id": new_id("mev"),
+                    "environment_id": session.environment_id,
+                    "company_id": entry.company_id,
+                    "feature": feature_key,
+                    "meter": meter,
+                    "quantity": entry.quantity,
+                    "occurred_at": entry.occurred_at,
+                    "recorded_at": session.now,
+                    "available_at": session.now,
+                    "state": WAITING,
+                    "attempts": 0,
+                }
+            )
+    return rows
+
+
 async def company_usage(
     session: StoreSession,
     catalog: Catalog,
@@ -405,6 +439,7 @@ async def attribute_waiting(
             continue
         ledger.append(LedgerEntry(row.event_id, company_id, users[index], row.event, row.quantity, row.occurred_at))
     await add_usage(session, ledger, waiting=uncountable)
+    await add_meter_events(session, meter_events(session, catalog, ledger))
     await set_counters(session, list(usage.changed.values()))
     return len(ledger)
 

@@ -5,14 +5,17 @@ Objects come back as plain values (`StripeJson`), because a `StripeObject` is no
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.transport import StripeJson, Transport
 
 LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
+_ALREADY_EXISTS: Final = "already exists with identifier"
 _UNPAID_STATUSES: Final = frozenset({"past_due", "unpaid", "incomplete"})
 _INVOICE_EXPANSION: Final = "latest_invoice.payments.data.payment.payment_intent"
 
@@ -412,18 +415,63 @@ class StripeGateway:
 
     async def send_meter_event(
         self, *, event_name: str, stripe_customer_id: str, value: str, identifier: str, occurred_at: datetime
-    ) -> StripeJson:
-        """Report usage to a Stripe meter; `identifier` makes a repetition harmless for a day."""
+    ) -> None:
+        """Report usage to a Stripe meter. An `identifier` that Stripe knows already, for at least a day, is delivered.
+
+        `value` is a number with at most 12 decimals; the identifier has at most 100 characters.
+        """
         params = {
             "event_name": event_name,
             "payload": {"stripe_customer_id": stripe_customer_id, "value": value},
             "identifier": identifier,
             "timestamp": int(occurred_at.timestamp()),
         }
-        return await self._transport.write(
-            lambda options: self._v1.billing.meter_events.create_async(_any(params), options),
-            idempotency_key=identifier,
+        try:
+            await self._transport.write(
+                lambda options: self._v1.billing.meter_events.create_async(_any(params), options),
+                idempotency_key=identifier,
+            )
+        except StripeFailure as refused:
+            if refused.kind is FailureKind.REFUSED and _ALREADY_EXISTS in refused.detail:
+                return
+            raise
+
+    async def meters(self) -> dict[str, str]:
+        """The active meters of the account: the event name each counts, and its id."""
+        found = await self._transport.all(
+            lambda params, options: self._v1.billing.meters.list_async(_any(params), options), {"status": "active"}
         )
+        return {meter["event_name"]: meter["id"] for meter in found}
+
+    async def metered(
+        self,
+        stripe_meter_id: str,
+        stripe_customer_id: str,
+        *,
+        start_at: datetime,
+        end_at: datetime,
+        by: Literal["hour", "day"] | None = None,
+    ) -> dict[datetime, Decimal]:
+        """What a meter counted for a customer in `[start_at, end_at)`, by the start of each hour or day, or in one sum.
+
+        Both instants lie on whole minutes, or on whole steps of `by`. Steps without usage are left out.
+        """
+        params: StripeJson = {
+            "customer": stripe_customer_id,
+            "start_time": int(start_at.timestamp()),
+            "end_time": int(end_at.timestamp()),
+        }
+        if by is not None:
+            params["value_grouping_window"] = by
+        summaries = await self._transport.all(
+            lambda asked, options: self._v1.billing.meters.event_summaries.list_async(
+                stripe_meter_id, _any(asked), options
+            ),
+            params,
+        )
+        return {
+            datetime.fromtimestamp(one["start_time"], UTC): Decimal(str(one["aggregated_value"])) for one in summaries
+        }
 
 
 def reference(value: object) -> str | None:

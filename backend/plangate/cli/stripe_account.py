@@ -25,6 +25,13 @@ dashboard_app = typer.Typer(help="The Plangate app inside the Stripe dashboard."
 _SECRET_KEY: Final = "sk_test_sandbox"
 _WEBHOOK_SECRET: Final = "whsec_sandbox"
 
+# What to do about drift, by whether it is of usage, and of Stripe's meters.
+_WAY_OUT: Final = {
+    (False, False): "Take Stripe's word with: plangate verify --repair",
+    (True, False): "Count again from the ledger with: plangate verify --usage --repair",
+    (True, True): "Report again what was set aside with: plangate verify --usage --stripe --repair",
+}
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 
@@ -96,20 +103,30 @@ def sync_command(
 def verify_command(
     *,
     usage: Annotated[bool, typer.Option("--usage", help="Compare counters with the usage ledger instead.")] = False,
+    stripe_meters: Annotated[
+        bool, typer.Option("--stripe", help="With --usage: compare what was reported with Stripe's meters.")
+    ] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Fetch or count again what differs, one company at a time.")
     ] = False,
     as_json: AsJson = False,
     environment: EnvironmentOption = None,
 ) -> None:
-    """Compare every company with Stripe, or counters with the ledger. Exits 1 when something differs.
+    """Compare every company with Stripe, counters with the ledger, or reports with Stripe's meters.
+
+    Exits 1 when something differs.
 
     Example: plangate verify --repair
     """
 
+    if stripe_meters and not usage:
+        raise StartRefused("--stripe goes with --usage; without --usage it is Stripe that is compared.")
+
     async def work() -> list[drift.Drift]:
         async with opened(environment) as (_, env):
             with progress("Comparing companies:") as counter:
+                if usage and stripe_meters:
+                    return await drift.meter_drift(env, repair=repair, progress=counter)
                 if usage:
                     return await drift.usage_drift(env, repair=repair, progress=counter)
                 return await drift.stripe_drift(env, repair=repair, progress=counter)
@@ -126,11 +143,7 @@ def verify_command(
             ((one.company, one.subject, one.detail, "repaired" if one.is_repaired else "") for one in found),
         )
         if left and not repair:
-            hint(
-                "Count again from the ledger with: plangate verify --usage --repair"
-                if usage
-                else "Take Stripe's word with: plangate verify --repair"
-            )
+            hint(_WAY_OUT[usage, stripe_meters])
     raise typer.Exit(1 if left else 0)
 
 

@@ -2,6 +2,7 @@
 
 from plangate.metering.events import EventResult, EventStatus, TrackEvent
 from plangate.metering.export import UsageRecord, export
+from plangate.metering.forwarding import forward
 from plangate.metering.recorder import consume, record, release, reserve, settle
 from plangate.metering.reservations import Closed, Reserved, release_expired
 from plangate.metering.series import UsagePoint, UsageSeries, series
@@ -17,6 +18,7 @@ __all__ = [
     "UsageSeries",
     "consume",
     "export",
+    "forward",
     "record",
     "release",
     "release_expired",

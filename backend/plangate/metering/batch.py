@@ -32,10 +32,11 @@ from plangate.store.ledger import (
     lock_pairs,
     owners_of_pairs,
 )
+from plangate.store.meter_outbox import add_meter_events
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import WindowKey, newest_windows
-from plangate.usage_windows import CompanyUsage, Overflow, event_of
+from plangate.usage_windows import CompanyUsage, Overflow, event_of, meter_events
 
 
 class Consumed(msgspec.Struct, frozen=True):
@@ -171,6 +172,9 @@ class _Batch:
             counters=[window for usage in counted.values() for window in usage.changed.values()],
         )
         await self._reservations.save()
+        if self._events:
+            catalog = self._standings[self._events[0].company_id].catalog
+            await add_meter_events(self._session, meter_events(self._session, catalog, self._events))
         self._session.counted.update(counted)
 
     def remember(self) -> None:

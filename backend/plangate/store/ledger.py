@@ -226,8 +226,8 @@ async def ledger_total(
         conditions.append(usage_events.c.occurred_at < end_at)
     if known_at is not None:
         conditions += [usage_events.c.recorded_at <= known_at, usage_events.c.occurred_at <= known_at]
-    row = await session.one(select(*_halves()).where(*conditions))
-    return 0 if row is None else _whole(row)
+    row = await session.one(select(*halves(usage_events.c.quantity)).where(*conditions))
+    return 0 if row is None else whole(row)
 
 
 async def ledger_buckets(
@@ -244,7 +244,7 @@ async def ledger_buckets(
     since = type_coerce(usage_events.c.occurred_at, BigInteger) - to_microseconds(start_at)
     bucket = (since // width_microseconds).label("bucket")
     rows = await session.all(
-        select(bucket, *_halves())
+        select(bucket, *halves(usage_events.c.quantity))
         .where(
             *_is(session, company_id, event, user_id),
             usage_events.c.occurred_at >= start_at,
@@ -252,7 +252,7 @@ async def ledger_buckets(
         )
         .group_by(bucket)
     )
-    return {int(row["bucket"]): _whole(row) for row in rows}
+    return {int(row["bucket"]): whole(row) for row in rows}
 
 
 async def windows_around(
@@ -400,13 +400,14 @@ def _is(session: StoreSession, company_id: str, event: str, user_id: str) -> lis
     return [*conditions, usage_events.c.user_id == user_id] if user_id else conditions
 
 
-def _halves() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+def halves(quantity: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Two sums, `high` and `low`, that `whole` puts together to the exact sum of a column of 64-bit numbers."""
     # A SUM of 64-bit quantities overflows in SQLite; the sums of their halves cannot within any number of rows.
-    quantity = usage_events.c.quantity
     high = func.coalesce(func.sum(quantity.bitwise_rshift(literal_column(str(_HALF_BITS), Integer))), 0)
     low = func.coalesce(func.sum(quantity.bitwise_and((1 << _HALF_BITS) - 1)), 0)
     return high.label("high"), low.label("low")
 
 
-def _whole(row: Mapping[Any, Any]) -> int:
+def whole(row: Mapping[Any, Any]) -> int:
+    """The exact sum of what `halves` selected."""
     return (int(row["high"]) << _HALF_BITS) + int(row["low"])

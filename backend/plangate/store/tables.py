@@ -13,6 +13,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     idempotency,
     inbox,
     leases,
+    meter_outbox,
     overrides,
     plan_changes,
     reservations,

@@ -1,0 +1,193 @@
+"""The outbox of Stripe meters: usage to report, written with the ledger, sent later, under an identifier that stays."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlmodel import Field, Index, SQLModel
+
+from plangate.store.columns import Instant
+from plangate.store.database import StoreSession, table_of
+from plangate.store.ledger import halves, whole
+
+WAITING: Final = "waiting"
+DELIVERED: Final = "delivered"
+SET_ASIDE: Final = "set_aside"
+
+
+class MeterEventRow(SQLModel, table=True):
+    """One quantity to report to a Stripe meter. `id` is Stripe's identifier of it, whenever and however often sent.
+
+    `first_sent_at` is written before the first call, so that a crash leaves a trace; the customer is chosen then, once
+    for all. `state` is waiting, delivered, or set_aside with a `reason`.
+    """
+
+    __tablename__ = "meter_outbox"
+    __table_args__ = (
+        Index("meter_outbox_by_turn", "environment_id", "state", "available_at"),
+        Index("meter_outbox_by_customer", "environment_id", "stripe_customer_id", "meter", "occurred_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    environment_id: str
+    company_id: str
+    feature: str
+    meter: str
+    quantity: int = Field(sa_type=BigInteger)
+    occurred_at: datetime = Field(sa_type=Instant)
+    recorded_at: datetime = Field(sa_type=Instant)
+    available_at: datetime = Field(sa_type=Instant)
+    state: str = WAITING
+    stripe_customer_id: str | None = None
+    attempts: int = 0
+    first_sent_at: datetime | None = Field(default=None, sa_type=Instant, nullable=True)
+    reason: str | None = None
+
+
+meter_outbox = table_of(MeterEventRow)
+
+
+async def add_meter_events(session: StoreSession, rows: Sequence[Mapping[str, object]]) -> None:
+    """Store usage to report: plain columns of `meter_outbox`."""
+    if rows:
+        await session.run(meter_outbox.insert(), rows)
+
+
+async def due_meter_events(session: StoreSession, *, limit: int) -> list[MeterEventRow]:
+    """Waiting rows whose turn has come, oldest first; on PostgreSQL held, and those another process holds left out."""
+    query = (
+        select(meter_outbox)
+        .where(
+            meter_outbox.c.environment_id == session.environment_id,
+            meter_outbox.c.state == WAITING,
+            meter_outbox.c.available_at <= session.now,
+        )
+        .order_by(meter_outbox.c.available_at, meter_outbox.c.id)
+        .limit(limit)
+    )
+    if session.is_postgresql:
+        query = query.with_for_update(skip_locked=True)
+    return [MeterEventRow(**row) for row in await session.all(query)]
+
+
+async def save_meter_events(session: StoreSession, rows: Sequence[MeterEventRow]) -> None:
+    """Write what became of rows that are still waiting; one that was delivered meanwhile stays so."""
+    if rows:
+        await session.run(
+            update(meter_outbox)
+            .where(meter_outbox.c.id == bindparam("row_id"), meter_outbox.c.state == WAITING)
+            .values(
+                available_at=bindparam("new_available_at"),
+                state=bindparam("new_state"),
+                stripe_customer_id=bindparam("new_customer"),
+                attempts=bindparam("new_attempts"),
+                first_sent_at=bindparam("new_first_sent_at"),
+                reason=bindparam("new_reason"),
+            ),
+            [
+                {
+                    "row_id": row.id,
+                    "new_available_at": row.available_at,
+                    "new_state": row.state,
+                    "new_customer": row.stripe_customer_id,
+                    "new_attempts": row.attempts,
+                    "new_first_sent_at": row.first_sent_at,
+                    "new_reason": row.reason,
+                }
+                for row in rows
+            ],
+        )
+
+
+async def reported_between(
+    session: StoreSession, stripe_customer_id: str, meter: str, *, start_at: datetime, end_at: datetime
+) -> list[MeterEventRow]:
+    """What was, or may have been, reported to a meter for a customer in `[start_at, end_at)`, whatever its state."""
+    rows = await session.all(
+        select(meter_outbox)
+        .where(
+            meter_outbox.c.environment_id == session.environment_id,
+            meter_outbox.c.stripe_customer_id == stripe_customer_id,
+            meter_outbox.c.meter == meter,
+            meter_outbox.c.occurred_at >= start_at,
+            meter_outbox.c.occurred_at < end_at,
+        )
+        .order_by(meter_outbox.c.id)
+    )
+    return [MeterEventRow(**row) for row in rows]
+
+
+class Reported(NamedTuple):
+    """What a company's usage came to on one meter, for one of its Stripe customers (None: it has none yet)."""
+
+    company_id: str
+    feature: str
+    meter: str
+    stripe_customer_id: str | None
+    state: str
+    rows: int
+    quantity: int
+    reason: str | None
+
+
+async def reported_meters(session: StoreSession, *, since: datetime) -> list[Reported]:
+    """The outbox added up for each company, meter, customer and state: usage that occurred since an instant."""
+    kept = meter_outbox.c
+    by = (kept.company_id, kept.meter, kept.stripe_customer_id, kept.state)
+    rows = await session.all(
+        select(
+            *by,
+            func.min(kept.feature).label("feature"),
+            func.count().label("number"),
+            func.max(kept.reason).label("reason"),
+            *halves(kept.quantity),
+        )
+        .where(kept.environment_id == session.environment_id, kept.occurred_at >= since)
+        .group_by(*by)
+        .order_by(*by)
+    )
+    return [
+        Reported(
+            row["company_id"],
+            row["feature"],
+            row["meter"],
+            row["stripe_customer_id"],
+            row["state"],
+            row["number"],
+            whole(row),
+            row["reason"],
+        )
+        for row in rows
+    ]
+
+
+async def put_back(session: StoreSession, company_id: str, meter: str, *, since: datetime) -> int:
+    """Let rows that were set aside and may still be reported wait for their turn again; answers how many."""
+    result = await session.run(
+        update(meter_outbox)
+        .where(
+            meter_outbox.c.environment_id == session.environment_id,
+            meter_outbox.c.company_id == company_id,
+            meter_outbox.c.meter == meter,
+            meter_outbox.c.state == SET_ASIDE,
+            meter_outbox.c.occurred_at >= since,
+        )
+        .values(state=WAITING, available_at=session.now, reason=None)
+    )
+    return result.rowcount
+
+
+async def prune_delivered(session: StoreSession, *, before: datetime, limit: int = 10_000) -> int:
+    """Drop rows delivered of usage that no report can change any more; answers how many."""
+    ids = (
+        select(meter_outbox.c.id)
+        .where(
+            meter_outbox.c.environment_id == session.environment_id,
+            meter_outbox.c.state == DELIVERED,
+            meter_outbox.c.available_at < before,
+            meter_outbox.c.occurred_at < before,
+        )
+        .limit(limit)
+    )
+    return (await session.run(meter_outbox.delete().where(meter_outbox.c.id.in_(ids)))).rowcount
