@@ -25,6 +25,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     KEY_CONFLICT = "key_conflict"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    REQUEST_IN_PROGRESS = "request_in_progress"
     RESERVATION_CLOSED = "reservation_closed"
     OVERRIDE_OVERLAP = "override_overlap"
     OPERATION_REPEATED = "operation_repeated"
@@ -80,6 +81,7 @@ CATALOGUE: Mapping[Code, ErrorKind] = {
     Code.METHOD_NOT_ALLOWED: ErrorKind(405, "The method is not allowed here"),
     Code.KEY_CONFLICT: ErrorKind(409, "The keys belong to different companies"),
     Code.IDEMPOTENCY_CONFLICT: ErrorKind(409, "The idempotency key was used with another body"),
+    Code.REQUEST_IN_PROGRESS: ErrorKind(409, "The first request with this key is still under way"),
     Code.RESERVATION_CLOSED: ErrorKind(409, "The reservation has ended otherwise"),
     Code.OVERRIDE_OVERLAP: ErrorKind(409, "Another override is in force then"),
     Code.OPERATION_REPEATED: ErrorKind(409, "The operation was already carried out"),

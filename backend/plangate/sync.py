@@ -38,6 +38,7 @@ _SWEEP_OVERLAP: Final = timedelta(minutes=10)
 _EVENTS_KEPT: Final = timedelta(days=29)  # Stripe lists events of the last 30 days.
 _ERROR_LENGTH_MAX: Final = 500
 _TEXT_LENGTH_MAX: Final = 255
+_LATEST_CREATED: Final = 253_402_300_800  # the year 10000
 _log = structlog.get_logger(__name__)
 
 # Events that say that something of one customer may have changed. All others are kept, and ignored.
@@ -57,6 +58,7 @@ async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None
 
     An event of another account or mode is stored as ignored. Raises Refusal (malformed) for something that is no event.
     """
+    _refuse_ill_typed(event)
     row = inbox_row(env, event, received_at=wall_now())
     async with env.writing() as session:
         is_new = await store_event(session, row)
@@ -197,6 +199,17 @@ async def _act_on(env: Environment, stripe_customer_id: str, rows: Sequence[Inbo
 def backoff_seconds(attempts: int) -> float:
     """How long to wait after this many tries: half a second, doubling, at most an hour."""
     return float(min(0.5 * 2 ** max(0, attempts - 1), _BACKOFF_SECONDS_MAX))
+
+
+def _refuse_ill_typed(event: Mapping[str, Any]) -> None:
+    """Raise Refusal (malformed) for an envelope that Stripe never sends, although somebody who knows the secret did."""
+    created, account = event.get("created"), event.get("account")
+    if type(created) is not int or not 0 < created < _LATEST_CREATED:
+        raise Refusal(Code.MALFORMED, "The body is no Stripe event: `created` is not a time in whole seconds.")
+    if not isinstance(event.get("livemode"), bool):
+        raise Refusal(Code.MALFORMED, "The body is no Stripe event: `livemode` is not true or false.")
+    if account is not None and not _is_text(account):
+        raise Refusal(Code.MALFORMED, "The body is no Stripe event: `account` is not the id of an account.")
 
 
 def _customer_of(subject: Mapping[str, Any]) -> str | None:

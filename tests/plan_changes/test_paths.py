@@ -87,6 +87,17 @@ async def test_staff_extend_a_trial(trial_shop: Shop) -> None:
     assert subscription.trial_end_at == later
 
 
+@pytest.mark.parametrize("asked", [{}, {"plan": "pro"}, {"plan": "pro", "interval": "month"}, {"plan": "starter"}])
+async def test_another_currency_is_refused_also_when_nothing_else_changes(shop: Shop, asked: dict[str, Any]) -> None:
+    await shop.subscribed()
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(currency="eur", **asked)
+    assert (caught.value.code, caught.value.extra["way_out"]) == (Code.CURRENCY_PINNED, "keep_currency")
+    with pytest.raises(Refusal) as same:
+        await shop.preview(currency="usd", plan="pro")
+    assert same.value.code is Code.NO_CHANGE
+
+
 async def test_month_to_year_starts_a_new_period_and_charges_what_was_quoted(shop: Shop) -> None:
     await shop.subscribed()
     shop.advance("P10D")

@@ -82,6 +82,9 @@ def test_a_first_try_still_under_way_is_a_409_and_an_abandoned_one_is_taken_over
     headers = {"Content-Type": "application/json"}
     waiting = front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "young"})
     assert (waiting.status_code, waiting.headers["retry-after"]) == (409, "1")
+    assert problem(waiting)["code"] == "request_in_progress"
+    other = front.http.post(path, content=body + b" ", headers={**headers, "Idempotency-Key": "young"})
+    assert problem(other)["code"] == "idempotency_conflict"
     assert front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "old"}).status_code == 201
 
 
@@ -192,6 +195,8 @@ def test_every_write_about_a_company_says_its_version(front: Front) -> None:
     said = [
         front.http.put("/v1/companies", json={"keys": {"id": "acme"}, "traits": {"seats": 1}}),
         front.http.post(f"/v1/companies/{front.acme}/overrides", json={"feature": "sso", "value": True, "note": "n"}),
+        front.http.put("/v1/users", json={"keys": {"id": "ada"}, "companies": [{"id": "acme"}]}),
+        front.http.put("/v1/users", json={"keys": {"id": "ada"}, "left": [{"id": "acme"}]}),
         front.http.post("/v1/consume", json={**ACME, "feature": "exports", "idempotency_key": "1"}),
     ]
     versions = [int(answer.headers["plangate-version"].partition("~")[0]) for answer in said]

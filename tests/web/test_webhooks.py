@@ -80,6 +80,23 @@ def test_what_is_signed_but_no_event_is_a_400_that_says_why(front: Front) -> Non
     assert stored(front) == []
 
 
+def test_a_signed_event_with_a_member_of_the_wrong_type_is_a_400(front: Front) -> None:
+    odd: dict[str, list[Any]] = {
+        "created": [None, "1795000000", 1.5, True, -1, 0, 2**63, 10**400, [], {}],
+        "livemode": [None, "false", 0, []],
+        "account": [5, "", [], {}, True, "x" * 300],
+    }
+    for member, values in odd.items():
+        for value in values:
+            found = problem(deliver(front, event(**{member: value})))
+            assert (found["status"], found["code"]) == (400, "malformed"), (member, value)
+    for member in ("created", "livemode"):
+        without = {name: told for name, told in event().items() if name != member}
+        assert problem(deliver(front, without))["code"] == "malformed"
+    assert stored(front) == []
+    assert deliver(front, event(account=None)).status_code == 200
+
+
 def test_what_is_not_signed_by_us_now_is_a_400(front: Front) -> None:
     before = holdings(front)
     good = sign(json.dumps(event()).encode(), WEBHOOK_SECRET, at=wall_now())

@@ -82,6 +82,13 @@ async def propose(
         stripe_customer_id: str | None = subscription.stripe_customer_id
     else:
         stripe_customer_id = stripe_customer_ids[0] if stripe_customer_ids else None
+    if subscription is not None and request.currency not in {None, subscription.currency} and request.cancel is None:
+        # Said before anything else is judged: a change of nothing but the currency is not "no change".
+        raise Refusal(
+            Code.CURRENCY_PINNED,
+            f"The subscription is billed in {subscription.currency.upper()}: changes stay in that currency.",
+            extra={"way_out": "keep_currency"},
+        )
     prorated_at = proration_at if proration_at is not None else int(at.timestamp())
     violated: tuple[Violation, ...] = ()
     ends: tuple[str, ...] = ()

@@ -60,7 +60,7 @@ def checked(request: ChangeRequest) -> ChangeRequest:
         )
         if is_asked
     ]
-    if not asked_for:
+    if not asked_for and request.currency is None:
         raise invalid("", "Say what should change: plan, interval, quantities, add_ons, cancel, resume or trial_end.")
     if len(asked_for) > 1:
         raise invalid(f"/{asked_for[0]}", f"Ask for one thing at a time, not for {' and '.join(asked_for)}.")

@@ -66,7 +66,7 @@ def _repeated(known: IdempotencyRow, body_hash: str) -> Answered:
         )
     if known.status == 0:
         raise Refusal(
-            Code.IDEMPOTENCY_CONFLICT,
+            Code.REQUEST_IN_PROGRESS,
             "The first request with this idempotency key is still under way. Try again in a moment.",
             headers={"Retry-After": "1"},
         )

@@ -87,10 +87,14 @@ class Call(Generic[B, Q]):
         """See to it that this read is not older than the write whose `Plangate-Version` the client sends back."""
         await catch_up(self.environment, self.exchange, company_id)
 
-    async def version_of(self, company_id: str) -> dict[str, str]:
-        """The `Plangate-Version` header for an answer to a write about a company."""
-        standing = await self.environment.standings.of(company_id)
-        return {} if standing is None else {VERSION_HEADER: str(standing.facts.version)}
+    async def version_of(self, *company_ids: str) -> dict[str, str]:
+        """The `Plangate-Version` header for an answer to a write about a company.
+
+        Of several companies it is the highest version: a read of any of them that sends it back looks into the store.
+        """
+        found = [await self.environment.standings.of(company_id) for company_id in company_ids]
+        versions = [standing.facts.version for standing in found if standing is not None]
+        return {VERSION_HEADER: str(max(versions))} if versions else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from plangate import companies
 from plangate.errors import Code
 from plangate.web.operations import Answer, Call, Documented, Operation
 from plangate.web.schemas import NoQuery, UserBody, UsersQuery
+from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Users"
 
@@ -31,7 +32,11 @@ async def put_user(call: Call[UserBody, None]) -> Answer:
         left=body.left,
         actor=call.actor,
     )
-    return Answer(user, 201 if is_created else 200)
+    concerned = [*user.companies]
+    for keys in body.left:
+        standing = await call.environment.standings.of_keys(keys)
+        concerned += [] if standing is None else [standing.facts.company_id]
+    return Answer(user, 201 if is_created else 200, await call.version_of(*concerned))
 
 
 async def list_users(call: Call[None, UsersQuery]) -> Answer:
@@ -61,7 +66,10 @@ OPERATIONS: Final = (
         answer=put_user,
         body=UserBody,
         example={"keys": {"id": "ada"}, "name": "Ada", "companies": [{"id": "acme"}]},
-        responses={200: Documented("The user.", companies.User), 201: Documented("Made.", companies.User)},
+        responses={
+            200: Documented("The user.", companies.User, headers=(VERSION_HEADER,)),
+            201: Documented("Made.", companies.User, headers=(VERSION_HEADER,)),
+        },
         problems=(Code.KEY_CONFLICT, Code.NOT_FOUND),
     ),
     Operation(
