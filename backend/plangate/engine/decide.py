@@ -52,7 +52,7 @@ def decide(
     elif len(allowances) == 1:
         decision = _limited(snapshot, allowances[0], counters, at, quantity, user_id)
     else:
-        decision = _roomiest([_limited(snapshot, one, counters, at, quantity, user_id) for one in allowances])
+        decision = _limited(snapshot, _roomiest(allowances, counters, at), counters, at, quantity, user_id)
     if with_trace:
         trace = explain(snapshot, decision, counters, at=at, quantity=quantity, user=user, catalog=catalog, ask=decide)
         return replace(decision, trace=trace)
@@ -163,18 +163,27 @@ def _rolled(snapshot: CompanySnapshot, period: Period, at: datetime, stored_end_
     return Period(kind=period.kind, start=start, resets_at=end)
 
 
-def _roomiest(found: list[Decision]) -> Decision:
-    """The Decision with the most remaining: it says yes if any does. Unlimited without overage comes first."""
-
-    def room(decision: Decision) -> tuple[bool, bool, int]:
-        taken = (decision.used or 0) + (decision.reserved or 0)
-        if decision.unlimited:
-            soft_limit = decision.soft_limit
-            return True, soft_limit is None, 0 if soft_limit is None else soft_limit - taken
-        # Not `remaining`, which never shows less than nothing.
-        return False, False, (decision.limit or 0) - taken
-
-    return max(found, key=room)
+def _roomiest(allowances: Iterable[Allowance], counters: Counters, at: datetime) -> Allowance:
+    """The allowance with the most remaining: it says yes if any does. Unlimited without overage comes first."""
+    best: Allowance | None = None
+    most = (False, False, 0)
+    for one in allowances:
+        taken = one.used
+        counter = None if one.counter_key is None else counters.get(one.counter_key)
+        if counter is not None and counter.start_at <= at and (counter.end_at is None or at < counter.end_at):
+            taken = counter.reserved + max(0, counter.used)
+        if one.limit is not None:
+            # Not `remaining`, which never shows less than nothing.
+            room = (False, False, one.limit - taken)
+        elif one.soft_limit is not None:
+            room = (True, False, one.soft_limit - taken)
+        else:
+            room = (True, True, 0)
+        if best is None or room > most:
+            best, most = one, room
+    if best is None:
+        raise ValueError("there is no allowance to choose from")
+    return best
 
 
 def _ruled(

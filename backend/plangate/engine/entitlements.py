@@ -419,6 +419,8 @@ class _Compiler:
             reserved=reserved,
             soft_limit=soft_limit,
             source=source,
+            # What a Stripe meter counted is known some minutes later.
+            stale=self.is_counted and self.feature.usage_source == "stripe_meter" and used is None,
         )
 
 
