@@ -116,6 +116,23 @@ def test_an_edit_needs_the_etag_that_was_read(front: Front) -> None:
     assert front.http.request("DELETE", path, json={"note": "gone"}).json()["state"] == "revoked"
 
 
+def test_lists_of_a_company_are_paged(front: Front) -> None:
+    path = f"/v1/companies/{front.acme}/overrides"
+    for mode, value in (("set", 7), ("add", 1), ("deny", None)):
+        grant(front, mode=mode, value=value)
+    whole = front.http.get(path).json()
+    assert ([one["mode"] for one in whole["data"]], whole["next_cursor"]) == (["deny", "add", "set"], None)
+    first = front.http.get(path, params={"limit": 2}).json()
+    second = front.http.get(path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert (first["data"] + second["data"], second["next_cursor"]) == (whole["data"], None)
+    changes = f"/v1/companies/{front.acme}/plan-changes"
+    assert front.http.get(changes, params={"limit": 1}).json() == {"data": [], "next_cursor": None}
+    for address in (path, changes):
+        for query in ({"cursor": "nonsense"}, {"limit": 0}, {"limit": 101}, {"before": "x"}):
+            found = problem(front.http.get(address, params=query))
+            assert (found["status"], found["errors"][0]["pointer"]) == (422, "?" + next(iter(query)))
+
+
 def test_a_read_with_the_version_of_a_write_is_never_older(front: Front) -> None:
     """The process's memory is made stale behind its back, as another process's write would."""
     front.http.post("/v1/check", json={**ACME, "feature": "sso"})

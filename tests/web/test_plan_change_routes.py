@@ -118,6 +118,9 @@ def test_from_free_to_a_downgrade_that_arrives(story: Story) -> None:
     story.wait(lambda: story.plan() == "starter")
     assert story.limit() == 100
     states = [one["state"] for one in story.http.get(story.path).json()["data"]]
+    page = story.http.get(story.path, params={"limit": 2}).json()
+    rest = story.http.get(story.path, params={"limit": 2, "cursor": page["next_cursor"]}).json()
+    assert ([one["state"] for one in page["data"] + rest["data"]], rest["next_cursor"]) == (states, None)
     assert sorted(states) == ["applied", "applied", "cancelled"]
     warnings = story.http.get("/readyz").json()["warnings"]
     assert not any("failed" in one for one in warnings), warnings

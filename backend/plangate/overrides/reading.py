@@ -44,12 +44,18 @@ async def get(env: Environment, override_id: str) -> OverrideView:
         return view(row, session.now)
 
 
-async def listing(env: Environment, company_id: str) -> list[OverrideView]:
-    """All overrides the company ever had, newest first, each with its state now. Raises Refusal (404)."""
+async def listing(
+    env: Environment, company_id: str, *, before: str | None = None, limit: int | None = None
+) -> list[OverrideView]:
+    """The overrides the company ever had, newest first, each with its state now. Raises Refusal (404).
+
+    All of them, or at most `limit` of those made before the override `before`.
+    """
     async with env.reading() as session:
         if not await is_company(session, company_id):
             raise nothing("company")
-        return [view(row, session.now) for row in await current_overrides(session, company_id)]
+        rows = await current_overrides(session, company_id, before=before, limit=limit)
+        return [view(row, session.now) for row in rows]
 
 
 def view(row: OverrideRow, at: datetime) -> OverrideView:

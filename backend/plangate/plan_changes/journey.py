@@ -155,11 +155,13 @@ async def resume_unfinished(env: Environment) -> int:
     return len(rows)
 
 
-async def listing(env: Environment, company_id: str) -> list[PlanChange]:
-    """The company's changes, newest first."""
+async def listing(
+    env: Environment, company_id: str, *, before: str | None = None, limit: int = 100
+) -> list[PlanChange]:
+    """At most `limit` of the company's changes, newest first; only those requested before the change `before`."""
     await _refuse_unknown(env, company_id)
     async with env.reading() as session:
-        return [shown(row) for row in await changes_of(session, company_id)]
+        return [shown(row) for row in await changes_of(session, company_id, before=before, limit=limit)]
 
 
 async def get(env: Environment, company_id: str, change_id: str) -> PlanChange:

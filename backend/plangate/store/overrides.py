@@ -91,17 +91,21 @@ async def current_override(session: StoreSession, override_id: str) -> OverrideR
     return None if row is None else OverrideRow(**row)
 
 
-async def current_overrides(session: StoreSession, company_id: str) -> list[OverrideRow]:
-    """The newest state of all the company's overrides, newest first; expired and revoked ones included."""
-    rows = await session.all(
-        select(overrides)
-        .where(
-            overrides.c.environment_id == session.environment_id,
-            overrides.c.company_id == company_id,
-            overrides.c.superseded_at.is_(None),
-        )
-        .order_by(overrides.c.override_id.desc())
+async def current_overrides(
+    session: StoreSession, company_id: str, *, before: str | None = None, limit: int | None = None
+) -> list[OverrideRow]:
+    """The newest state of the company's overrides, newest first; expired and revoked ones included.
+
+    All of them, or at most `limit` of those made before the override `before`.
+    """
+    found = select(overrides).where(
+        overrides.c.environment_id == session.environment_id,
+        overrides.c.company_id == company_id,
+        overrides.c.superseded_at.is_(None),
     )
+    if before is not None:
+        found = found.where(overrides.c.override_id < before)
+    rows = await session.all(found.order_by(overrides.c.override_id.desc()).limit(limit))
     return [OverrideRow(**row) for row in rows]
 
 

@@ -99,14 +99,16 @@ async def change_by_checkout(session: StoreSession, stripe_checkout_session_id: 
     return await _one(session, plan_changes.c.stripe_checkout_session_id == stripe_checkout_session_id)
 
 
-async def changes_of(session: StoreSession, company_id: str, *, limit: int = 100) -> list[PlanChangeRow]:
-    """The company's changes, newest first."""
-    rows = await session.all(
-        select(plan_changes)
-        .where(plan_changes.c.environment_id == session.environment_id, plan_changes.c.company_id == company_id)
-        .order_by(plan_changes.c.id.desc())
-        .limit(limit)
+async def changes_of(
+    session: StoreSession, company_id: str, *, before: str | None = None, limit: int = 100
+) -> list[PlanChangeRow]:
+    """The company's changes, newest first; only those requested before the change `before`."""
+    found = select(plan_changes).where(
+        plan_changes.c.environment_id == session.environment_id, plan_changes.c.company_id == company_id
     )
+    if before is not None:
+        found = found.where(plan_changes.c.id < before)
+    rows = await session.all(found.order_by(plan_changes.c.id.desc()).limit(limit))
     return [PlanChangeRow(**row) for row in rows]
 
 

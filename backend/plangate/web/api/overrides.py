@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from plangate import overrides
+from plangate.companies.paging import after_id, cursor_of
 from plangate.errors import Code, Refusal, invalid
 from plangate.shapes import OverrideState, OverrideView
 from plangate.web.operations import Answer, Call, Documented, Operation
@@ -16,6 +17,7 @@ from plangate.web.schemas import (
     OverrideBody,
     OverrideEdit,
     OverridesQuery,
+    PageQuery,
     RevokeBody,
     RevokeQuery,
 )
@@ -26,10 +28,10 @@ _ETAG: Final = re.compile(rb'(?:W/)?"([^"\x00-\x1f]{1,100})"|([A-Za-z0-9_.-]{1,1
 
 
 class OverrideList(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a company's overrides, newest first; expired and revoked ones included."""
+    """A page of a company's overrides, newest first, those that ended included; `next_cursor` null on the last."""
 
     data: list[OverrideView]
-    next_cursor: None = None
+    next_cursor: str | None
 
 
 class OverridePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,11 +108,14 @@ async def grant_bulk(call: Call[BulkOverrideBody, None]) -> Answer:
     return Answer(BulkAnswer(results=results, next_cursor=cursor))
 
 
-async def list_overrides(call: Call[None, None]) -> Answer:
-    """A company's overrides."""
+async def list_overrides(call: Call[None, PageQuery]) -> Answer:
+    """One page of a company's overrides."""
     company_id = call.path["company_id"]
+    before, limit = after_id(call.query.cursor, prefix="ovr_"), call.query.limit
     await call.catch_up(company_id)
-    return Answer(OverrideList(data=list(await overrides.listing(call.environment, company_id))))
+    found = await overrides.listing(call.environment, company_id, before=before, limit=limit + 1)
+    following = cursor_of(found[limit - 1].id) if len(found) > limit else None
+    return Answer(OverrideList(data=found[:limit], next_cursor=following))
 
 
 async def grant_override(call: Call[OverrideBody, None]) -> Answer:
@@ -184,10 +189,10 @@ OPERATIONS: Final = (
         name="listOverrides",
         tag=_TAG,
         summary="A company's overrides",
-        text="Newest first, with those that ended.",
+        text="Newest first, with those that ended, `limit` at a time.",
         scope="read",
         answer=list_overrides,
-        query=NoQuery,
+        query=PageQuery,
         responses={200: Documented("The overrides.", OverrideList)},
         problems=(Code.NOT_FOUND,),
         takes_version=True,

@@ -5,12 +5,13 @@ from typing import Final
 import msgspec
 
 from plangate import plan_changes
+from plangate.companies.paging import after_id, cursor_of
 from plangate.engine.model import Interval
 from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require
 from plangate.web.operations import Answer, Call, Documented, Operation, missing
-from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery
+from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery, PageQuery
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Plan changes"
@@ -33,10 +34,10 @@ _REFUSED: Final = (
 
 
 class PlanChangeList(msgspec.Struct, frozen=True, kw_only=True):
-    """A company's plan changes, newest first."""
+    """A page of a company's plan changes, newest first; `next_cursor` null on the last."""
 
     data: list[PlanChange]
-    next_cursor: None = None
+    next_cursor: str | None
 
 
 async def preview_change(call: Call[ChangeBody, None]) -> Answer:
@@ -59,9 +60,12 @@ async def confirm_change(call: Call[ConfirmBody, None]) -> Answer:
     return Answer(plan_changes.completed(change, headers=version), 201, version)
 
 
-async def list_changes(call: Call[None, None]) -> Answer:
-    """All changes of a company."""
-    return Answer(PlanChangeList(data=list(await plan_changes.listing(call.environment, call.path["company_id"]))))
+async def list_changes(call: Call[None, PageQuery]) -> Answer:
+    """One page of a company's changes."""
+    before, limit = after_id(call.query.cursor, prefix="chg_"), call.query.limit
+    found = await plan_changes.listing(call.environment, call.path["company_id"], before=before, limit=limit + 1)
+    following = cursor_of(found[limit - 1].id) if len(found) > limit else None
+    return Answer(PlanChangeList(data=found[:limit], next_cursor=following))
 
 
 async def get_change(call: Call[None, None]) -> Answer:
@@ -139,10 +143,10 @@ OPERATIONS: Final = (
         name="listPlanChanges",
         tag=_TAG,
         summary="A company's plan changes",
-        text="Requested, scheduled, applied, refused and cancelled ones, newest first.",
+        text="Requested, scheduled, applied, refused and cancelled ones, newest first, `limit` at a time.",
         scope="read",
         answer=list_changes,
-        query=NoQuery,
+        query=PageQuery,
         responses={200: Documented("The changes.", PlanChangeList)},
         problems=(Code.NOT_FOUND,),
     ),
