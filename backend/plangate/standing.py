@@ -12,15 +12,17 @@ from plangate.engine.model import Catalog, CompanyFacts, PeriodKind, WindowCount
 _COMPANIES_HELD = 200_000
 
 CounterKey = tuple[str, PeriodKind, str]  # feature, period kind, user id or ""
+CountedIn = tuple[list[str], list[CounterKey]]  # the features that count an event, and where
 
 
 class Standing:
     """One company as known now: stored facts, the snapshot compiled from them, and its usage counters.
 
-    The snapshot is replaced when its validity ends; counters are updated in place by the process that counts.
+    The snapshot is replaced when its validity ends; counters are updated in place by the process that counts, which
+    keeps in `counted` what each event counts in.
     """
 
-    __slots__ = ("catalog", "counters", "facts", "snapshot")
+    __slots__ = ("catalog", "counted", "counters", "facts", "snapshot")
 
     def __init__(
         self, catalog: Catalog, facts: CompanyFacts, counters: dict[CounterKey, WindowCounter], at: datetime
@@ -28,6 +30,7 @@ class Standing:
         self.catalog = catalog
         self.facts = facts
         self.counters = counters
+        self.counted: dict[str, CountedIn] = {}
         self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at)
 
     def snapshot_at(self, at: datetime) -> CompanySnapshot:

@@ -23,6 +23,7 @@ from plangate.engine.periods import Cycle
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import Environment
 from plangate.ids import new_id
+from plangate.standing import CountedIn
 from plangate.store.database import StoreSession
 from plangate.store.ledger import (
     LedgerEntry,
@@ -61,6 +62,7 @@ class CompanyUsage:
     """One company's windows inside one transaction that holds the company's lock.
 
     `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `changed` those to be written.
+    `counted` remembers, for as long as catalogue and facts stay the same, what each event of the company counts in.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class CompanyUsage:
         facts: CompanyFacts,
         cycle: Cycle,
         newest: dict[CounterKey, WindowCounter],
+        counted: dict[str, CountedIn] | None = None,
     ) -> None:
         self.newest = newest
         self.changed: dict[str, WindowCounter] = {}
@@ -78,7 +81,7 @@ class CompanyUsage:
         self._facts = facts
         self._cycle = cycle
         self._older: dict[CounterKey, list[WindowCounter]] = {}
-        self._counted: dict[tuple[str, str], tuple[list[str], list[CounterKey]]] = {}
+        self._counted: dict[str, CountedIn] = {} if counted is None else counted
         # A user has windows of their own where an override, or the catalogue, gives them an allowance of their own.
         self._personal = {
             (override.feature, override.user)
@@ -98,12 +101,12 @@ class CompanyUsage:
 
         Raises Overflow, and then counts nothing.
         """
-        counted = self._counted.get((event, user_id))
-        if counted is None:
-            features = [feature.key for feature in metered_by(self._catalog, event)]
-            counted = self._counted[event, user_id] = (features, [key for key, _ in self._keys(features, user_id)])
-        features, keys = counted
-        windows = [await self._window(key, event, at) for key in keys]
+        features, keys = self._counted_in(event, user_id)
+        windows = []
+        for key in keys:
+            newest = self.newest.get(key)
+            is_in_newest = newest is not None and _contains(newest, at)
+            windows.append(newest if newest is not None and is_in_newest else await self._window(key, event, at))
         # A period that is no longer granted is counted to the end of its window: it may be granted again before.
         former = [key for key in self.newest if key[0] in features and key[2] in {"", user_id} and key not in keys]
         windows += [window for key in former if (window := await self._stored(key, at)) is not None]
@@ -140,6 +143,16 @@ class CompanyUsage:
             if len(page) < _PAGE:
                 return found
             last = page[-1]
+
+    def _counted_in(self, event: str, user_id: str) -> CountedIn:
+        counted = None if user_id else self._counted.get(event)
+        if counted is None:
+            features = [feature.key for feature in metered_by(self._catalog, event)]
+            counted = (features, [key for key, _ in self._keys(features, user_id)])
+            if features and not user_id:
+                # Only events of the catalogue: anybody may send any number of others.
+                self._counted[event] = counted
+        return counted
 
     def _keys(self, feature_keys: Iterable[str], user_id: str) -> list[tuple[CounterKey, str]]:
         found: list[tuple[CounterKey, str]] = []

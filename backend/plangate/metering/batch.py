@@ -15,7 +15,7 @@ from plangate.engine.model import Catalog, Decision, FeatureType, Reason, UserFa
 from plangate.engine.snapshot import CounterKey
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid
-from plangate.ids import new_id
+from plangate.ids import id_series, new_id
 from plangate.members import member, member_in
 from plangate.metering.events import EventResult, EventStatus, Item
 from plangate.metering.reservations import Closed, Reservations, Reserved
@@ -59,9 +59,11 @@ async def write_batch(env: Environment, items: Sequence[Item]) -> list[Outcome]:
     Raises the database's errors; then nothing was written and the batch may be tried again.
     """
     owners = await _owners_of_reservations(env, items)
-    companies: list[Standing | Refusal | None] = [await _standing(env, item, owners) for item in items]
+    companies: list[Standing | Refusal | None] = [
+        _held_standing(env, item) or await _standing(env, item, owners) for item in items
+    ]
     members = [
-        await _member(env, standing, item) if isinstance(standing, Standing) else None
+        await _member(env, standing, item) if item.user is not None and isinstance(standing, Standing) else None
         for standing, item in zip(companies, items, strict=True)
     ]
     async with env.writing() as session:
@@ -88,6 +90,7 @@ class _Batch:
         self._usage: dict[str, CompanyUsage] = {}
         self._stale: set[str] = set()
         self._keys: dict[str, tuple[str, object]] = {}
+        self._ids = id_series("evt")
         self._events: list[LedgerEntry] = []
         self._waiting: list[Row] = []
         self._new_keys: list[UsedKey] = []
@@ -254,7 +257,12 @@ class _Batch:
         for company_id, standing in self._standings.items():
             snapshot = standing.snapshot_at(self._session.now)
             self._usage[company_id] = CompanyUsage(
-                self._session, standing.catalog, standing.facts, snapshot.cycle, newest[company_id]
+                self._session,
+                standing.catalog,
+                standing.facts,
+                snapshot.cycle,
+                newest[company_id],
+                counted=standing.counted,
             )
         await self._reservations.expire(expired, self._usage)
 
@@ -347,7 +355,7 @@ class _Batch:
     def _append(self, item: Item, company_id: str, user_id: str, event: str, *, answer: object = None) -> None:
         now = self._session.now
         at = now if item.occurred_at is None else min(item.occurred_at, now)
-        self._events.append(LedgerEntry(new_id("evt"), company_id, user_id, event, item.quantity, at))
+        self._events.append(LedgerEntry(next(self._ids), company_id, user_id, event, item.quantity, at))
         self._use_key(item, answer)
 
     def _use_key(self, item: Item, answer: object) -> None:
@@ -368,6 +376,13 @@ async def _owners_of_reservations(env: Environment, items: Sequence[Item]) -> Ma
         return {}
     async with env.reading() as session:
         return {row.id: row.company_id for row in (await reservations_by_id(session, ids)).values()}
+
+
+def _held_standing(env: Environment, item: Item) -> Standing | None:
+    if len(item.company) != 1:
+        return None
+    (pair,) = item.company.items()
+    return env.standings.peek(*pair)
 
 
 async def _standing(env: Environment, item: Item, owners: Mapping[str, str]) -> Standing | Refusal | None:

@@ -195,7 +195,11 @@ def _item(
                 "The event is more than 35 days old and can no longer be counted.",
                 code=Code.TIMESTAMP_TOO_OLD,
             )
-    body = [kind, name, sorted(company.items()), sorted((user or {}).items()), quantity, occurred_at]
+    key_hash, body_hash = None, ""
+    if key is not None:
+        body = [kind, name, sorted(company.items()), sorted((user or {}).items()), quantity, occurred_at]
+        key_hash = hashlib.sha256(key.encode()).hexdigest()
+        body_hash = hashlib.sha256(msgspec.json.encode(body)).hexdigest()
     return Item(
         kind=kind,
         name=name,
@@ -203,6 +207,6 @@ def _item(
         user=user,
         quantity=quantity,
         occurred_at=occurred_at,
-        key_hash=None if key is None else hashlib.sha256(key.encode()).hexdigest(),
-        body_hash=hashlib.sha256(msgspec.json.encode(body)).hexdigest(),
+        key_hash=key_hash,
+        body_hash=body_hash,
     )

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ _WAITING = 50_000  # items that may queue in one process before it says "try aga
 _log = structlog.get_logger(__name__)
 
 Settled: TypeAlias = Outcome | Exception  # an exception is the fault of that item alone
+_Submission: TypeAlias = tuple[Sequence[Item], "asyncio.Future[list[Settled]]"]
 
 
 async def consume(
@@ -174,7 +176,8 @@ class Recorder:
     """The queue of one environment in one process. It writes while there is something to write, then rests."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Item, asyncio.Future[Settled]]] = deque()
+        self._waiting: deque[_Submission] = deque()
+        self._items_waiting = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def submit(self, env: Environment, items: Sequence[Item]) -> list[Settled]:
@@ -184,34 +187,47 @@ class Recorder:
         """
         if not items:
             return []
-        if len(self._waiting) + len(items) > _WAITING:
+        if self._items_waiting + len(items) > _WAITING:
             raise Refusal(
                 Code.UNAVAILABLE, "Too much usage is waiting to be written. Try again.", headers={"Retry-After": "1"}
             )
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Settled]] = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
+        future: asyncio.Future[list[Settled]] = loop.create_future()
+        self._waiting.append((items, future))
+        self._items_waiting += len(items)
         if self._writer is None:
             self._writer = loop.create_task(self._write(env))
-        return list(await asyncio.gather(*futures))
+        return await future
 
     async def _write(self, env: Environment) -> None:
-        batch: list[tuple[Item, asyncio.Future[Settled]]] = []
+        batch: list[_Submission] = []
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(EVENTS_PER_BATCH, len(self._waiting)))]
-                outcomes = await _written(env, [item for item, _ in batch])
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                batch = self._next_batch()
+                outcomes = iter(await _written(env, [item for items, _ in batch for item in items]))
+                for items, future in batch:
+                    own = list(islice(outcomes, len(items)))
                     # A caller that went away took its future along; what it sent is written all the same.
                     if not future.done():
-                        future.set_result(outcome)
+                        future.set_result(own)
         finally:
             # Only a cancelled writer leaves anything here: nobody may wait for ever.
             for _, future in (*batch, *self._waiting):
                 if not future.done():
                     future.cancel()
             self._waiting.clear()
+            self._items_waiting = 0
             self._writer = None
+
+    def _next_batch(self) -> "list[_Submission]":
+        batch: list[_Submission] = []
+        size = 0
+        # What was submitted together is written together.
+        while self._waiting and (not batch or size + len(self._waiting[0][0]) <= EVENTS_PER_BATCH):
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1][0])
+        self._items_waiting -= size
+        return batch
 
 
 async def _written(env: Environment, items: Sequence[Item]) -> list[Settled]:
