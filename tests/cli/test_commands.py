@@ -7,11 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from typer.main import get_command
 
 from plangate.cli import app
 from plangate.deployment import Deployment
 from plangate.settings import load_settings
+from plangate.store.database import Database
 from tests.cli.conftest import Plangate
 from tests.sandbox_server import SandboxServer
 
@@ -48,7 +50,7 @@ def _commands() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", _commands())
+@pytest.mark.parametrize("command", [*_commands(), *sorted({name.split()[0] for name in _commands() if " " in name})])
 def test_every_command_has_help_with_an_example(plangate: Plangate, command: str) -> None:
     said = plangate(*command.split(), "--help")
     assert said.code == 0
@@ -84,7 +86,9 @@ def test_the_contracts_commands_exist() -> None:
         "keys create",
         "keys list",
         "keys revoke",
+        "app-roles set",
         "app-roles list",
+        "audit verify",
         "stripe-app manifest",
     } <= set(_commands())
 
@@ -257,11 +261,67 @@ def test_roles_are_listed_as_the_settings_say(plangate: Plangate, monkeypatch: p
         "environment": "default",
         "user": "*",
         "role": "viewer",
+        "from": "default",
     }
     monkeypatch.setenv("PLANGATE_STRIPE_APP_ROLES", "usr_1=admin,*=agent")
     listed = plangate("app-roles", "list")
-    assert re.search(r"usr_1 +admin", listed.out)
-    assert re.search(r"\* +agent", listed.out)
+    assert re.search(r"usr_1 +admin +settings", listed.out)
+    assert re.search(r"\* +agent +settings", listed.out)
+    assert "plangate migrate" in listed.err
+
+
+def test_roles_set_here_come_before_the_settings(
+    plangate: Plangate, on_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANGATE_STRIPE_APP_ROLES", "usr_1=admin,*=agent")
+    assert plangate("app-roles", "set", "usr_1", "viewer").code == 0
+    assert plangate("app-roles", "set", "usr_2", "admin").code == 0
+
+    def listed() -> dict[str, tuple[str, str]]:
+        return {
+            one["user"]: (one["role"], one["from"]) for one in json.loads(plangate("app-roles", "list", "--json").out)
+        }
+
+    assert listed() == {
+        "usr_1": ("viewer", "app-roles"),
+        "usr_2": ("admin", "app-roles"),
+        "*": ("agent", "settings"),
+    }
+    assert plangate("app-roles", "set", "usr_1", "settings").code == 0
+    assert listed()["usr_1"] == ("admin", "settings")
+    assert "is not a role" in plangate("app-roles", "set", "usr_1", "owner").err
+    assert "usr_" in plangate("app-roles", "set", "ada", "agent").err
+    assert on_database.startswith(("sqlite", "postgresql"))
+
+
+def test_the_audit_is_verified(plangate: Plangate, on_database: str) -> None:
+    verified = plangate("audit", "verify")
+    assert (verified.code, verified.out) == (0, "0 entries, unbroken.\n")
+    for role in ("viewer", "agent", "admin"):
+        plangate("app-roles", "set", "usr_1", role)
+    verified = plangate("audit", "verify")
+    assert (verified.code, verified.out) == (0, "3 entries, unbroken.\n")
+    _run_sql(on_database, "UPDATE audit SET note = 'x' WHERE sequence = 2")
+    broken = plangate("audit", "verify", "--json")
+    assert (broken.code, json.loads(broken.out)["broken"]) == (1, {"sequence": 2, "detail": "was changed"})
+    _run_sql(on_database, "DELETE FROM audit WHERE sequence = 2")
+    broken = plangate("audit", "verify")
+    assert (broken.code, broken.out) == (1, "Entry 2 is missing.\n")
+    _run_sql(on_database, "DELETE FROM audit WHERE sequence = 3")
+    assert "is missing" in plangate("audit", "verify").out
+    _run_sql(on_database, "DELETE FROM audit_heads")
+    assert plangate("audit", "verify").code == 1
+
+
+def _run_sql(address: str, statement: str) -> None:
+    async def work() -> None:
+        database = Database.at(address)
+        async with database.connecting() as connection:
+            await connection.execute(text(statement))
+            await connection.commit()
+        await database.close()
+
+    asyncio.run(work())
 
 
 def test_several_environments_have_to_be_named(plangate: Plangate) -> None:

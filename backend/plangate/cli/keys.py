@@ -12,7 +12,10 @@ from plangate.deployment import SCOPES, KeyKind, create_key
 from plangate.errors import StartRefused
 from plangate.store.environments import ApiKeyRow, live_keys, revoke_key
 
-app = typer.Typer(help="API keys: shown once when they are made, stored only as a hash.", no_args_is_help=True)
+app = typer.Typer(
+    help="API keys: shown once when made, stored as a hash. Example: plangate keys create --name backend",
+    no_args_is_help=True,
+)
 
 
 @app.command("create")
