@@ -49,6 +49,7 @@ from plangate.store.usage import (
 from plangate.store.users import user_facts, user_of_keys
 
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # where the window of all time starts
+PULLED: Final = "stripe_meter:"  # begins the events of usage that was read from a Stripe meter; nobody may track them
 ATTRIBUTABLE: Final = timedelta(hours=24)
 _PAGE: Final = 500
 _BILLING_KINDS: Final = (PeriodKind.BILLING_MONTH, PeriodKind.BILLING_INTERVAL)
@@ -242,8 +243,20 @@ def _contains(window: WindowCounter, at: datetime) -> bool:
 
 
 def event_of(feature: Feature) -> str:
-    """The name of the tracked events a feature counts."""
+    """The name of the events a feature counts: tracked ones, or what was read from its Stripe meter."""
+    if feature.usage_source == "stripe_meter":
+        return f"{PULLED}{feature.stripe_meter}"
     return feature.event or feature.key
+
+
+def is_counted_here(feature: Feature) -> bool:
+    """Whether we count the feature's usage, rather than read it from a Stripe meter that the product feeds."""
+    return feature.type is FeatureType.EVENT and feature.usage_source == "events"
+
+
+def _is_counted_otherwise(before: Catalog, after: Catalog, feature_key: str) -> bool:
+    old, new = before.features.get(feature_key), after.features[feature_key]
+    return old is not None and old.type is new.type is FeatureType.EVENT and event_of(old) != event_of(new)
 
 
 def metered_by(catalog: Catalog, event: str) -> list[Feature]:
@@ -343,20 +356,21 @@ async def open_missing_windows(
 
 async def open_windows_of_new_periods(env: Environment, before: Catalog, after: Catalog) -> int:
     """After a catalogue was published: open windows where a feature is counted by a period, or for each user, for the
-    first time.
+    first time, and count anew where its usage now comes from elsewhere.
 
     Without them checks would show nothing used until the next event; `consume` opens what it needs by itself. One short
     transaction per company that used such a feature; may be repeated. Answers how many companies were looked at.
     """
+    moved = [key for key in after.features if _is_counted_otherwise(before, after, key)]
     per_user = [
         key for key in after.features if is_counted_per_user(after, key) and not is_counted_per_user(before, key)
     ]
     wider = [key for key in after.features if window_kinds(after, key) - window_kinds(before, key)]
-    features = sorted({*per_user, *wider})
+    features = sorted({*moved, *per_user, *wider})
     if not features:
         return 0
     # Windows of a feature counted before name its companies; a new one's events have only the ledger to name them.
-    events = [event_of(after.features[key]) for key in features if not window_kinds(before, key)]
+    events = [event_of(after.features[key]) for key in features if key in moved or not window_kinds(before, key)]
     looked_at, last = 0, ""
     while True:
         async with env.reading() as session:
@@ -364,6 +378,8 @@ async def open_windows_of_new_periods(env: Environment, before: Catalog, after: 
         for company_id in page:
             async with env.writing() as session:
                 await open_missing_windows(session, after, company_id, features)
+                if moved:
+                    await recount(session, await miscounted(session, after, company_id))
                 session.counted.add(company_id)
             env.forget(company_id)
         looked_at += len(page)

@@ -61,6 +61,7 @@ LOOPS: Final = (
     Loop("migrations", catalog.carry_on_migrations, 2.0),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
     Loop("meters", metering.forward, 1.0),
+    Loop("pulled_meters", metering.pull, 300.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),
     Loop("tidy", tidy, _TIDY_SECONDS),
 )

@@ -420,7 +420,7 @@ class _Compiler:
             soft_limit=soft_limit,
             source=source,
             # What a Stripe meter counted is known some minutes later.
-            stale=self.is_counted and self.feature.usage_source == "stripe_meter" and used is None,
+            stale=self.is_counted and used is not None and self.feature.usage_source == "stripe_meter",
         )
 
 

@@ -3,6 +3,7 @@
 from plangate.metering.events import EventResult, EventStatus, TrackEvent
 from plangate.metering.export import UsageRecord, export
 from plangate.metering.forwarding import forward
+from plangate.metering.pulling import pull
 from plangate.metering.recorder import consume, record, release, reserve, settle
 from plangate.metering.reservations import Closed, Reserved, release_expired
 from plangate.metering.series import UsagePoint, UsageSeries, series
@@ -19,6 +20,7 @@ __all__ = [
     "consume",
     "export",
     "forward",
+    "pull",
     "record",
     "release",
     "release_expired",

@@ -11,7 +11,7 @@ import msgspec
 
 from plangate.engine.decide import decide, unanswerable
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, Decision, FeatureType, Reason, UserFacts, WindowCounter
+from plangate.engine.model import Catalog, Decision, Reason, UserFacts, WindowCounter
 from plangate.engine.snapshot import CounterKey
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid
@@ -36,7 +36,7 @@ from plangate.store.meter_outbox import add_meter_events
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import WindowKey, newest_windows
-from plangate.usage_windows import CompanyUsage, Overflow, event_of, meter_events
+from plangate.usage_windows import CompanyUsage, Overflow, event_of, is_counted_here, meter_events
 
 
 class Consumed(msgspec.Struct, frozen=True):
@@ -281,7 +281,7 @@ class _Batch:
         decision = decide(
             snapshot, item.name, counters, at=at, quantity=item.quantity, user=person, with_trace=item.has_trace
         )
-        if not decision.allowed or feature is None or feature.type is not FeatureType.EVENT:
+        if not decision.allowed or feature is None or not is_counted_here(feature):
             return Consumed(decision, False)
         try:
             await usage.count(event_of(feature), user_id, item.quantity, at)

@@ -11,6 +11,7 @@ import msgspec
 from plangate.engine.model import INT64_MAX
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys
+from plangate.usage_windows import PULLED
 
 EVENTS_PER_BATCH: Final = 1_000
 LATEST: Final = timedelta(days=35)
@@ -74,6 +75,8 @@ def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
     """
     if not -INT64_MAX <= event.quantity <= INT64_MAX:
         raise invalid("/quantity", "The quantity must fit a signed 64-bit integer.")
+    if event.event.startswith(PULLED):
+        raise invalid("/event", f"Names that begin with {PULLED} are kept for usage that is read from Stripe meters.")
     if event.quantity < 0 and not may_correct:
         raise Refusal(Code.FORBIDDEN, "A negative quantity is a correction, and corrections need a secret key.")
     return _item(

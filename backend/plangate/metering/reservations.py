@@ -12,7 +12,7 @@ import msgspec
 
 from plangate.engine.decide import decide
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Decision, FeatureType, UserFacts, WindowCounter
+from plangate.engine.model import Decision, UserFacts, WindowCounter
 from plangate.engine.snapshot import CounterKey
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
@@ -35,7 +35,7 @@ from plangate.store.reservations import (
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import newest_windows, set_counters
 from plangate.store.users import user_facts
-from plangate.usage_windows import CompanyUsage, Overflow, company_usage, event_of
+from plangate.usage_windows import CompanyUsage, Overflow, company_usage, event_of, is_counted_here
 
 _PAGE: Final = 200
 
@@ -81,7 +81,7 @@ class Reservations:
         user_id = "" if person is None else person.user_id
         counters = await usage.counters_at(item.name, user_id, now)
         decision = decide(snapshot, item.name, counters, at=now, quantity=item.quantity, user=person)
-        if not decision.allowed or feature is None or feature.type is not FeatureType.EVENT:
+        if not decision.allowed or feature is None or not is_counted_here(feature):
             return Reserved(id=None, decision=decision, expires_at=None)
         try:
             await usage.count(event_of(feature), user_id, 0, now, reserved=item.quantity)

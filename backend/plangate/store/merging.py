@@ -22,6 +22,7 @@ from plangate.store.companies import (
     user_companies,
 )
 from plangate.store.database import StoreSession
+from plangate.store.meter_outbox import meter_outbox
 from plangate.store.overrides import OverrideRow, current_overrides, replace_override
 from plangate.store.plan_changes import plan_changes
 from plangate.store.reservations import reservations
@@ -162,10 +163,15 @@ async def note_mapped_plan(session: StoreSession, company_id: str, mapped_plan: 
 
 
 async def move_records(session: StoreSession, former_id: str, company_id: str) -> int:
-    """Make plan changes and reservations the company's, as they are; answers how many plan changes there are."""
+    """Make plan changes, reservations and usage still to be reported the company's; answers how many changes."""
     await session.run(
         update(reservations)
         .where(reservations.c.environment_id == session.environment_id, reservations.c.company_id == former_id)
+        .values(company_id=company_id)
+    )
+    await session.run(
+        update(meter_outbox)
+        .where(meter_outbox.c.environment_id == session.environment_id, meter_outbox.c.company_id == former_id)
         .values(company_id=company_id)
     )
     moved = await session.run(
