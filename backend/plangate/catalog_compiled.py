@@ -110,7 +110,7 @@ def compile_catalog(
 def offered_version(
     document: CatalogDocument, kind: Kind, key: str, *, version: int = 1, position: int = 0
 ) -> PlanVersion:
-    """A plan or add-on of the document as the engine's version, without anything of Stripe's.
+    """A plan or add-on of the document as the engine's version; of Stripe's only what the document adopts.
 
     Raises KeyError when the document has none of that key.
     """
@@ -134,6 +134,7 @@ def offered_version(
                 interval=Interval(price.interval),
                 amount_minor=price.amount_minor,
                 interval_count=price.interval_count,
+                stripe_price_id=price.stripe_price,
             )
             for price in sold.prices
         ),
@@ -144,6 +145,7 @@ def offered_version(
         is_archived=sold.archived,
         fits=tuple(sold.fits) if isinstance(sold, AddOnDocument) else (),
         position=position,
+        stripe_product_id=sold.stripe_product,
     )
 
 

@@ -161,6 +161,32 @@ class StripeGateway:
             idempotency_key=f"{idempotency_key}:update",
         )
 
+    async def fetch_product(self, stripe_product_id: str) -> StripeJson | None:
+        """The product, or None when it does not exist or was deleted."""
+        found = await self._transport.find(
+            lambda options: self._v1.products.retrieve_async(stripe_product_id, options=options)
+        )
+        return None if found is None or found.get("deleted") else found
+
+    async def fetch_price(self, stripe_price_id: str) -> StripeJson | None:
+        """The price, or None when it does not exist."""
+        return await self._transport.find(
+            lambda options: self._v1.prices.retrieve_async(stripe_price_id, options=options)
+        )
+
+    async def products_on_sale(self) -> list[StripeJson]:
+        """The account's active products, newest first."""
+        return await self._transport.all(
+            lambda params, options: self._v1.products.list_async(_any(params), options), {"active": True}
+        )
+
+    async def prices_on_sale(self) -> list[StripeJson]:
+        """The account's active recurring prices, newest first."""
+        return await self._transport.all(
+            lambda params, options: self._v1.prices.list_async(_any(params), options),
+            {"active": True, "type": "recurring"},
+        )
+
     async def ensure_price(self, *, lookup_key: str, params: StripeJson, idempotency_key: str) -> StripeJson:
         """The price with this lookup key, created from `params` when there is none. A price's amount never changes."""
         listed = await self._transport.read(

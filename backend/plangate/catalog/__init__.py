@@ -4,6 +4,7 @@ A changed plan becomes a new version, which all, some or none of its holders get
 """
 
 from plangate.catalog.impact import Effect, Impact, PlanImpact
+from plangate.catalog.importing import Imported, draft_from_stripe
 from plangate.catalog.migrating import (
     MigratingCompany,
     Migration,
@@ -25,6 +26,7 @@ __all__ = [
     "Detail",
     "Effect",
     "Impact",
+    "Imported",
     "MigratingCompany",
     "Migration",
     "PlanImpact",
@@ -35,6 +37,7 @@ __all__ = [
     "carry_on_migrations",
     "current_document",
     "current_revision",
+    "draft_from_stripe",
     "migrating_companies",
     "migration",
     "migrations",

@@ -300,6 +300,9 @@ def _plain(
     plain = dict(written)
     if sold.prices:
         plain["prices"] = {_price_name(price): price.amount_minor for price in sold.prices}
+        adopted = {_price_name(price): price.stripe_price for price in sold.prices if price.stripe_price is not None}
+        if adopted:
+            plain["stripe_prices"] = adopted
     if sold.entitlements:
         plain["entitlements"] = {
             feature: {

@@ -3,17 +3,18 @@
 Every write is saved with its idempotency key before the first try, so applying again after a crash repeats nothing.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from plangate.billing.failures import StripeFailure
-from plangate.billing.gateway import StripeGateway
+from plangate.billing.gateway import StripeGateway, reference
 from plangate.clock import wall_now
 from plangate.engine.model import PlanVersion, Price
 from plangate.environment import Environment
-from plangate.errors import Code, Refusal
+from plangate.errors import Code, Refusal, invalid
 from plangate.store.catalog import StripeObjectRow, StripePriceRow
 from plangate.store.plan_changes import StripeOperationRow, begin_operation, complete_operation
 
@@ -29,20 +30,22 @@ class Made(msgspec.Struct, frozen=True):
 
 
 async def make_in_stripe(environment: Environment, versions: Iterable[PlanVersion], *, intent_id: str) -> Made:
-    """Create or adopt the product and prices of each version on sale. Raises StripeFailure."""
+    """Create the product and prices of each version on sale, or adopt those that it names.
+
+    What others made is never changed. Raises StripeFailure, and Refusal (422) for a named product or price that Stripe
+    does not have or that says something else.
+    """
     products: list[StripeObjectRow] = []
     prices: list[StripePriceRow] = []
     for version in versions:
         if not version.prices or version.is_archived:
             continue
-        gateway = environment.gateway
         product_id = product_id_of(version)
-        await _once(
-            environment,
-            intent_id,
-            f"product:{version.kind}:{version.key}",
-            _product(gateway, version),
-        )
+        if version.stripe_product_id is not None:
+            await _adopt_product(environment.gateway, version)
+        else:
+            step = f"product:{version.kind}:{version.key}"
+            await _once(environment, intent_id, step, _product(environment.gateway, version))
         products.append(
             StripeObjectRow(
                 environment_id=environment.id,
@@ -53,9 +56,11 @@ async def make_in_stripe(environment: Environment, versions: Iterable[PlanVersio
             )
         )
         for price in version.prices:
-            stripe_price_id = await _once(
-                environment, intent_id, f"price:{lookup_key_of(version, price)}", _price(gateway, version, price)
-            )
+            if price.stripe_price_id is not None:
+                stripe_price_id = await _adopt_price(environment.gateway, version, price)
+            else:
+                step = f"price:{lookup_key_of(version, price)}"
+                stripe_price_id = await _once(environment, intent_id, step, _price(environment.gateway, version, price))
             prices.append(
                 StripePriceRow(
                     environment_id=environment.id,
@@ -69,10 +74,56 @@ async def make_in_stripe(environment: Environment, versions: Iterable[PlanVersio
                     interval_count=price.interval_count,
                     amount_minor=price.amount_minor,
                     is_active=True,
+                    is_adopted=price.stripe_price_id is not None,
                     recorded_at=environment.clock.now(),
                 )
             )
     return Made(tuple(products), tuple(prices))
+
+
+async def _adopt_product(gateway: StripeGateway, version: PlanVersion) -> None:
+    product = await gateway.fetch_product(product_id_of(version))
+    if product is None or not product["active"]:
+        section = "plans" if version.kind == "plan" else "add_ons"
+        raise invalid(
+            f"/{section}/{version.key}/stripe_product",
+            f"Stripe has no active product {version.stripe_product_id}. Name another one, or leave it out to make one.",
+        )
+
+
+async def _adopt_price(gateway: StripeGateway, version: PlanVersion, price: Price) -> str:
+    pointer = f"/{'plans' if version.kind == 'plan' else 'add_ons'}/{version.key}/prices/{version.prices.index(price)}"
+    found = await gateway.fetch_price(price.stripe_price_id or "")
+    if found is None or not found["active"]:
+        raise invalid(f"{pointer}/stripe_price", f"Stripe has no active price {price.stripe_price_id}.")
+    terms = price_terms(found)
+    wanted = (price.currency, price.interval.value, price.interval_count, price.amount_minor)
+    if terms is None:
+        raise invalid(f"{pointer}/stripe_price", f"{found['id']} is not a plain recurring price for each unit.")
+    if terms != wanted:
+        said = f"{terms[3]} {terms[0]} every {terms[2]} {terms[1]}"
+        raise invalid(f"{pointer}/stripe_price", f"{found['id']} says something else: {said}.")
+    if reference(found["product"]) != product_id_of(version):
+        raise invalid(
+            f"{pointer}/stripe_price",
+            f"{found['id']} belongs to {reference(found['product'])}: name that as `stripe_product`.",
+        )
+    return str(found["id"])
+
+
+def price_terms(price: Mapping[str, Any]) -> tuple[str, str, int, int] | None:
+    """Currency, interval, interval count and whole amount of a Stripe price; None for one that cannot be sold here."""
+    recurring = price.get("recurring")
+    is_plain = (
+        recurring is not None
+        and recurring.get("usage_type", "licensed") == "licensed"
+        and price.get("billing_scheme", "per_unit") == "per_unit"
+        and price.get("transform_quantity") is None
+        and isinstance(price.get("unit_amount"), int)
+    )
+    if not is_plain or recurring is None:
+        return None
+    return price["currency"], recurring["interval"], recurring.get("interval_count", 1), price["unit_amount"]
 
 
 async def archive_in_stripe(environment: Environment, rows: Iterable[StripePriceRow], *, intent_id: str) -> None:
@@ -82,14 +133,15 @@ async def archive_in_stripe(environment: Environment, rows: Iterable[StripePrice
 
 
 def product_id_of(version: PlanVersion) -> str:
-    """The Stripe product's id: ours to choose, so the same plan can never become two products."""
-    return f"plangate_{version.kind}_{version.key}"
+    """The Stripe product's id: the adopted one, or ours to choose, so that no plan can ever become two products."""
+    return version.stripe_product_id or f"plangate_{version.kind}_{version.key}"
 
 
 def lookup_key_of(version: PlanVersion, price: Price) -> str:
-    """The price's name in Stripe. It holds the amount, because the amount of a price never changes."""
+    """The price's name in Stripe: with its amount and an adopted product, because neither of a price ever changes."""
     terms = f"{price.currency}_{price.interval_count}_{price.interval.value}_{price.amount_minor}"
-    return f"plangate_{version.kind}_{version.key}_{terms}"
+    adopted = hashlib.sha256(version.stripe_product_id.encode()).hexdigest()[:12] if version.stripe_product_id else ""
+    return f"plangate_{version.kind}_{version.key}_{terms}{adopted and '_' + adopted}"
 
 
 _Call = Callable[[str], Awaitable[str]]  # called with the idempotency key; answers the object's Stripe id

@@ -11,7 +11,7 @@ import typer
 from babel.numbers import format_currency, get_currency_precision
 
 from plangate import catalog as journey
-from plangate.catalog import CatalogDiff, Change, Detail, Effect, Migration, PlanImpact
+from plangate.catalog import CatalogDiff, Change, Detail, Effect, Imported, Migration, PlanImpact
 from plangate.catalog_document import CatalogDocument
 from plangate.catalog_file import catalog_text, read_catalog
 from plangate.cli.opening import ACTOR, EnvironmentOption, opened, run
@@ -19,7 +19,10 @@ from plangate.cli.terminal import hint, out, progress, say, show_json, show_tabl
 from plangate.engine.model import Json
 from plangate.errors import StartRefused
 
-app = typer.Typer(help="The catalogue as code: plan, apply and pull a YAML file.", no_args_is_help=True)
+app = typer.Typer(
+    help="The catalogue as code: plan, apply and pull a YAML file. Example: plangate catalog plan catalog.yaml",
+    no_args_is_help=True,
+)
 
 _DIFFERS: Final = 2
 _SIGNS: Final = {
@@ -181,15 +184,34 @@ def pull_command(file: File, *, environment: EnvironmentOption = None) -> None:
         async with opened(environment) as (_, env):
             return await journey.current_document(env)
 
-    text = catalog_text(run(work))
-    if str(file) == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StartRefused(f"{file} cannot be written: {error.strerror}.") from None
-    say(f"Wrote {file}.")
+    _write(file, catalog_text(run(work)))
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Where to write; - is the standard output.", metavar="FILE")] = Path("-"),
+    *,
+    stripe: Annotated[bool, typer.Option("--stripe", help="Draft it from the Stripe account.")] = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Draft a catalogue from what is sold already: products become plans, and their prices keep their ids.
+
+    Nothing changes until the file is applied. Example: plangate catalog import --stripe catalog.yaml
+    """
+    if not stripe:
+        raise StartRefused("Say where from: plangate catalog import --stripe FILE.")
+
+    async def work() -> Imported:
+        async with opened(environment) as (_, env):
+            with progress("Reading products and prices in Stripe"):
+                return await journey.draft_from_stripe(env)
+
+    imported = run(work)
+    _write(file, catalog_text(imported.document))
+    for note in imported.notes:
+        hint(note)
+    if str(file) != "-":
+        hint(f"\nSay what each plan grants, then see what it changes: plangate catalog plan {file}")
 
 
 @app.command("schema")
@@ -219,6 +241,17 @@ def show_diff(diff: CatalogDiff, *, verbose: bool = False) -> None:
         _show_impact(one, verbose=verbose)
     if not impact.is_complete:
         say("More companies were not looked at.")
+
+
+def _write(file: Path, text: str) -> None:
+    if str(file) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StartRefused(f"{file} cannot be written: {error.strerror}.") from None
+    say(f"Wrote {file}.")
 
 
 def _read(file: Path) -> CatalogDocument:

@@ -130,9 +130,7 @@ async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:
     await session.run(
         statement.on_conflict_do_update(
             index_elements=["environment_id", "stripe_price_id"],
-            set_={
-                name: values[name] for name in ("owner_kind", "owner_key", "owner_version", "is_active", "is_adopted")
-            },
+            set_={name: values[name] for name in _CORRECTED},
         )
     )
 
