@@ -258,6 +258,7 @@ def test_addresses_and_methods_that_do_not_exist(front: Front) -> None:
                 company_id=front.acme,
                 override_id="ovr_1",
                 change_id="chg_1",
+                user_id="user_1",
                 reservation_id="resv_1",
                 migration_id="mig_1",
             )

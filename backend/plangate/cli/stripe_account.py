@@ -1,4 +1,4 @@
-"""What concerns Stripe: the sandbox, importing, comparing, roles in the dashboard app, and that app's manifest."""
+"""What concerns Stripe: the sandbox, importing, comparing, and that app's manifest."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,11 @@ from plangate.cli.terminal import hint, out, progress, say, show_json, show_tabl
 from plangate.errors import StartRefused
 from plangate.sandbox.app import create_app
 from plangate.sandbox.config import SandboxConfig
-from plangate.settings import load_settings
 
-roles = typer.Typer(help="Who may do what in the Stripe App.", no_args_is_help=True)
-dashboard_app = typer.Typer(help="The Plangate app inside the Stripe dashboard.", no_args_is_help=True)
+dashboard_app = typer.Typer(
+    help="The Plangate app in the Stripe dashboard. Example: plangate stripe-app manifest --url https://plangate.example.com",
+    no_args_is_help=True,
+)
 
 # A stand-in guards nothing, so everybody may know its secrets.
 _SECRET_KEY: Final = "sk_test_sandbox"
@@ -145,22 +146,6 @@ def verify_command(
         if left and not repair:
             hint(_WAY_OUT[usage, stripe_meters])
     raise typer.Exit(1 if left else 0)
-
-
-@roles.command("list")
-def list_roles(*, as_json: AsJson = False) -> None:
-    """List who may do what, as PLANGATE_STRIPE_APP_ROLES says. Example: plangate app-roles list"""
-    settings = load_settings()
-    rows = [
-        (environment.name, user, role)
-        for environment in settings.environments
-        for user, role in (environment.stripe_app_roles or {"*": "viewer"}).items()
-    ]
-    if as_json:
-        show_json([{"environment": name, "user": user, "role": role} for name, user, role in rows])
-        return
-    show_table(("Environment", "Stripe user", "Role"), rows)
-    hint("Set them with PLANGATE_STRIPE_APP_ROLES=usr_…=admin,*=agent and restart; without it everybody is a viewer.")
 
 
 @dashboard_app.command("manifest")

@@ -44,6 +44,8 @@ class AuditHeadRow(SQLModel, table=True):
     entry_hash: str = ""
 
 
+_PAGE = 1_000
+
 audit = table_of(AuditRow)
 audit_heads = table_of(AuditHeadRow)
 
@@ -122,13 +124,12 @@ async def audit_between(
     return [AuditRow(**row) for row in rows]
 
 
-async def audit_page(session: StoreSession, *, after: int, limit: int) -> list[AuditRow]:
-    """The environment's entries in the order they were made, after a sequence number."""
+async def audit_page(session: StoreSession, *, after: int, until: int) -> list[AuditRow]:
+    """The environment's entries of sequence numbers in `(after, until]`, in the order they were made."""
     rows = await session.all(
         select(audit)
-        .where(audit.c.environment_id == session.environment_id, audit.c.sequence > after)
+        .where(audit.c.environment_id == session.environment_id, audit.c.sequence > after, audit.c.sequence <= until)
         .order_by(audit.c.sequence)
-        .limit(limit)
     )
     return [AuditRow(**row) for row in rows]
 
@@ -137,6 +138,29 @@ async def audit_head(session: StoreSession) -> tuple[int, str]:
     """Where the environment's chain ends: the sequence number and hash of its newest entry; 0 and "" without any."""
     row = await session.one(select(audit_heads).where(audit_heads.c.environment_id == session.environment_id))
     return (0, "") if row is None else (row["sequence"], row["entry_hash"])
+
+
+async def first_broken(session: StoreSession) -> tuple[int, str] | None:
+    """The first place where the environment's chain is broken, with what is wrong there; None when it is whole.
+
+    Entries made while it is read are left out.
+    """
+    sequence, previous = 0, ""
+    last, last_hash = await audit_head(session)
+    if last == 0 and await audit_page(session, after=0, until=_PAGE) and await audit_head(session) == (0, ""):
+        return 1, "belongs to a chain whose end is missing"
+    while rows := await audit_page(session, after=sequence, until=min(last, sequence + _PAGE)):
+        for row in rows:
+            if row.sequence != sequence + 1:
+                return sequence + 1, "is missing"
+            if row.previous_hash != previous:
+                return row.sequence, "does not follow from the entry before it"
+            if row.entry_hash != entry_hash(row):
+                return row.sequence, "was changed"
+            sequence, previous = row.sequence, row.entry_hash
+    if (sequence, previous) != (last, last_hash):
+        return sequence + 1, "and what follows is missing"
+    return None
 
 
 def entry_hash(row: AuditRow) -> str:

@@ -14,6 +14,7 @@ from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal
 from plangate.settings import Role
 from plangate.shapes import Actor
+from plangate.store.app_roles import stored_roles
 from plangate.web.edge import exchange_of
 from plangate.web.exchange import Exchange, encode_json, refuse_odd_json
 from plangate.web.idempotency import once
@@ -78,7 +79,7 @@ class StripeAppApp:
         return env, message
 
     async def _answered(self, env: Environment, action: Action, message: dict[str, Any], body: bytes) -> bytes:
-        role = role_of(env, message["user_id"])
+        role = await role_of(env, message["user_id"])
         require_role(role, action.role)
         if message.pop("action", action.name) != action.name:
             raise Refusal(Code.SIGNATURE_INVALID, "The signed message asks for another action than the address does.")
@@ -107,10 +108,15 @@ class StripeAppApp:
         return encode_json(answer)
 
 
-def role_of(env: Environment, stripe_user_id: str) -> Role:
-    """The role the server's own list gives a dashboard user; `*` is everybody else's, and without it they only read."""
-    roles = env.settings.stripe_app_roles
-    return roles.get(stripe_user_id) or roles.get("*") or "viewer"
+async def role_of(env: Environment, stripe_user_id: str) -> Role:
+    """The role the server's own list gives a dashboard user; `*` is everybody else's, and without it they only read.
+
+    What `plangate app-roles set` stored comes before the settings. It is read each time, so that it counts at once.
+    """
+    async with env.reading() as session:
+        roles = {**env.settings.stripe_app_roles, **await stored_roles(session)}
+    given = roles.get(stripe_user_id) or roles.get("*")
+    return next((role for role in _RANK if role == given), "viewer")
 
 
 def require_role(role: Role, needed: Role) -> None:
@@ -118,6 +124,6 @@ def require_role(role: Role, needed: Role) -> None:
     if _RANK[role] < _RANK[needed]:
         raise Refusal(
             Code.ROLE_TOO_LOW,
-            f"Your role is {role}; this needs {needed}. Ask whoever runs Plangate to change PLANGATE_STRIPE_APP_ROLES.",
+            f"Your role is {role}; this needs {needed}. Ask whoever runs Plangate for it: plangate app-roles set.",
             extra={"role": role},
         )
