@@ -56,6 +56,13 @@ def plangate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
+def on_database(monkeypatch: pytest.MonkeyPatch, database_url: str) -> str:
+    """The settings point at a fresh, migrated database of each kind."""
+    monkeypatch.setenv("PLANGATE_DATABASE_URL", database_url)
+    return database_url
+
+
+@pytest.fixture
 def serving_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every secret a server needs."""
     monkeypatch.setenv("PLANGATE_SECRET_KEYS", SECRET_KEY)

@@ -22,13 +22,6 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 FREE = "version: 1\nplans:\n  free: {name: Free}\n"
 
 
-@pytest.fixture
-def on_database(monkeypatch: pytest.MonkeyPatch, database_url: str) -> str:
-    """The settings point at a fresh, migrated database of each kind."""
-    monkeypatch.setenv("PLANGATE_DATABASE_URL", database_url)
-    return database_url
-
-
 def is_live(key: str) -> bool:
     """Whether a server with the same settings would accept the key."""
 
