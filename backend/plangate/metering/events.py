@@ -18,8 +18,8 @@ LATEST: Final = timedelta(days=35)
 AHEAD: Final = timedelta(minutes=5)
 SHORTEST_RESERVATION: Final = timedelta(seconds=1)
 LONGEST_RESERVATION: Final = timedelta(days=1)
-_NAME_LENGTH: Final = 200
-_KEY_LENGTH: Final = 255
+NAME_LENGTH: Final = 200
+KEY_LENGTH: Final = 255
 
 
 class TrackEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,10 +177,10 @@ def _item(
     key: str | None,
     now: datetime,
 ) -> Item:
-    if not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
-        raise invalid(pointer, f"A name has 1 to {_NAME_LENGTH} printable characters.")
-    if key is not None and (not 1 <= len(key) <= _KEY_LENGTH or not key.isprintable()):
-        raise invalid("/idempotency_key", f"An idempotency key has 1 to {_KEY_LENGTH} printable characters.")
+    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable():
+        raise invalid(pointer, f"A name has 1 to {NAME_LENGTH} printable characters.")
+    if key is not None and (not 1 <= len(key) <= KEY_LENGTH or not key.isprintable()):
+        raise invalid("/idempotency_key", f"An idempotency key has 1 to {KEY_LENGTH} printable characters.")
     company = checked_keys(company, pointer="/company")
     user = None if user is None else checked_keys(user, pointer="/user")
     if occurred_at is not None:
