@@ -54,6 +54,26 @@ def test_a_reservation_from_hold_to_settlement(front: Front) -> None:
     assert (check["used"], check["reserved"], check["remaining"]) == (4, 0, 6)
 
 
+def test_u14_quantities_are_whole_numbers_from_end_to_end(front: Front) -> None:
+    for quantity in ("0.1", "1.0", "1e3", "1e400", "NaN", '"1"', "true", "-0.5", "9223372036854775808"):
+        for path, body in (
+            ("/v1/events", '{"type": "track", "event": "export", "company": {"id": "acme"}, "quantity": %s}'),
+            (
+                "/v1/consume",
+                '{"feature": "exports", "company": {"id": "acme"}, "idempotency_key": "q", "quantity": %s}',
+            ),
+            ("/v1/reservations", '{"feature": "exports", "company": {"id": "acme"}, "quantity": %s}'),
+        ):
+            answer = front.http.post(
+                path, content=(body % quantity).encode(), headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code in {400, 422}, (path, quantity, answer.text)
+    _record(front, *({"quantity": 1} for _ in range(10)))
+    _record(front, {"quantity": 2**62})
+    usage = front.http.get(f"/v1/companies/{front.acme}/usage?feature=exports&by=month").json()
+    assert usage["points"][-1]["quantity"] == 2**62 + 10
+
+
 def test_another_environments_reservation_is_not_there(front: Front) -> None:
     held = _reserve(front, 1).json()["id"]
     for name, body in (("settle", {"quantity": 1}), ("release", None)):
