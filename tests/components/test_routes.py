@@ -126,6 +126,39 @@ async def test_strangers_get_no_cors_and_no_fragment(front: Front) -> None:
     assert front.shop.requests(path="checkout") == []
 
 
+async def test_fields_nobody_knows_are_refused_in_a_fragment(front: Front) -> None:
+    for name in ("preview", "confirm", "cancel-scheduled", "portal"):
+        refused = await front.post(name, price="1", plan="pro")
+        assert (refused.status_code, refused.headers["plangate-code"]) == (422, "unknown_field"), name
+        assert refused.headers["content-type"] == "text/html; charset=utf-8"
+        assert refused.headers["access-control-allow-origin"] == ORIGIN
+        assert "price" in refused.text
+    known = await front.post("preview", plan="pro", tz="UTC", heading_level="3", plans="pro", features="", returned="1")
+    assert known.status_code == 200
+
+
+async def test_what_the_edge_refuses_is_a_fragment_that_the_page_may_read(front: Front, connected: Deployment) -> None:
+    large = await front.post("preview", plan="x" * (1024 * 1024))
+    connected.settings = connected.settings.model_copy(update={"address_rate_limit_per_second": 1})
+    transport = httpx.ASGITransport(app=create_app(connected, has_worker=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://plangate.test") as http:
+        answers = [await http.get(f"{BASE}/plan-manager", headers=front.headers()) for _ in range(3)]
+        foreign = await http.get(f"{BASE}/plan-manager", headers={"Origin": "https://evil.test"})
+    absent = await front.get("nothing-here")
+    for answer, status, code in (
+        (large, 413, "too_large"),
+        (answers[-1], 429, "rate_limited"),
+        (absent, 405, "method_not_allowed"),
+    ):
+        assert (answer.status_code, answer.headers["plangate-code"]) == (status, code)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert 'role="alert"' in answer.text
+    assert answers[-1].headers["retry-after"] == "1"
+    assert "Retry-After" in answers[-1].headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in foreign.headers
+
+
 async def test_tokens_of_elsewhere_see_nothing(front: Front) -> None:
     rival = await new_company(front.shop.env, "rival")
     quote = _fields((await front.post("preview", plan="pro")).text)["quote"]

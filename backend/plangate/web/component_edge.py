@@ -1,23 +1,26 @@
 """The outer skin of the component routes: origins, preflights, tokens, bounded forms, and problems as fragments."""
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from plangate.deployment import Deployment
 from plangate.errors import Code, Refusal, invalid
 from plangate.web.fragments import Fragment, Frame, ProblemView, render
 from plangate.web.tokens import Scope
 from plangate.web.wording import reader_of
 
+BASE = "/components/v1"
 ALLOWED_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, HX-Request, HX-Source, HX-Target, HX-Request-Type, HX-Boosted, "
     "Last-Event-ID"
 )
-EXPOSED_HEADERS = "HX-Trigger, HX-Redirect, HX-Retarget, HX-Reswap, HX-Reselect, Plangate-Code"
+EXPOSED_HEADERS = "HX-Trigger, HX-Redirect, HX-Retarget, HX-Reswap, HX-Reselect, Plangate-Code, Retry-After"
 RETURN_MARK = "plangate_return"
 _FORM_LIMIT_BYTES = 64 * 1024
 _FIELD_LIMIT = 64
@@ -82,10 +85,11 @@ def require_scope(scopes: frozenset[Scope], scope: Scope) -> None:
         raise Refusal(Code.FORBIDDEN, f"You may not {words} here. Ask somebody in your company who may.")
 
 
-async def form_of(request: Request) -> dict[str, str]:
+async def form_of(request: Request, *, known: Collection[str] | None = None) -> dict[str, str]:
     """The fields of a posted form; of a repeated field the last one counts.
 
-    Raises Refusal: 415 for another content type, 413 for more than 64 KiB or 64 fields, 400 for broken text.
+    Raises Refusal: 415 for another content type, 413 for more than 64 KiB, 400 for broken text or more than 64 fields,
+    422 for a field that is not among those `known` (None: all are).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
@@ -102,7 +106,11 @@ async def form_of(request: Request) -> dict[str, str]:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FIELD_LIMIT, errors="strict")
     except ValueError as error:
         raise Refusal(Code.MALFORMED, "The form could not be read.") from error
-    return _bounded(dict(pairs))
+    fields = _bounded(dict(pairs))
+    for name in fields:
+        if known is not None and name not in known:
+            raise invalid(f"/{name[:64]}", f"The field {name[:64]!r} is not known here.", code=Code.UNKNOWN_FIELD)
+    return fields
 
 
 def query_of(request: Request) -> dict[str, str]:
@@ -161,6 +169,23 @@ def fragment_response(
             **(headers or {}),
         },
     )
+
+
+def all_origins(deployment: Deployment) -> set[str]:
+    """Every origin any environment allows: a preflight shows no token, so it cannot be asked about one."""
+    return {origin for env in deployment.environments.values() for origin in env.settings.allowed_origins}
+
+
+def refused_at_the_edge(request: Request, refusal: Refusal, deployment: Deployment) -> Response:
+    """The fragment for a request that was refused before any component route saw it, as a 413 or a 429 is.
+
+    With CORS headers, or the page's script would not be told what happened.
+    """
+    fields: dict[str, str] = {}
+    with suppress(Refusal):
+        fields = query_of(request)
+    headers = cors_headers(request.headers.get("origin"), all_origins(deployment))
+    return problem_response(frame_of(fields, datetime.now(UTC)), refusal, headers=headers)
 
 
 def problem_response(frame: Frame, refusal: Refusal, *, headers: Mapping[str, str]) -> Response:

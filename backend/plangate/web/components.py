@@ -22,6 +22,8 @@ from plangate.errors import Code, Refusal, invalid
 from plangate.plan_changes.quotes import read as read_quote
 from plangate.shapes import Actor, ChangeKind, ChangeState, Company, PlanChange, Quote
 from plangate.web.component_edge import (
+    BASE,
+    all_origins,
     bearer,
     cors_headers,
     form_of,
@@ -46,8 +48,10 @@ from plangate.web.views.pricing import PricingWish, pricing_view
 from plangate.web.views.receipt import receipt_view, refusal_view
 from plangate.web.views.usage import usage_view
 
-_BASE = "/components/v1"
 _WISH_FIELDS = ("plan", "interval", "currency", "add_on", "quantity", "cancel", "resume")
+# What the script says with every request: which element asks, for whom, and the element's attributes.
+_SCRIPT_FIELDS = ("component", "locale", "tz", "heading_level", "plans", "features", "sign_up_url", "returned")
+_FORM_FIELDS = frozenset({*_WISH_FIELDS, *_SCRIPT_FIELDS, "quote", "return_url"})
 _COMPONENTS = frozenset({"pricing-table", "plan-manager", "usage"})
 _QUANTITY_LIMIT = 100_000
 _INVOICES_SHOWN = 12
@@ -118,14 +122,14 @@ def component_routes(deployment: Deployment) -> list[Route]:
         return endpoint
 
     async def options(request: Request) -> Response:
-        return preflight(request, _all_origins(deployment))
+        return preflight(request, all_origins(deployment))
 
     return [
         *embed_routes(),
-        *(Route(f"{_BASE}/{name}", reading(name, answer), methods=["GET"]) for name, answer in pages.items()),
-        Route(f"{_BASE}/portal", reading("portal", _portal), methods=["GET"]),
-        *(Route(f"{_BASE}/{name}", writing(needs, step), methods=["POST"]) for name, (needs, step) in steps.items()),
-        Route(f"{_BASE}/{{name}}", options, methods=["OPTIONS"]),
+        *(Route(f"{BASE}/{name}", reading(name, answer), methods=["GET"]) for name, answer in pages.items()),
+        Route(f"{BASE}/portal", reading("portal", _portal), methods=["GET"]),
+        *(Route(f"{BASE}/{name}", writing(needs, step), methods=["POST"]) for name, (needs, step) in steps.items()),
+        Route(f"{BASE}/{{name}}", options, methods=["OPTIONS"]),
     ]
 
 
@@ -139,7 +143,7 @@ async def _answer(
     exchange_of(request.scope).route = request.url.path  # one of the few above: nobody makes up new ones
     is_mutation = request.method == "POST"
     origin = request.headers.get("origin")
-    headers = cors_headers(origin, _all_origins(deployment))
+    headers = cors_headers(origin, all_origins(deployment))
     frame = frame_of(dict(request.query_params), datetime.now(UTC))
     visit: Visit | None = None
     try:
@@ -170,7 +174,7 @@ async def _visit(deployment: Deployment, request: Request, *, may_visit: bool) -
         env = key.environment if key is not None and key.kind == "publishable" else None
     if env is None:
         raise Refusal(Code.UNAUTHENTICATED, "This page needs a component token or a publishable key that is live.")
-    fields = await form_of(request) if request.method == "POST" else query_of(request)
+    fields = await form_of(request, known=_FORM_FIELDS) if request.method == "POST" else query_of(request)
     return Visit(
         env=env,
         token=token,
@@ -199,11 +203,6 @@ async def _refused(visit: Visit | None, frame: Frame, refusal: Refusal, *, is_mu
     return fragment_response(
         dialog, status=refusal.status, headers={**refusal.headers, "Plangate-Code": str(refusal.code)}
     )
-
-
-def _all_origins(deployment: Deployment) -> set[str]:
-    """Every origin any environment allows: a preflight shows no token, so it cannot be asked about one."""
-    return {origin for env in deployment.environments.values() for origin in env.settings.allowed_origins}
 
 
 def _compressed(request: Request, response: Response) -> Response:

@@ -9,6 +9,7 @@ from time import perf_counter
 
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from plangate.clock import wall_now
@@ -16,6 +17,7 @@ from plangate.deployment import ApiKey, Deployment
 from plangate.errors import Code, Refusal
 from plangate.web.auth import Scope as KeyScope
 from plangate.web.auth import live_key, require
+from plangate.web.component_edge import BASE, refused_at_the_edge
 from plangate.web.exchange import ClientGone, Exchange
 from plangate.web.limits import ProxyList, RateLimit
 from plangate.web.logs import AccessLine, AccessLog, redacted_text
@@ -23,6 +25,7 @@ from plangate.web.metrics import RequestMetrics
 
 _log = structlog.get_logger(__name__)
 _PATH_CHARACTERS_LOGGED = 200
+_COMPONENTS = f"{BASE}/"
 STRIPE_APP_PREFIX = "/stripe-app/"
 _SIGNED = ("/webhooks/stripe", "/stripe-app/v1/")
 # The dashboard runs the extension in a frame whose origin is opaque, so any origin may ask; nothing is given to a
@@ -66,18 +69,19 @@ class Edge:
         try:
             await self._answer(exchange)
         except Refusal as refusal:
-            await exchange.refuse(refusal)
+            await self._refuse(exchange, refusal)
         except HTTPException as error:
-            await exchange.refuse(_refusal_of_http(error), error.headers)
+            await self._refuse(exchange, _refusal_of_http(error), error.headers)
         except ClientGone:
             exchange.status = 499  # as nginx notes it; nothing is sent
         except Exception:  # noqa: BLE001 - the last line of defence: a bug is logged and answered as a 500 problem
             _log.exception("request_failed", request_id=exchange.request_id, route=exchange.route)
-            await exchange.refuse(
+            await self._refuse(
+                exchange,
                 Refusal(
                     Code.INTERNAL,
                     "Something went wrong on our side; it was logged under this request id. Try again shortly.",
-                )
+                ),
             )
         finally:
             self._note(exchange)
@@ -111,6 +115,19 @@ class Edge:
         scope["app"] = self  # makes Starlette's router raise for a wrong method instead of answering in plain text
         exchange.refuse_announced_size()
         await self._cold(scope, exchange.receive, exchange.send)
+
+    async def _refuse(self, exchange: Exchange, refusal: Refusal, headers: Mapping[str, str] | None = None) -> None:
+        """A problem, or for a component's element a fragment it can show."""
+        if exchange.status or not exchange.scope["path"].startswith(_COMPONENTS):
+            await exchange.refuse(refusal, headers)
+            return
+        response = refused_at_the_edge(Request(exchange.scope), refusal, self._deployment)
+        kept = [
+            (name, value) for name, value in response.raw_headers if name not in {b"content-length", b"content-type"}
+        ]
+        sent = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        kind = response.headers["content-type"].encode("ascii")
+        await exchange.answer(response.status_code, bytes(response.body), [*kept, *sent], kind=kind)
 
     def _note(self, exchange: Exchange) -> None:
         seconds = perf_counter() - exchange.started
