@@ -18,6 +18,7 @@ from plangate.standing import Standing
 from plangate.store.companies import owners_of_keys
 from plangate.store.database import StoreSession
 from plangate.store.ledger import ledger_total
+from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import known_windows
 from plangate.store.users import user_facts, user_of_keys
@@ -250,14 +251,13 @@ async def _past_of(
         counters[key] = window
         if window.end_at is not None and window.end_at <= at:
             continue
+        event = event_of(catalog.features[feature_key])
+        start_at, end_at = window.start_at, window.end_at
         window.used = await ledger_total(
-            session,
-            company_id,
-            event_of(catalog.features[feature_key]),
-            start_at=window.start_at,
-            end_at=window.end_at,
-            user_id=user_id,
-            known_at=at,
+            session, company_id, event, start_at=start_at, end_at=end_at, user_id=user_id, known_at=at
+        )
+        window.reserved = await held_total(
+            session, company_id, event, start_at=start_at, end_at=end_at, user_id=user_id, at=at
         )
     return _Past(build_snapshot(catalog, facts, at), catalog, counters, user, at)
 

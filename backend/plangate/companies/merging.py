@@ -24,6 +24,7 @@ from plangate.store.merging import (
     move_keys,
     move_members,
     move_overrides,
+    move_pins,
     move_records,
     move_subscriptions,
     note_mapped_plan,
@@ -125,6 +126,7 @@ async def _move(session: StoreSession, before: CompanyFacts, gone: CompanyFacts)
     await set_traits(session, company_id, new_traits)
     assigned = _assignments(before, gone)
     await move_assignments(session, former_id, company_id, assigned)
+    await move_pins(session, company_id, gone.pins)
     overrides = await move_overrides(session, former_id, company_id)
     subscriptions = await move_subscriptions(session, former_id, company_id, mapped_plan=last)
     changes = await move_records(session, former_id, company_id)

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import func, insert, literal, or_, select, union_all, update
 
-from plangate.engine.model import AssignmentFact, PlanRef, WindowCounter
+from plangate.engine.model import AssignmentFact, PlanRef, VersionPin, WindowCounter
 from plangate.ids import new_id
 from plangate.store.columns import Instant
 from plangate.store.companies import (
@@ -29,6 +29,7 @@ from plangate.store.reservations import reservations
 from plangate.store.subscriptions import SubscriptionRow, subscriptions
 from plangate.store.usage import usage_events, usage_windows
 from plangate.store.users import join_company
+from plangate.store.version_migrations import pin_version, pins_of
 
 
 async def move_keys(session: StoreSession, former_id: str, company_id: str) -> list[tuple[str, str]]:
@@ -167,7 +168,7 @@ async def move_records(session: StoreSession, former_id: str, company_id: str) -
     await session.run(
         update(reservations)
         .where(reservations.c.environment_id == session.environment_id, reservations.c.company_id == former_id)
-        .values(company_id=company_id)
+        .values(company_id=company_id, moved_from=former_id, moved_at=session.now)
     )
     await session.run(
         update(meter_outbox)
@@ -180,6 +181,14 @@ async def move_records(session: StoreSession, former_id: str, company_id: str) -
         .values(company_id=company_id)
     )
     return moved.rowcount
+
+
+async def move_pins(session: StoreSession, company_id: str, pins: Sequence[VersionPin]) -> None:
+    """Let the company hold no older versions than these pins of the former company say."""
+    own = {(pin.kind, pin.key): pin.version for pin in await pins_of(session, company_id)}
+    for pin in pins:
+        if pin.version > own.get((pin.kind, pin.key), 0):
+            await pin_version(session, company_id, pin, migration_id="")
 
 
 async def used_events(session: StoreSession, company_id: str) -> dict[str, datetime]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, bindparam, select, update
+from sqlalchemy import BigInteger, and_, bindparam, func, literal, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText
@@ -20,7 +20,8 @@ class ReservationRow(SQLModel, table=True):
     """`quantity` held for a feature's event at `reserved_at`, which names the period it will be counted in.
 
     `state` is held, expired (its room was given back, and it may still be settled), settled or released. `answer` is
-    what the settlement or release said, for its retries.
+    what the settlement or release said, for its retries. Its room was taken in `[recorded_at, freed_at)`, until
+    `moved_at` for the company that was merged.
     """
 
     __tablename__ = "reservations"
@@ -44,6 +45,9 @@ class ReservationRow(SQLModel, table=True):
     answer: Any = Field(default=None, sa_type=JsonText, nullable=True)
     recorded_at: datetime = Field(sa_type=Instant)
     closed_at: datetime | None = Field(default=None, sa_type=Instant, nullable=True)
+    freed_at: datetime | None = Field(default=None, sa_type=Instant, nullable=True)
+    moved_from: str | None = None
+    moved_at: datetime | None = Field(default=None, sa_type=Instant, nullable=True)
 
 
 reservations = table_of(ReservationRow)
@@ -102,14 +106,20 @@ async def held_total(
     start_at: datetime | None,
     end_at: datetime | None,
     user_id: str = "",
+    at: datetime | None = None,
 ) -> int:
-    """How much is held for an event in `[start_at, end_at)`: what a window's `reserved` must say."""
-    conditions = [
-        reservations.c.environment_id == session.environment_id,
-        reservations.c.company_id == company_id,
-        reservations.c.state == HELD,
-        reservations.c.event == event,
-    ]
+    """How much is held for an event in `[start_at, end_at)`: what a window's `reserved` must say, or said at `at`."""
+    conditions = [reservations.c.environment_id == session.environment_id, reservations.c.event == event]
+    is_own = reservations.c.company_id == company_id
+    if at is None:
+        conditions += [is_own, reservations.c.state == HELD]
+    else:
+        here = and_(is_own, or_(reservations.c.moved_at.is_(None), reservations.c.moved_at <= at))
+        before = and_(reservations.c.moved_from == company_id, reservations.c.moved_at > at)
+        taken = and_(
+            reservations.c.recorded_at <= at, or_(reservations.c.freed_at.is_(None), reservations.c.freed_at > at)
+        )
+        conditions += [or_(here, before), taken]
     if user_id:
         conditions.append(reservations.c.user_id == user_id)
     if start_at is not None:
@@ -138,6 +148,8 @@ async def close_reservations(session: StoreSession, rows: Sequence[ReservationRo
                 overrun=bindparam("new_overrun"),
                 answer=bindparam("new_answer"),
                 closed_at=bindparam("new_closed_at"),
+                # One that expired gave its room back then, even when it is settled later.
+                freed_at=func.coalesce(reservations.c.freed_at, literal(session.now, Instant)),
             ),
             [
                 {

@@ -334,6 +334,9 @@ def upgrade() -> None:
         sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.Column("freed_at", sa.BigInteger(), nullable=True),
+        sa.Column("moved_from", sa.String(), nullable=True),
+        sa.Column("moved_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("reservations", schema=None) as batch_op:
