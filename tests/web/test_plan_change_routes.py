@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -166,6 +167,52 @@ def test_s21_a_payment_the_bank_must_agree_to_is_a_402_until_it_is_done(story: S
     done = story.confirm(quote, **key)
     assert (done.status_code, done.json()["state"]) == (201, "applied"), done.text
     assert story.plan() == "pro"
+
+
+def test_staff_extend_a_trial_from_the_dashboard(story: Story) -> None:
+    pro = {**DOCUMENT["plans"]["pro"], "trial_days": 14}
+    document = {**DOCUMENT, "plans": {**DOCUMENT["plans"], "pro": pro}}
+    assert story.http.put("/v1/catalog", json=document).status_code == 200
+    checkout = story.confirm(story.preview(plan="pro")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "pro")
+
+    def company() -> dict[str, Any]:
+        found: dict[str, Any] = story.http.get(f"/v1/companies/{story.company}").json()
+        return found
+
+    def extend(operation_id: str, *, user: str = "usr_agent", **asked: object) -> httpx.Response:
+        (customer,) = company()["stripe_customer_ids"]
+        message = {"customer": customer, "operation_id": operation_id, "mode": "test", **asked}
+        message |= {"user_id": user, "account_id": story.sandbox.account_id}
+        body = json.dumps(message, separators=(",", ":")).encode()
+        signature = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return story.http.post("/stripe-app/v1/trial.extend", content=body, headers=signature)
+
+    def until() -> datetime:
+        return datetime.fromisoformat(company()["subscription"]["trial_end"])
+
+    before = until()
+    first, again = extend("op_1", days=7), extend("op_1", days=7)
+    assert (first.status_code, first.json()["state"]) == (200, "applied"), first.text
+    assert again.json() == first.json()
+    assert until() == before + timedelta(days=7)
+    exact = before + timedelta(days=30)
+    assert extend("op_2", trial_end=exact.isoformat()).json()["state"] == "applied"
+    assert until() == exact
+    odd: list[dict[str, Any]] = [
+        {},
+        {"days": 0},
+        {"days": 1, "trial_end": exact.isoformat()},
+        {"trial_end": before.isoformat()},
+    ]
+    for number, asked in enumerate(odd):
+        assert problem(extend(f"op_odd{number}", **asked))["status"] == 422, asked
+    assert problem(extend("op_3", user="usr_somebody", days=7))["code"] == "role_too_low"
+    assert until() == exact
+    story.advance("P60D")
+    story.wait(lambda: company()["subscription"]["status"] == "active")
+    assert problem(extend("op_4", days=7))["code"] == "subscription_inactive"
 
 
 def test_what_cannot_be_confirmed_is_a_documented_refusal(story: Story) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -101,6 +101,13 @@ class CancelPayload(ChangePayload):
     """The scheduled change to take back, as it was shown."""
 
     change: Id | None = None
+
+
+class TrialPayload(ChangePayload):
+    """A longer trial: so many `days` more, or until `trial_end`."""
+
+    days: Annotated[int, Field(ge=1, le=730)] | None = None
+    trial_end: BodyInstant | None = None
 
 
 class SearchPayload(Payload):
@@ -302,6 +309,26 @@ async def plan_cancel_scheduled(asked: Asked) -> PlanChange:
     return await plan_changes.cancel_scheduled(asked.env, company_id, actor=asked.actor)
 
 
+async def trial_extend(asked: Asked) -> PlanChange:
+    """Let a running trial end later."""
+    payload = asked.payload
+    if (payload.days is None) is (payload.trial_end is None):
+        raise invalid("/days", "Say either how many days more, or when the trial ends: `days` or `trial_end`.")
+    company_id = await asked.company_id()
+    subscription = (await companies.get(asked.env, company_id)).subscription
+    if subscription is None or subscription.status != "trialing" or subscription.trial_end is None:
+        raise Refusal(Code.SUBSCRIPTION_INACTIVE, "No trial is running, so its end cannot be moved.")
+    ends_at = (
+        subscription.trial_end + timedelta(days=payload.days or 0) if payload.trial_end is None else payload.trial_end
+    )
+    if ends_at <= subscription.trial_end:
+        raise invalid("/trial_end", "An extended trial ends later than it does now.")
+    wanted = plan_changes.ChangeRequest(trial_end=ends_at)
+    quote = await plan_changes.preview(asked.env, company_id, wanted, actor=asked.actor)
+    change = await plan_changes.confirm(asked.env, company_id, quote.quote, actor=asked.actor)
+    return plan_changes.completed(change)
+
+
 async def company_search(asked: Asked) -> CompanyMatches:
     """Companies to link a customer to."""
     found, _ = await companies.search(asked.env, search=asked.payload.search, limit=20)
@@ -364,6 +391,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Action("override.revoke", "agent", RevokePayload, override_revoke, is_change=True),
         Action("plan.change", "agent", ConfirmPayload, plan_change, is_change=True),
         Action("plan.cancel_scheduled", "agent", CancelPayload, plan_cancel_scheduled, is_change=True),
+        Action("trial.extend", "agent", TrialPayload, trial_extend, is_change=True),
         Action("company.link", "admin", LinkPayload, company_link, is_change=True),
     )
 }
