@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,8 +29,8 @@ from plangate.web.app import create_app
 from plangate.web.logs import configure_logging
 
 COMPANIES = 200
-_ACTOR = Actor(kind="cli", id="benchmark")
-_CATALOGUE = {
+ACTOR = Actor(kind="cli", id="benchmark")
+CATALOGUE: dict[str, Any] = {
     "version": 1,
     "initial_plan": "pro",
     "features": {
@@ -72,9 +73,9 @@ async def bare() -> ASGIApp:
     return Starlette(routes=[Route("/bare", answer, methods=["POST"])])
 
 
-async def plangate(folder: Path) -> tuple[ASGIApp, Deployment, str]:
-    """Plangate on an SQLite file with a catalogue, companies and a key; limits on rates are lifted."""
-    url = f"sqlite:///{folder / 'benchmark.sqlite3'}"
+async def plangate(folder: Path, *, url: str | None = None) -> tuple[ASGIApp, Deployment, str]:
+    """Plangate with a catalogue, companies and a key; limits on rates are lifted. Without a `url`, on SQLite."""
+    url = url or f"sqlite:///{folder / 'benchmark.sqlite3'}"
     database = Database.at(url)
     await migrate(database)
     await database.close()
@@ -87,9 +88,9 @@ async def plangate(folder: Path) -> tuple[ASGIApp, Deployment, str]:
     )
     deployment = await Deployment.open(settings)
     env = deployment.named(None)
-    await catalog.apply(env, _CATALOGUE, actor=_ACTOR)
+    await catalog.apply(env, CATALOGUE, actor=ACTOR)
     for number in range(COMPANIES):
-        company, _ = await companies.upsert(env, keys={"id": f"company-{number}"}, actor=_ACTOR)
+        company, _ = await companies.upsert(env, keys={"id": f"company-{number}"}, actor=ACTOR)
         async with env.writing() as session:
             await assign(session, company.id, key="pro", source=PlanSource.ASSIGNMENT)
             await env.touch(session, company.id)

@@ -1,0 +1,87 @@
+"""`make bench`: every speed the product promises, each beside its floor in the same run, as one table.
+
+Exits 1 when a target is missed.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from benchmarks import changes, check, ingest
+from benchmarks.servers import COMPANIES
+from benchmarks.table import Line, table
+from tests.postgresql import PostgresqlServer
+
+_PARTS: Final = ("http", "ingest", "changes")
+
+
+async def _measured(options: argparse.Namespace, folder: Path, postgresql_url: str | None) -> list[Line]:
+    rounds: int = options.rounds
+    sizes = (100_000, 10_000_000) if options.large else (100_000, 1_000_000)
+    parts: dict[str, list[Callable[[], Awaitable[list[Line]]]]] = {
+        "http": [lambda: check.measured(rounds, options.seconds, folder)],
+        "ingest": [lambda: ingest.measured(_sqlite(folder), "SQLite", folder, rounds=rounds, sizes=sizes)],
+        "changes": [
+            lambda: _one(changes.webhook(folder, times=200)),
+            lambda: _one(changes.publishing(folder, times=70)),
+        ],
+    }
+    if postgresql_url is not None:
+        url = postgresql_url
+        parts["ingest"].append(lambda: ingest.measured(url, "PostgreSQL", folder, rounds=rounds, sizes=sizes))
+    lines = []
+    for part in options.only or _PARTS:
+        for measured in parts[part]:
+            lines += await measured()
+    return lines
+
+
+def main() -> int:
+    """Measure, print the table, and say whether the promises hold."""
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure speed, each figure beside its floor.")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which medians are shown")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each route in a round")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part alone; may be repeated")
+    parser.add_argument("--large", action="store_true", help="let the ledger grow to 10 million rows (takes long)")
+    parser.add_argument("--no-postgresql", action="store_true", help="measure SQLite alone")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="plangate-bench-") as name:
+        folder = Path(name)
+        needs_server = not options.no_postgresql and "ingest" in (options.only or _PARTS)
+        server = (
+            PostgresqlServer.start(folder / "pg", os.environ.get("PLANGATE_TEST_POSTGRESQL_URL"))
+            if needs_server
+            else None
+        )
+        try:
+            lines = uvloop.run(_measured(options, folder, None if server is None else server.url))
+        finally:
+            if server is not None:
+                server.stop()
+    sys.stdout.write(
+        f"{table(lines)}\n\nMedians of {options.rounds} interleaved rounds; 32 connections, a real key, "
+        f"{COMPANIES} companies at random, SQLite on disk with synchronous=FULL, a PostgreSQL of our own without "
+        f"fsync.\nLoad of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n"
+    )
+    missed = [line.work for line in lines if line.is_met is False]
+    if missed:
+        sys.stdout.write(f"Below target: {', '.join(missed)}.\n")
+    return 1 if missed else 0
+
+
+async def _one(line: Awaitable[Line]) -> list[Line]:
+    return [await line]
+
+
+def _sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder / 'ingest.sqlite3'}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
