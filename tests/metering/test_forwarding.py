@@ -1,5 +1,6 @@
 """Usage on its way to Stripe's meters: each quantity arrives once, whatever crashes, repeats or is refused."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from datetime import timedelta
@@ -12,6 +13,7 @@ from plangate import companies, drift, metering
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.clock import BusinessClock
+from plangate.deployment import Deployment
 from plangate.environment import Environment
 from plangate.errors import Code
 from plangate.metering import TrackEvent
@@ -256,3 +258,18 @@ async def test_reports_taken_long_ago_are_forgotten(shop: Shop) -> None:
     await _use(shop, 1)
     assert await tidy(shop.env) >= 1
     assert [row.quantity for row in await _rows(shop)] == [1]
+
+
+async def test_two_workers_report_each_quantity_once(shop: Shop, connected: Deployment) -> None:
+    other = await Deployment.open(connected.settings)
+    try:
+        for number in range(60):
+            await _use(shop, number + 1)
+        sides = (shop.env, other.named(None))
+        await asyncio.gather(*(metering.forward(sides[number % 2]) for number in range(6)))
+        rows = await _rows(shop)
+        assert {row.state for row in rows} == {DELIVERED}
+        assert await _counted(shop) == 60 * 61 // 2
+        assert await drift.meter_drift(shop.env) == []
+    finally:
+        await other.close()

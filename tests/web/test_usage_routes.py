@@ -31,6 +31,10 @@ def test_a_reservation_from_hold_to_settlement(front: Front) -> None:
     assert held.json()["decision"]["reserved"] == 6
     again = _reserve(front, 6, headers={"Idempotency-Key": "job-1"})
     assert (again.json(), again.headers["idempotent-replayed"]) == (held.json(), "true")
+    explained = front.http.post(
+        "/v1/reservations", json={"company": ACME, "feature": "exports", "quantity": 5, "trace": True}
+    ).json()
+    assert (explained["id"], explained["decision"]["trace"] is None) == (None, False)
     refused = _reserve(front, 5)
     assert (refused.status_code, refused.json()["id"], refused.json()["expires_at"]) == (200, None, None)
     address = f"/v1/reservations/{held.json()['id']}"

@@ -128,6 +128,7 @@ def reserved(
     quantity: int,
     time_to_live: timedelta,
     now: datetime,
+    trace: bool = False,
 ) -> Item:
     """A reservation ready to decide. Raises Refusal (422) for anything out of bounds."""
     if not 1 <= quantity <= INT64_MAX:
@@ -145,7 +146,7 @@ def reserved(
         key=None,
         now=now,
     )
-    return msgspec.structs.replace(item, time_to_live=time_to_live)
+    return msgspec.structs.replace(item, time_to_live=time_to_live, has_trace=trace)
 
 
 def closing(kind: Literal["settle", "release"], reservation_id: str, *, quantity: int = 0) -> Item:

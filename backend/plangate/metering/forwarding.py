@@ -47,6 +47,8 @@ async def forward(env: Environment) -> int:
     if env.settings.stripe_secret_key is None:
         return 0
     rows, doubtful = await _claimed(env)
+    if not rows and not doubtful:
+        return 0
     sendable = rows
     if doubtful:
         sendable = [*rows, *await _unarrived(env, doubtful)]
@@ -64,10 +66,12 @@ async def _claimed(env: Environment) -> tuple[list[MeterEventRow], list[MeterEve
     """
     async with env.reading() as session:
         companies = {row.company_id for row in await due_meter_events(session, limit=_PAGE)}
+    if not companies:
+        return [], []
     customers = {company_id: await _customer_of(env, company_id) for company_id in companies}
     async with env.writing() as session:
         now = session.now
-        due = [row for row in await due_meter_events(session, limit=_PAGE) if row.company_id in customers]
+        due = [row for row in await due_meter_events(session, limit=_PAGE, lock=True) if row.company_id in customers]
         fresh: list[MeterEventRow] = []
         doubtful: list[MeterEventRow] = []
         for row in due:

@@ -89,12 +89,13 @@ async def reserve(
     quantity: int = 1,
     user: Mapping[str, str] | None = None,
     time_to_live: timedelta = timedelta(seconds=60),
+    trace: bool = False,
 ) -> Reserved:
     """Hold a quantity until it is settled, released, or `time_to_live` (1 second to a day) is over.
 
     What is held counts against the limit like what is used. A "no" holds nothing, and neither does a feature that is
-    not metered: then `id` is None. The Decision of a "yes" shows the quantity among `reserved`. Raises Refusal: 422
-    for input out of bounds, 409 for keys of two companies.
+    not metered: then `id` is None. The Decision of a "yes" shows the quantity among `reserved`, and with `trace` why.
+    Raises Refusal: 422 for input out of bounds, 409 for keys of two companies.
     """
     item = reserved(
         feature=feature,
@@ -103,6 +104,7 @@ async def reserve(
         quantity=quantity,
         time_to_live=time_to_live,
         now=env.clock.now(),
+        trace=trace,
     )
     (outcome,) = await _recorder(env).submit(env, [item])
     match outcome:

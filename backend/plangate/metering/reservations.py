@@ -80,7 +80,9 @@ class Reservations:
         snapshot = standing.snapshot_at(now)
         user_id = "" if person is None else person.user_id
         counters = await usage.counters_at(item.name, user_id, now)
-        decision = decide(snapshot, item.name, counters, at=now, quantity=item.quantity, user=person)
+        decision = decide(
+            snapshot, item.name, counters, at=now, quantity=item.quantity, user=person, with_trace=item.has_trace
+        )
         if not decision.allowed or feature is None or not is_counted_here(feature):
             return Reserved(id=None, decision=decision, expires_at=None)
         try:
@@ -101,7 +103,7 @@ class Reservations:
         )
         self._new.append(row.model_dump())
         self.known[row.id] = row
-        decision = decide(snapshot, item.name, counters, at=now, quantity=0, user=person)
+        decision = decide(snapshot, item.name, counters, at=now, quantity=0, user=person, with_trace=item.has_trace)
         return Reserved(id=row.id, decision=decision, expires_at=row.expires_at)
 
     async def close(

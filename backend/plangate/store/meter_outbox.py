@@ -54,8 +54,8 @@ async def add_meter_events(session: StoreSession, rows: Sequence[Mapping[str, ob
         await session.run(meter_outbox.insert(), rows)
 
 
-async def due_meter_events(session: StoreSession, *, limit: int) -> list[MeterEventRow]:
-    """Waiting rows whose turn has come, oldest first; on PostgreSQL held, and those another process holds left out."""
+async def due_meter_events(session: StoreSession, *, limit: int, lock: bool = False) -> list[MeterEventRow]:
+    """Waiting rows whose turn has come, oldest first; with `lock` held, and those another process holds left out."""
     query = (
         select(meter_outbox)
         .where(
@@ -66,7 +66,7 @@ async def due_meter_events(session: StoreSession, *, limit: int) -> list[MeterEv
         .order_by(meter_outbox.c.available_at, meter_outbox.c.id)
         .limit(limit)
     )
-    if session.is_postgresql:
+    if lock and session.is_postgresql:
         query = query.with_for_update(skip_locked=True)
     return [MeterEventRow(**row) for row in await session.all(query)]
 
@@ -176,6 +176,16 @@ async def put_back(session: StoreSession, company_id: str, meter: str, *, since:
         .values(state=WAITING, available_at=session.now, reason=None)
     )
     return result.rowcount
+
+
+async def outbox_counts(session: StoreSession) -> dict[str, int]:
+    """How many reports wait and how many were set aside, by state."""
+    rows = await session.all(
+        select(meter_outbox.c.state, func.count().label("number"))
+        .where(meter_outbox.c.environment_id == session.environment_id, meter_outbox.c.state.in_([WAITING, SET_ASIDE]))
+        .group_by(meter_outbox.c.state)
+    )
+    return {row["state"]: row["number"] for row in rows}
 
 
 async def prune_delivered(session: StoreSession, *, before: datetime, limit: int = 10_000) -> int:

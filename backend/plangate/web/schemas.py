@@ -188,6 +188,7 @@ class ReservationBody(Body):
     user: BodyKeys | None = None
     quantity: Annotated[int, Field(ge=1, le=INT64_MAX)] = 1
     ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    trace: bool = False
 
 
 class SettleBody(Body):
@@ -292,7 +293,10 @@ class ForceBody(Body):
 
 
 class ChangeBody(Body):
-    """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine."""
+    """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine.
+
+    `promotion_code` is what a customer types, or the id Stripe gave the code.
+    """
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None

@@ -36,6 +36,7 @@ async def reserve(call: Call[ReservationBody, None]) -> Answer:
         quantity=body.quantity,
         user=body.user,
         time_to_live=timedelta(seconds=body.ttl_seconds),
+        trace=body.trace,
     )
     answer = Reservation(id=held.id, decision=held.decision, expires_at=held.expires_at)
     return Answer(answer, 200 if held.id is None else 201, _version(call.environment, held.decision))

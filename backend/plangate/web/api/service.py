@@ -14,6 +14,7 @@ from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.errors import Code, Refusal
 from plangate.store.inbox import inbox_figures
+from plangate.store.meter_outbox import SET_ASIDE, WAITING, outbox_counts
 from plangate.store.schema import SchemaState, schema_state
 from plangate.web.metrics import CONTENT_TYPE, RequestMetrics
 from plangate.web.operations import Answer, Call, Documented, Operation
@@ -36,13 +37,15 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnvironmentHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One environment's webhooks: how many wait, for how long, and when the last one came."""
+    """One environment's webhooks: how many wait, for how long, and when the last one came; its reports to meters."""
 
     name: str
     pending: int
     failed: int
     oldest_pending_seconds: float | None
     last_event_at: datetime | None
+    meter_reports_waiting: int
+    meter_reports_set_aside: int
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,7 @@ class Service:
         for env in self._deployment.environments.values():
             async with env.reading() as session:
                 figures = await inbox_figures(session)
+                reports = await outbox_counts(session)
             oldest = figures["oldest_pending_at"]
             counts: Mapping[str, int] = figures["counts"]
             found.append(
@@ -115,6 +119,8 @@ class Service:
                     failed=counts.get("failed", 0),
                     oldest_pending_seconds=None if oldest is None else (wall_now() - oldest).total_seconds(),
                     last_event_at=figures["newest_at"],
+                    meter_reports_waiting=reports.get(WAITING, 0),
+                    meter_reports_set_aside=reports.get(SET_ASIDE, 0),
                 )
             )
         self._figures = (monotonic(), found)
@@ -182,19 +188,28 @@ def _warnings(environments: list[EnvironmentHealth]) -> list[str]:
             warnings.append(f"{one.name}: {one.failed} webhooks failed for good and wait for a person.")
         if one.last_event_at is not None and wall_now() - one.last_event_at > _SILENCE_WARNING:
             warnings.append(f"{one.name}: no webhook came for a day; is the endpoint still enabled in Stripe?")
+        if one.meter_reports_set_aside:
+            warnings.append(
+                f"{one.name}: {one.meter_reports_set_aside} reports to Stripe meters were set aside; see why with "
+                "plangate verify --usage --stripe."
+            )
     return warnings
 
 
 def _gauges(environments: list[EnvironmentHealth]) -> Gauges:
     events: dict[tuple[str, str], float] = {}
     ages: dict[tuple[str, str], float] = {}
+    reports: dict[tuple[str, str], float] = {}
     for one in environments:
         events[(one.name, "pending")] = one.pending
         events[(one.name, "failed")] = one.failed
+        reports[(one.name, WAITING)] = one.meter_reports_waiting
+        reports[(one.name, SET_ASIDE)] = one.meter_reports_set_aside
         ages[(one.name, "oldest_pending")] = one.oldest_pending_seconds or 0.0
         if one.last_event_at is not None:
             ages[(one.name, "last_received")] = (wall_now() - one.last_event_at).total_seconds()
     return {
         "plangate_inbox_events": ("Webhooks stored, by state.", events),
         "plangate_inbox_age_seconds": ("Age of the oldest waiting and of the newest webhook.", ages),
+        "plangate_meter_reports": ("Reports to Stripe meters not delivered, by state.", reports),
     }
