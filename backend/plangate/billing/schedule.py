@@ -25,16 +25,29 @@ class Boundary(NamedTuple):
 
 
 def scheduled_phases(
-    schedule: StripeJson, target: Sequence[LineItem], *, boundary: Boundary, metadata: Mapping[str, str]
+    schedule: StripeJson,
+    target: Sequence[LineItem],
+    *,
+    boundary: Boundary,
+    metadata: Mapping[str, str],
+    promotion_code: str | None = None,
+    subscription: StripeJson | None = None,
 ) -> StripeJson:
     """The parameters that make `schedule` hold two phases: the running one unchanged, then `target` from the boundary.
 
     No proration at the request or at the boundary; the schedule releases the subscription after the new phase's first
     period. `metadata` marks the schedule as ours, and the subscription once the new phase is entered. A new interval
-    restarts the billing cycle at the boundary, or its price would not be collected until the old one ends.
+    restarts the billing cycle at the boundary, or its price would not be collected until the old one ends. A promotion
+    code is redeemed at the boundary, in place of the discounts held until then.
+
+    `subscription` is what the schedule manages, as just fetched. Its discounts and tax rates go before those of the
+    running phase: a code the phase names may be redeemed and used up, and people edit the subscription beside it.
     """
     running = running_phase(schedule)
     held = carried_phase(running)
+    if subscription is not None:
+        held |= {"discounts": [], "default_tax_rates": []} | _carried(subscription, _HELD_FIELDS)
+        held = {name: value for name, value in held.items() if name not in _HELD_FIELDS or value}
     held["end_date"] = boundary.at
     following = {name: value for name, value in held.items() if name not in _BELONGS_TO_RUNNING}
     held_items = {item["price"]: item for item in held["items"]}
@@ -43,6 +56,8 @@ def scheduled_phases(
     following["duration"] = {"interval": boundary.interval.value, "interval_count": boundary.interval_count}
     following["proration_behavior"] = "none"
     following["metadata"] = {**held.get("metadata", {}), **metadata}
+    if promotion_code is not None:
+        following["discounts"] = [{"promotion_code": promotion_code}]
     if boundary.is_interval_changed:
         following["billing_cycle_anchor"] = "phase_start"
     return {
@@ -67,6 +82,10 @@ def running_phase(schedule: StripeJson) -> StripeJson:
 def carried_phase(phase: StripeJson) -> StripeJson:
     """A phase as Stripe returned it, turned back into the parameters that would write it again."""
     return _carried(phase, PHASE_FIELDS)
+
+
+def _kept_discount(value: StripeJson | str) -> StripeJson:
+    return {"discount": value if isinstance(value, str) else value["id"]}
 
 
 # A trial, its end and one-off items belong to the phase that runs; the next one must not repeat them. The boundary's
@@ -149,6 +168,10 @@ INVOICE_SETTINGS_FIELDS: Final[Mapping[str, _Carry]] = {
     "description": _as_is,
     "footer": _as_is,
     "issuer": _nested(_PARTY),
+}
+_HELD_FIELDS: Final[Mapping[str, _Carry]] = {
+    "default_tax_rates": _each(reference),
+    "discounts": _each(_kept_discount),
 }
 PHASE_FIELDS: Final[Mapping[str, _Carry]] = {
     "add_invoice_items": _each(_nested(INVOICE_ITEM_FIELDS)),

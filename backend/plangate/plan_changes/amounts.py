@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Line, Terms
@@ -47,8 +48,8 @@ async def amounts_of(
     if terms.action is Action.UPDATE:
         return await _of_update(gateway, drafted, known, subscription, currency, at)
     if terms.action is Action.SCHEDULE:
-        details = {"items": _renewal_items(drafted.lines, subscription), "proration_behavior": "none"}
-        total = await _renewal(gateway, drafted, known, details)
+        asked = await _asked(gateway, drafted, subscription, {"items": _renewal_items(drafted.lines, subscription)})
+        total = await renewal_amount(gateway, drafted, asked, renews_at=effective_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=effective_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
@@ -56,25 +57,12 @@ async def amounts_of(
         last = await gateway.preview_invoice({**known, "subscription_details": ended})
         return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
-        undone: StripeJson = {"cancel_at_period_end": False}
-        if subscription.phases:
-            # Asked about the subscription, Stripe answers what its schedule brings: ask what the items held cost anew.
-            known = {"customer": subscription.stripe_customer_id}
-            held = [Line(line.stripe_price_id, line.quantity) for line in drafted.lines]
-            undone = {"items": start_items(held)}
-        total = await _renewal(gateway, drafted, known, undone)
         ends_at = max(item.period_end_at for item in subscription.items)
+        asked = await _asked(gateway, drafted, subscription, {"cancel_at_period_end": False})
+        total = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     return nothing
-
-
-async def _renewal(gateway: StripeGateway, drafted: Drafted, known: StripeJson, details: StripeJson) -> int:
-    """What the next regular invoice comes to; by the catalogue's prices where Stripe sees none coming."""
-    if drafted.terms.is_end_undone:
-        details = {**details, "cancel_at_period_end": False}
-    renewal = await gateway.preview_invoice({**known, "subscription_details": details})
-    return _catalogue_total(drafted.lines) if renewal is None else int(renewal["amount_due"])
 
 
 async def _of_start(
@@ -82,26 +70,32 @@ async def _of_start(
 ) -> Amounts:
     """A subscription that begins: its first invoice, then one of the same prices each interval."""
     terms = drafted.terms
-    first, after = at, _next_period(at, terms)
+    first_at = after = at
     if terms.trial_days:
-        first = after = datetime.fromtimestamp(int(at.timestamp()) + terms.trial_days * 86_400, UTC)
+        first_at = after = datetime.fromtimestamp(int(at.timestamp()) + terms.trial_days * 86_400, UTC)
+    else:
+        after = _next_period(at, terms)
     regular = _catalogue_total(drafted.lines)
     if stripe_customer_id is None:
         # Nobody has a balance, a discount or a tax id before being a customer, so the catalogue's prices are the sum.
         due = 0 if terms.trial_days else regular
         shown = tuple(_own_line(line) for line in drafted.lines) if due else ()
         amounts = Amounts(due_today=Money(amount_minor=due, currency=currency), lines=shown)
+        total = regular
     else:
-        details: StripeJson = {"items": start_items(terms.lines)}
+        asked: StripeJson = {
+            "customer": stripe_customer_id,
+            "subscription_details": {"items": start_items(terms.lines)},
+            **_redeemed(terms),
+        }
+        details = dict(asked["subscription_details"])
         if terms.trial_days:
-            details["trial_end"] = int(first.timestamp())
-        params: StripeJson = {"customer": stripe_customer_id, "subscription_details": details}
-        if terms.promotion_code is not None:
-            params["discounts"] = [{"promotion_code": terms.promotion_code}]
-        invoice = await gateway.preview_invoice(params)
+            details["trial_end"] = int(first_at.timestamp())
+        invoice = await gateway.preview_invoice({**asked, "subscription_details": details})
         nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
         amounts = nothing if invoice is None else _of_invoice(invoice, currency)
-    following = NextInvoice(amount_minor=regular, currency=currency, at=after)
+        total = await renewal_amount(gateway, drafted, asked, first=invoice, renews_at=after)
+    following = NextInvoice(amount_minor=total, currency=currency, at=after)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
 
@@ -116,29 +110,121 @@ async def _of_update(
     """A running subscription that changes now."""
     terms = drafted.terms
     shared = {name: value for name, value in terms.params.items() if name != "discounts"}
-    discounted = {"discounts": terms.params["discounts"]} if "discounts" in terms.params else {}
-    invoice = await gateway.preview_invoice({**known, **discounted, "subscription_details": shared})
+    # The last thing a scheduled end or a schedule leaves is the change itself, which takes them away first.
+    undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
     ends_at = max(item.period_end_at for item in subscription.items)
-    if invoice is None:
-        # A trial that was set to end: nothing is charged now, and the catalogue says what follows.
-        regular = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
-        return Amounts(due_today=Money(amount_minor=0, currency=currency), next_invoice=regular)
-    if terms.params["proration_behavior"] != "always_invoice" and not terms.is_interval_changed:
+    if terms.trial_end is not None:
+        ends_at = datetime.fromtimestamp(terms.trial_end, UTC)
+    is_restarted = subscription.status != "trialing" and (
+        terms.is_interval_changed or "billing_cycle_anchor" in terms.params
+    )
+    nothing = Money(amount_minor=0, currency=currency)
+    if terms.params["proration_behavior"] != "always_invoice" and not is_restarted:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
-        at_renewal = NextInvoice(amount_minor=invoice["amount_due"], currency=currency, at=ends_at)
-        return Amounts(
-            due_today=Money(amount_minor=0, currency=currency), lines=_lines(invoice), next_invoice=at_renewal
-        )
-    amounts = _of_invoice(invoice, currency)
-    if terms.is_interval_changed or "billing_cycle_anchor" in terms.params:
-        total = max(0, _catalogue_total(drafted.lines) - _left_of(amounts.credit))
-        following = NextInvoice(amount_minor=total, currency=currency, at=_next_period(at, terms))
-    else:
-        details = {**shared, "proration_behavior": "none"}
-        details.pop("proration_date", None)
-        total = await _renewal(gateway, drafted, {**known, **discounted}, details)
-        following = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
-    return msgspec.structs.replace(amounts, next_invoice=following)
+        asked = {**known, **_redeemed(terms), "subscription_details": {**shared, **undone}}
+        invoice = await gateway.preview_invoice(asked)
+        regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
+        at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
+        return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
+    invoice = await gateway.preview_invoice({**known, **_redeemed(terms), "subscription_details": shared})
+    if invoice is None:
+        following = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
+        return Amounts(due_today=nothing, next_invoice=following)
+    renews_at = _next_period(at, terms) if is_restarted else ends_at
+    later = {name: value for name, value in shared.items() if name != "proration_date"}
+    asked = await _asked(gateway, drafted, subscription, {**later, **undone})
+    total = await renewal_amount(gateway, drafted, asked, first=invoice, renews_at=renews_at)
+    following = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
+    return msgspec.structs.replace(_of_invoice(invoice, currency), next_invoice=following)
+
+
+async def renewal_amount(
+    gateway: StripeGateway,
+    drafted: Drafted,
+    asked: StripeJson,
+    *,
+    renews_at: datetime,
+    first: StripeJson | None = None,
+) -> int:
+    """What the regular invoice at `renews_at` comes to, in minor units.
+
+    `asked` are the parameters of a preview without prorations; `first` is the invoice charged before it, which uses
+    up credit and the discounts that are good for one invoice. By the catalogue's prices where Stripe sees none coming.
+    """
+    expanded: StripeJson = {**asked, "expand": ["discounts.source.coupon"]}
+    if first is not None:
+        # What waits for the next invoice goes onto the first one.
+        expanded["preview_mode"] = "recurring"
+    try:
+        invoice = await gateway.preview_invoice(expanded)
+        if invoice is None:
+            return _catalogue_total(drafted.lines)
+        discounts: list[StripeJson] = invoice.get("discounts") or []
+        is_used = first is not None and int(first["subtotal"]) > 0
+        code = drafted.terms.promotion_code
+        # A code given with a scheduled change is redeemed when that arrives.
+        later = code if drafted.terms.action is Action.SCHEDULE else None
+        lasting = [
+            one
+            for one in discounts
+            if (later and one.get("promotion_code") == later) or _lasts(one, is_used=is_used, until=renews_at)
+        ]
+        if len(lasting) < len(discounts):
+            named = [
+                {"promotion_code": code} if code and one.get("promotion_code") == code else {"discount": one["id"]}
+                for one in lasting
+            ]
+            invoice = await gateway.preview_invoice({**expanded, "discounts": named or ""}) or invoice
+    except StripeFailure as refused:
+        if refused.kind is not FailureKind.REFUSED:
+            raise
+        # A price that is held and not sold any more cannot be asked about as if it were bought.
+        return _catalogue_total(drafted.lines)
+    last = first or invoice
+    balance = int(last["starting_balance"])
+    if first is not None:
+        balance += int(first["total"]) - int(first["amount_due"])
+    total = int(invoice["total"])
+    return max(0, total + balance) if total > 0 else 0
+
+
+async def _asked(
+    gateway: StripeGateway, drafted: Drafted, subscription: SubscriptionFact, details: StripeJson
+) -> StripeJson:
+    """The parameters that preview a regular invoice after the change, without prorations."""
+    terms = drafted.terms
+    if subscription.stripe_schedule_id is None:
+        undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
+        return {
+            "customer": subscription.stripe_customer_id,
+            "subscription": subscription.stripe_subscription_id,
+            "subscription_details": {**details, **undone, "proration_behavior": "none"},
+            **_redeemed(terms),
+        }
+    # Asked about the subscription, Stripe answers what its schedule brings: ask what the items would cost anew.
+    raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
+    lines = [Line(line.stripe_price_id, line.quantity) for line in drafted.lines]
+    anew: StripeJson = {"items": start_items(lines)}
+    if rates := [rate["id"] for rate in raw.get("default_tax_rates") or []]:
+        anew["default_tax_rates"] = rates
+    held: list[StripeJson] = [
+        {"discount": one if isinstance(one, str) else one["id"]} for one in raw.get("discounts") or []
+    ]
+    redeemed = _redeemed(terms) or ({"discounts": held} if held else {})
+    return {"customer": subscription.stripe_customer_id, "subscription_details": anew, **redeemed}
+
+
+def _redeemed(terms: Terms) -> StripeJson:
+    """The promotion code asked for, as previews take it."""
+    return {} if terms.promotion_code is None else {"discounts": [{"promotion_code": terms.promotion_code}]}
+
+
+def _lasts(discount: StripeJson, *, is_used: bool, until: datetime) -> bool:
+    """Whether a discount of this invoice is still there for the one at `until`."""
+    coupon = (discount.get("source") or {}).get("coupon")
+    is_for_one = isinstance(coupon, dict) and coupon.get("duration") == "once"
+    end = discount.get("end")
+    return not (is_for_one and is_used) and (end is None or int(end) > until.timestamp())
 
 
 def _of_invoice(invoice: StripeJson, currency: str) -> Amounts:
@@ -148,7 +234,7 @@ def _of_invoice(invoice: StripeJson, currency: str) -> Amounts:
     tax = sum(int(entry["amount"]) for entry in taxes)
     return Amounts(
         due_today=Money(amount_minor=int(invoice["amount_due"]), currency=currency),
-        lines=_lines(invoice),
+        lines=(*_lines(invoice), *_taken_off(invoice)),
         credit=Money(amount_minor=-total, currency=currency) if total < 0 else None,
         tax=Money(amount_minor=tax, currency=currency) if tax else None,
     )
@@ -163,6 +249,15 @@ def _lines(invoice: StripeJson) -> tuple[QuoteLine, ...]:
         )
         for entry in invoice["lines"]["data"][:_LINES_SHOWN_MAX]
     )
+
+
+def _taken_off(invoice: StripeJson) -> tuple[QuoteLine, ...]:
+    """What comes between the lines and the amount due, so that lines and tax add up to it."""
+    off = sum(int(entry["amount"]) for entry in invoice.get("total_discount_amounts") or [])
+    total = int(invoice["total"])
+    balance = int(invoice["amount_due"]) - total if total > 0 else 0
+    taken = (("Discount", -off), ("Credit from your balance" if balance < 0 else "Owed from before", balance))
+    return tuple(QuoteLine(description=text, amount_minor=amount) for text, amount in taken if amount)
 
 
 def _is_proration(entry: StripeJson) -> bool:
@@ -189,10 +284,6 @@ def _renewal_items(lines: tuple[TargetLine, ...], subscription: SubscriptionFact
 
 def _catalogue_total(lines: tuple[TargetLine, ...]) -> int:
     return sum((line.amount_minor or 0) * (line.quantity or 0) for line in lines)
-
-
-def _left_of(credit: Money | None) -> int:
-    return credit.amount_minor if credit is not None else 0
 
 
 def _own_line(line: TargetLine) -> QuoteLine:

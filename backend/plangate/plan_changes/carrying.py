@@ -262,6 +262,8 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
         [LineItem(line.stripe_price_id, line.quantity) for line in terms.lines],
         boundary=boundary,
         metadata=marks(env, row),
+        promotion_code=terms.promotion_code,
+        subscription=raw,
     )
     stripe_schedule_id: str = attached["id"]
     try:

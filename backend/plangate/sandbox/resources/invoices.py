@@ -11,7 +11,7 @@ from plangate.sandbox.billing.invoicing import Previewed, add_up
 from plangate.sandbox.billing.phases import discount_ids
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, required
-from plangate.sandbox.render import view
+from plangate.sandbox.render import expand, view
 from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.world import World
 
@@ -154,7 +154,8 @@ def create_preview(world: World, call: Call) -> Obj:
     world.previews[invoice["id"]] = invoice
     while len(world.previews) > PREVIEWS_KEPT:
         del world.previews[next(iter(world.previews))]
-    return view(copy, invoice)
+    # Discounts that only the rehearsal redeemed are unknown outside of it.
+    return expand(copy, view(copy, invoice), p.get("expand") or [])
 
 
 def _previewed_subscription(world: World, p: Params) -> Obj | None:
@@ -180,7 +181,8 @@ def _rehearse(copy: World, p: Params, details: Obj, stripe_subscription_id: str 
         if subscription is None:
             if p.get("schedule_details") or not details.get("items"):
                 return _first_of_schedule(copy, p)
-            start_subscription(copy, {**_creation(details), "customer": p["customer"]}, pays_now=False)
+            started = {**_creation(details), "customer": p["customer"], "discounts": p.get("discounts") or None}
+            start_subscription(copy, started, pays_now=False)
             return None
         if p.get("schedule_details") or p.get("schedule"):
             _rehearse_schedule(copy, p, subscription)
@@ -195,8 +197,9 @@ def _rehearse(copy: World, p: Params, details: Obj, stripe_subscription_id: str 
         elif details:
             update = Params({k: v for k, v in details.items() if k not in ("cancel_now", "resume_at", "start_date")})
             check_updatable(subscription, update)
-            if p.get("discounts"):
-                subscription["discounts"] = discount_ids(copy, subscription, p["discounts"])
+            if "discounts" in p:
+                subscription["discounts"] = discount_ids(copy, subscription, p["discounts"] or [])
+                copy.require("customer", subscription["customer"])["_discount"] = None
             change_subscription(copy, subscription, {**update, "payment_behavior": "default_incomplete"})
         agenda = Agenda()
         copy.store.touch(subscription)
