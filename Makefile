@@ -15,7 +15,7 @@ RUN := PYTHONPATH=backend $(BIN)/python
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.runs ## Run the whole product on this machine, offline; ARGS="--port 8800 --data DIR"
@@ -41,8 +41,16 @@ format: $(VENV)/.ready ## Put the code into its format
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(VENV)/.ready ## Measure speed, each figure beside its floor
-	PYTHONPATH=backend:. $(BIN)/python -m benchmarks.check $(ARGS)
+bench: $(VENV)/.ready ## Measure speed, each figure beside its floor; ARGS="--only http" for one part
+	PYTHONPATH=backend:. $(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-engine
+bench-engine: $(VENV)/.ready ## Measure decisions in one process, beside a dict and other engines where installed
+	PYTHONPATH=backend:. $(BIN)/python -m benchmarks.engine $(ARGS)
+
+.PHONY: proofs
+proofs: $(VENV)/.ready ## Prove the promises with their full figures, which takes long; ARGS="-k limits" for some
+	PATH="$(CURDIR)/$(BIN):$$PATH" PLANGATE_PROOFS=1 $(BIN)/pytest tests/proofs $(ARGS)
 
 export FIND_CHROMIUM := from playwright.sync_api import sync_playwright; \
 	started = sync_playwright().start(); print(started.chromium.executable_path); started.stop()
