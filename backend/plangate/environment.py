@@ -20,7 +20,7 @@ from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
 from plangate.store.companies import bump_version, keys_of, owners_of_keys
 from plangate.store.database import Database, StoreSession
-from plangate.store.feed import EVERYTHING, announce
+from plangate.store.feed import CATALOG, EVERYTHING, announce
 from plangate.store.leases import free_lease, holds_lease, take_lease
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import newest_windows
@@ -64,7 +64,7 @@ class Environment:
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
         self._revisions: dict[int, Catalog] = {}
-        self.standings = Standings(self._load_standing, self._find_company)
+        self.standings = Standings(self._load_standing, self._find_company, renew=self._renew_standing)
 
     @property
     def gateway(self) -> StripeGateway:
@@ -102,15 +102,22 @@ class Environment:
         return await bump_version(session, company_id)
 
     def touch_everything(self, session: StoreSession) -> None:
-        """Note a change that concerns every company: catalogue, clock, keys."""
+        """Note a change that concerns every company and is none of the catalogue: clock, keys."""
         session.changed.add(EVERYTHING)
 
+    def touch_catalog(self, session: StoreSession) -> None:
+        """Note that another catalogue is in force: facts and counters in memory stay true."""
+        session.changed.add(CATALOG)
+
     def forget(self, company_id: str) -> None:
-        """Forget what is held in memory about a company, or about everything for the empty id."""
-        if company_id == EVERYTHING:
+        """Forget what is held in memory about a company, the catalogue, or everything."""
+        if company_id in {CATALOG, EVERYTHING}:
             self._catalog = None
             self._catalog_generation += 1
-        self.standings.forget(company_id)
+        if company_id == CATALOG:
+            self.standings.outdate()
+        else:
+            self.standings.forget(company_id)
 
     async def catalog(self) -> Catalog:
         """The catalogue in force."""
@@ -172,6 +179,9 @@ class Environment:
             keys = await keys_of(session, [company_id])
             counters = await counters_of(session, company_id)
         return Standing(catalog, facts, counters, session.now), tuple(keys[company_id])
+
+    async def _renew_standing(self, outdated: Standing) -> Standing:
+        return Standing(await self.catalog(), outdated.facts, outdated.counters, self.clock.now())
 
     async def _find_company(self, keys: Mapping[str, str]) -> str | None:
         async with self.reading() as session:

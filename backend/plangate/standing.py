@@ -43,15 +43,22 @@ class Standing:
 
 
 Load = Callable[[str], Awaitable[tuple[Standing | None, tuple[tuple[str, str], ...]]]]
+Renew = Callable[[Standing], Awaitable[Standing]]
 
 
 class Standings:
-    """The standings of one environment's companies, by id and by key. Bounded; the longest held go first."""
+    """The standings of one environment's companies, by id and by key. Bounded; the longest held go first.
 
-    def __init__(self, load: Load, find: Callable[[Mapping[str, str]], Awaitable[str | None]]) -> None:
+    When only the catalogue changed, facts and counters stay true: such a standing is `outdated`, and compiled anew from
+    memory by the next question about its company.
+    """
+
+    def __init__(self, load: Load, find: Callable[[Mapping[str, str]], Awaitable[str | None]], *, renew: Renew) -> None:
         self._load = load
         self._find = find
+        self._renew = renew
         self._held: dict[str, Standing] = {}
+        self._outdated: dict[str, Standing] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._keys: dict[str, tuple[tuple[str, str], ...]] = {}
         self._reads: dict[str, set[object]] = {}
@@ -68,6 +75,8 @@ class Standings:
     async def of(self, company_id: str, *, at_least: int = 0) -> Standing | None:
         """The company's standing, loaded when it is not in memory or older than version `at_least`."""
         standing = self._held.get(company_id)
+        if standing is None:
+            standing = await self._renewed(company_id)
         if standing is not None and standing.facts.version >= at_least:
             return standing
         while True:
@@ -99,13 +108,38 @@ class Standings:
         if company_id == "":
             self._reads.clear()
             self._held.clear()
+            self._outdated.clear()
             self._ids.clear()
             self._keys.clear()
             return
         self._reads.pop(company_id, None)
         self._held.pop(company_id, None)
+        self._outdated.pop(company_id, None)
         for pair in self._keys.pop(company_id, ()):
             self._ids.pop(pair, None)
+
+    def outdate(self) -> None:
+        """Note that the catalogue changed: the next question about each company is answered by the new one."""
+        self._reads.clear()
+        self._outdated.update(self._held)
+        self._held = {}
+        for company_id in list(self._outdated)[: max(0, len(self._outdated) - _COMPANIES_HELD)]:
+            self.forget(company_id)
+
+    async def _renewed(self, company_id: str) -> Standing | None:
+        """The company's standing under the present catalogue, from what is in memory; None when nothing is."""
+        while (outdated := self._outdated.get(company_id)) is not None:
+            read = object()
+            self._reads.setdefault(company_id, set()).add(read)
+            try:
+                renewed = await self._renew(outdated)
+            finally:
+                is_current = self._ended(company_id, read)
+            if is_current and self._outdated.get(company_id) is outdated:
+                del self._outdated[company_id]
+                self._keep(company_id, renewed, self._keys.get(company_id, ()))
+                return renewed
+        return self._held.get(company_id)
 
     def _ended(self, company_id: str, read: object) -> bool:
         """Note that a read of the store is over; answers whether the company was not forgotten meanwhile."""

@@ -188,7 +188,7 @@ async def apply(
                     before={"revision": stored.number},
                     after={"revision": drafted.revision, "changes": drafted.changes},
                 )
-                environment.touch_everything(session)
+                environment.touch_catalog(session)
             await open_windows_of_new_periods(environment, _compiled(environment, stored), await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
         await clear_shelf(environment, drafted.document, revision=number)

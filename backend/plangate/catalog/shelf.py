@@ -48,5 +48,5 @@ async def clear_shelf(environment: Environment, document: CatalogDocument, *, re
             await archive_in_stripe(environment, [row], intent_id=f"catalog:{environment.id}:{revision}:shelf")
         async with environment.writing() as session:
             await save_stripe_price(session, row.model_copy(update={"is_active": False}))
-            environment.touch_everything(session)
+            environment.touch_catalog(session)
     return len(gone)

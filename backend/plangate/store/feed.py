@@ -18,7 +18,8 @@ from plangate.store.columns import CountingKey, Instant, to_microseconds
 from plangate.store.database import Database, StoreSession, table_of
 from plangate.store.direct import Direct, together
 
-EVERYTHING = ""  # the company id of a change that concerns the whole environment: catalogue, clock, keys
+EVERYTHING = ""  # the company id of a change that concerns the whole environment: clock, keys
+CATALOG = "*"  # that of another catalogue, which leaves facts and counters as they are
 _CHANNEL = "plangate_changes"
 _POLL_SECONDS = 0.2
 _log = structlog.get_logger(__name__)
