@@ -212,6 +212,30 @@ class StripeGateway:
             idempotency_key=idempotency_key,
         )
 
+    async def fetch_promotion_code(self, text: str) -> StripeJson | None:
+        """An active promotion code with its coupon, by Stripe's id or by what customers type; None when none is."""
+        if text.startswith("promo_"):
+            found = await self._transport.find(
+                lambda options: self._v1.promotion_codes.retrieve_async(text, options=options)
+            )
+        else:
+            listed = await self._transport.all(
+                lambda params, options: self._v1.promotion_codes.list_async(_any(params), options),
+                {"code": text, "active": True},
+            )
+            found = listed[0] if listed else None
+        if found is None or not found["active"]:
+            return None
+        stripe_coupon_id = reference(found["promotion"]["coupon"])
+        if stripe_coupon_id is None:
+            return None
+        coupon = await self._transport.find(
+            lambda options: self._v1.coupons.retrieve_async(
+                stripe_coupon_id, _any({"expand": ["applies_to", "currency_options"]}), options
+            )
+        )
+        return None if coupon is None else {**found, "coupon": coupon}
+
     # --- checkout and portal -----------------------------------------------------------------------
 
     async def create_checkout_session(

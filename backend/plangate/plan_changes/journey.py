@@ -328,7 +328,9 @@ async def _make_room(env: Environment, company_id: str, proposal: Proposal) -> P
             )
         session_object = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
         is_open = session_object is not None and session_object["status"] == "open"
-        if is_open and row.target == target and proposal.drafted.terms.action is Action.CHECKOUT:
+        terms, open_terms = proposal.drafted.terms, msgspec.convert(row.terms, Terms)
+        is_same = row.target == target and open_terms.promotion_code == terms.promotion_code
+        if is_open and is_same and terms.action is Action.CHECKOUT:
             return row
         if is_open:
             await env.gateway.expire_checkout_session(

@@ -8,6 +8,7 @@ from typing import NoReturn
 import msgspec
 
 from plangate.billing.mirror import state_hash
+from plangate.billing.transport import StripeJson
 from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
 from plangate.clock import wall_now
 from plangate.engine.effects import Effect, effects, violations
@@ -33,6 +34,7 @@ from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.mirroring import customers_of
 from plangate.plan_changes.amounts import Amounts, amounts_of
+from plangate.plan_changes.promotions import discounted, promotion_of
 from plangate.plan_changes.quotes import Promise, signed
 from plangate.plan_changes.request import ChangeRequest, checked, target_holding
 from plangate.plan_changes.terms import Drafted, draft, target_lines
@@ -92,6 +94,7 @@ async def propose(
     prorated_at = proration_at if proration_at is not None else int(at.timestamp())
     violated: tuple[Violation, ...] = ()
     ends: tuple[str, ...] = ()
+    promotion: StripeJson | None = None
     if request.resume or request.trial_end is not None:
         kind, effective_at, target = ChangeKind.RESUME, at, current
         drafted = (
@@ -106,6 +109,11 @@ async def propose(
         target = target_holding(catalog, current, request)
         verdict, violated = _judged(standing, snapshot, current, target, request, at, is_self_service=is_self_service)
         kind, effective_at, target, ends = ChangeKind(verdict.kind), verdict.effective_at, verdict.target, verdict.ends
+        currency = target.currency or current.currency or "usd"
+        if request.promotion_code is not None and verdict.kind is not EngineKind.CANCEL:
+            promotion = await promotion_of(
+                env.gateway, request.promotion_code, stripe_customer_id=stripe_customer_id, currency=currency, at=at
+            )
         has_card = False
         if subscription is None and verdict.kind is not EngineKind.CANCEL and stripe_customer_id is not None:
             has_card = await env.gateway.default_payment_method(stripe_customer_id) is not None
@@ -117,7 +125,7 @@ async def propose(
             has_card=has_card,
             trial_days=_trial_days(catalog, standing, target) if subscription is None else 0,
             proration_at=datetime.fromtimestamp(prorated_at, UTC),
-            promotion_code=request.promotion_code,
+            promotion_code=None if promotion is None else promotion["id"],
         )
         after = _after(standing, target, effective_at)
     currency = target.currency or current.currency or "usd"
@@ -130,6 +138,8 @@ async def propose(
         effective_at=effective_at,
         at=at,
     )
+    if promotion is not None and stripe_customer_id is None:
+        amounts = discounted(amounts, promotion, has_trial=drafted.terms.trial_days > 0)
     promise = Promise(
         quote_id=new_id("quo"),
         environment_id=env.id,

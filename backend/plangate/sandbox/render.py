@@ -169,6 +169,10 @@ def _show_items(world: World, shown: Obj, obj: Obj) -> None:
     }
 
 
+# Shown as null when asked for and never set; every other field that is not there cannot be expanded.
+_ABSENT_WHEN_UNSET = {("coupon", "applies_to"), ("coupon", "currency_options")}
+
+
 def expand(world: World, answer: Obj, paths: Sequence[str]) -> Obj:
     """Replace ids by the objects they name, along dotted paths. Raises 400 for what cannot be expanded."""
     for path in paths:
@@ -185,6 +189,9 @@ def _expand(world: World, node: Obj, parts: Sequence[str], path: str) -> None:
         included = _include(world, node, name)
         if included is not None:
             node[name] = included
+        elif name not in node and (node.get("object"), name) in _ABSENT_WHEN_UNSET:
+            node[name] = None
+            return
         elif name not in node:
             raise invalid(f"This property cannot be expanded ({path}).", param="expand[0]")
         else:
