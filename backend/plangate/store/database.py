@@ -103,6 +103,7 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             writer = _sqlite_engine(parsed, pool_size=1)
             reader = _sqlite_engine(parsed, pool_size=_READERS)
+            event.listen(writer.sync_engine, "connect", _wait_in_begin_alone)
             event.listen(writer.sync_engine, "begin", _begin_immediate)
             event.listen(reader.sync_engine, "begin", _begin_deferred)
             return cls(parsed, writer, reader)
@@ -208,6 +209,12 @@ def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # no
     cursor.close()
 
 
+def _wait_in_begin_alone(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - same
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=1")
+    cursor.close()
+
+
 def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:  # noqa: ANN401 - same
     # Nearly always the transaction is over, and rolling back nothing would still change threads twice.
     if connection.driver_connection.in_transaction:
@@ -215,16 +222,14 @@ def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: PoolRese
 
 
 def _begin_immediate(connection: Connection) -> None:
-    _begin(connection, "BEGIN IMMEDIATE")
+    adapted: Any = connection.connection.dbapi_connection
+    with translated():
+        adapted.run_async(SqliteConnection.begin)
 
 
 def _begin_deferred(connection: Connection) -> None:
-    _begin(connection, "BEGIN")
-
-
-def _begin(connection: Connection, statement: str) -> None:
     async def begin(driver: SqliteConnection) -> None:
-        await driver.together([(statement, ())])
+        await driver.together([("BEGIN", ())])
 
     adapted: Any = connection.connection.dbapi_connection
     with translated():

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from random import uniform
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import aiosqlite
 import asyncpg
@@ -27,6 +29,8 @@ _CONNECTION_LOST = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
 )
+
+_WAITING_SECONDS: Final = 10
 
 Rows: TypeAlias = Sequence[Sequence[Any]]
 
@@ -70,6 +74,23 @@ class SqliteConnection(aiosqlite.Connection):
         """The rows of each statement, in order. Raises SQLite's errors; then those after it were not executed."""
         found: list[Rows] = await self._execute(self._together, statements)  # type: ignore[no-untyped-call]  # none in it
         return found
+
+    async def begin(self) -> None:
+        """Begin to write as soon as no other process does. Raises SQLite's error after ten seconds."""
+        await self._execute(self._begin)  # type: ignore[no-untyped-call]  # none in it
+
+    def _begin(self) -> None:
+        # SQLite's own waiting sleeps longer the longer it lasts, up to 100 ms: whoever came first would come last.
+        give_up_at = monotonic() + _WAITING_SECONDS
+        while True:
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= give_up_at:
+                    raise
+                sleep(uniform(0.0003, 0.001))  # noqa: S311 - so that two do not knock in step
+            else:
+                return
 
     def _together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
         return [self._conn.execute(statement, values).fetchall() for statement, values in statements]
