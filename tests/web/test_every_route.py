@@ -272,5 +272,7 @@ def test_addresses_and_methods_that_do_not_exist(front: Front) -> None:
 def test_what_other_modules_route_is_refused_in_the_same_way(front: Front) -> None:
     with front.server.client() as nobody:
         assert problem(nobody.post("/embed.js"))["code"] == "method_not_allowed"
-        assert problem(nobody.put("/components/v1/usage"))["code"] == "method_not_allowed"
+        drawn = nobody.put("/components/v1/usage")
+        assert (drawn.status_code, drawn.headers["plangate-code"]) == (405, "method_not_allowed")
+        assert 'role="alert"' in drawn.text
         assert problem(nobody.get("/webhooks/stripe"))["code"] == "method_not_allowed"
