@@ -56,6 +56,19 @@ async def test_o1_an_override_ends_at_its_instant_in_memory_too(environment: Env
     assert access.check_now(environment, standing, "exports", at=expires_at).limit == 10
 
 
+async def test_o2_of_an_override_and_the_plan_the_more_generous_applies(environment: Environment) -> None:
+    await publish(environment)
+    company = await make_company(environment)
+    less = await _grant(environment, company.id, value=5)
+    decision = await _check(environment)
+    assert (decision.limit, decision.source and decision.source.kind) == (10, SourceKind.PLAN)
+    more = await overrides.edit(environment, less.id, etag=less.etag, changes={"value": 50}, actor=ACTOR)
+    decision = await _check(environment)
+    assert (decision.limit, decision.source and decision.source.key) == (50, more.id)
+    await overrides.edit(environment, more.id, etag=more.etag, changes={"value": "unlimited"}, actor=ACTOR)
+    assert (await _check(environment)).unlimited
+
+
 async def test_a_scheduled_override_begins_at_its_instant(environment: Environment) -> None:
     clock = still(environment)
     await publish(environment)

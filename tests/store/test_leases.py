@@ -29,6 +29,19 @@ async def test_a_lease_that_ended_is_taken_over_and_the_slow_holder_notices(envi
         assert await holds_lease(session, "company:a", 2)
 
 
+async def test_t9_a_lease_taken_before_the_clock_jumped_back_is_not_held_for_an_hour(environment: Environment) -> None:
+    now = wall_now()
+    async with environment.writing() as session:
+        ahead = now + timedelta(hours=1)
+        assert await take_lease(session, "company:a", "gone", wall_now=ahead, seconds=30) == 1
+        # A server whose clock is a little ahead keeps what it holds.
+        assert await take_lease(session, "company:b", "other", wall_now=now + timedelta(seconds=40), seconds=30) == 1
+    async with environment.writing() as session:
+        assert await take_lease(session, "company:a", "next", wall_now=now, seconds=30) == 2
+        assert await take_lease(session, "company:b", "next", wall_now=now, seconds=30) is None
+        assert not await holds_lease(session, "company:a", 1)
+
+
 async def test_a_freed_lease_is_free_at_once_and_is_forgotten_later(environment: Environment) -> None:
     now = wall_now()
     async with environment.writing() as session:

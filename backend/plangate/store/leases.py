@@ -23,11 +23,17 @@ class LeaseRow(SQLModel, table=True):
 
 leases = table_of(LeaseRow)
 
+_CLOCKS_APART = 2  # how many times a lease's length the clocks of two servers may differ
+
 
 async def take_lease(
     session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int
 ) -> int | None:
-    """Take a free or expired lease; answers its fence, or None while somebody else holds it."""
+    """Take a free or expired lease; answers its fence, or None while somebody else holds it.
+
+    One that would last much longer than any lease does was taken before the clock jumped back, and counts as expired.
+    A holder whose lease was taken over by a clock that is ahead notices by its fence.
+    """
     until = wall_now + timedelta(seconds=seconds)
     first = session.insert(LeaseRow).values(
         environment_id=session.environment_id, subject=subject, holder=holder, expires_at=until, fence=1
@@ -36,7 +42,11 @@ async def take_lease(
         first.on_conflict_do_update(
             index_elements=["environment_id", "subject"],
             set_={"holder": holder, "expires_at": until, "fence": leases.c.fence + 1},
-            where=or_(leases.c.holder.is_(None), leases.c.expires_at <= wall_now),
+            where=or_(
+                leases.c.holder.is_(None),
+                leases.c.expires_at <= wall_now,
+                leases.c.expires_at > until + timedelta(seconds=_CLOCKS_APART * seconds),
+            ),
         ).returning(leases.c.fence)
     )
     return None if fence is None else int(fence)

@@ -51,8 +51,10 @@ class OverrideRow(SQLModel, table=True):
 overrides = table_of(OverrideRow)
 
 
-async def overrides_in_force(session: StoreSession, company_id: str, *, at: datetime) -> tuple[Override, ...]:
-    """Overrides known at `at` that are not revoked and have not expired then; later starts included."""
+async def overrides_in_force(
+    session: StoreSession, company_id: str, *, at: datetime | None = None
+) -> tuple[Override, ...]:
+    """Overrides known at `at` (None: now) that are not revoked and have not expired then; later starts included."""
     rows = await session.all(
         select(overrides)
         .where(

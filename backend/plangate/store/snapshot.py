@@ -35,6 +35,6 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
         assignments=await assignments_of(session, company_id, at=at),
         subscriptions=await subscriptions_of(session, company_id, at=at),
         last_mapped_plan=await last_mapped_plan(session, company_id, at=at),
-        overrides=await overrides_in_force(session, company_id, at=at or session.now),
+        overrides=await overrides_in_force(session, company_id, at=at),
         pins=await pins_of(session, company_id, at=at),
     )
