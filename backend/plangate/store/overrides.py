@@ -62,7 +62,7 @@ async def overrides_in_force(
             overrides.c.company_id == company_id,
             known_at(overrides, at),
             overrides.c.revoked_at.is_(None),
-            or_(overrides.c.expires_at.is_(None), overrides.c.expires_at > at),
+            or_(overrides.c.expires_at.is_(None), overrides.c.expires_at > (at or session.now)),
         )
         .order_by(overrides.c.starts_at, overrides.c.override_id)
     )
