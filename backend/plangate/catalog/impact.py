@@ -9,12 +9,14 @@ import msgspec
 from plangate.catalog.migrating import with_pins
 from plangate.engine.effects import effects, violations
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, VersionPin
+from plangate.engine.model import Catalog, CompanyFacts, PeriodKind, VersionPin, WindowCounter
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.wording import granted_text, granted_value
-from plangate.environment import Environment, counters_of
+from plangate.environment import Environment
 from plangate.store.companies import CompanyRow, keys_of, page_of_companies
-from plangate.store.snapshot import company_facts
+from plangate.store.database import StoreSession
+from plangate.store.population import facts_of_companies
+from plangate.store.usage import newest_windows
 
 _PAGE: Final = 200
 _NAMED: Final = 100
@@ -85,10 +87,10 @@ async def impact_of(
         async with environment.reading() as session:
             rows = await page_of_companies(session, search=None, after=cursor, limit=_PAGE)
             names = await keys_of(session, [row.id for row in rows])
+            found_facts = await facts_of_companies(session, rows)
+            counted = await _counters(session, [row.id for row in rows])
             for row in rows:
-                facts = await company_facts(session, row.id)
-                if facts is None:
-                    continue
+                facts = found_facts[row.id]
                 old = build_snapshot(before, facts, session.now)
                 pins = moved(after, facts, session.now)
                 new = build_snapshot(after, with_pins(facts, pins), session.now)
@@ -102,7 +104,7 @@ async def impact_of(
                 tally.companies += 1
                 for found, effect in (*((tally.gained, one) for one in gained), *((tally.lost, one) for one in lost)):
                     found.setdefault(effect, []).append(name)
-                counters = await counters_of(session, row.id)
+                counters = counted[row.id]
                 # Being over a limit already is not this change's doing.
                 already = violations(old, counters, effective_at=session.now)
                 for violation in violations(new, counters, effective_at=session.now, before=old):
@@ -132,6 +134,16 @@ async def impact_of(
             for plan, tally in tallies.items()
         ),
     )
+
+
+async def _counters(
+    session: StoreSession, company_ids: Sequence[str]
+) -> dict[str, dict[tuple[str, PeriodKind, str], WindowCounter]]:
+    """The companies' own newest windows."""
+    found: dict[str, dict[tuple[str, PeriodKind, str], WindowCounter]] = {one: {} for one in company_ids}
+    for (company_id, feature, kind, user_id), window in (await newest_windows(session, company_ids)).items():
+        found[company_id][feature, kind, user_id] = window
+    return found
 
 
 def _differences(old: CompanySnapshot, new: CompanySnapshot) -> tuple[list[_Said], list[_Said]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import AssignmentFact, PlanSource
@@ -338,16 +338,18 @@ async def assignments_of(
         )
         .order_by(assignments.c.held_from, assignments.c.id)
     )
-    return tuple(
-        AssignmentFact(
-            kind="add_on" if row["kind"] == "add_on" else "plan",
-            key=row["key"],
-            source=PlanSource(row["source"]),
-            held_from=row["held_from"],
-            held_until=row["held_until"],
-            quantity=row["quantity"],
-        )
-        for row in rows
+    return tuple(assignment_fact(row) for row in rows)
+
+
+def assignment_fact(row: RowMapping) -> AssignmentFact:
+    """A stored assignment as the engine's fact."""
+    return AssignmentFact(
+        kind="add_on" if row["kind"] == "add_on" else "plan",
+        key=row["key"],
+        source=PlanSource(row["source"]),
+        held_from=row["held_from"],
+        held_until=row["held_until"],
+        quantity=row["quantity"],
     )
 
 
