@@ -10,9 +10,12 @@ import pytest
 from sqlalchemy import text
 from typer.main import get_command
 
+from plangate import companies, metering
 from plangate.cli import app
 from plangate.deployment import Deployment
+from plangate.metering import TrackEvent
 from plangate.settings import load_settings
+from plangate.shapes import Actor
 from plangate.store.database import Database
 from tests.cli.conftest import Plangate
 from tests.sandbox_server import SandboxServer
@@ -285,6 +288,36 @@ def test_roles_set_here_come_before_the_settings(
     assert "is not a role" in plangate("app-roles", "set", "usr_1", "owner").err
     assert "usr_" in plangate("app-roles", "set", "ada", "agent").err
     assert on_database.startswith(("sqlite", "postgresql"))
+
+
+def test_counters_are_compared_and_counted_anew(
+    plangate: Plangate, on_database: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANGATE_STRIPE_SECRET_KEY", sandbox.secret_key)
+    monkeypatch.setenv("PLANGATE_STRIPE_API_BASE", sandbox.url)
+    plangate("catalog", "apply", str(DEMO))
+
+    async def use() -> None:
+        deployment = await Deployment.open(load_settings())
+        env = deployment.named(None)
+        feature = next(one for one in (await env.catalog()).features.values() if one.type == "event")
+        await companies.upsert(env, keys={"id": "acme"}, actor=Actor(kind="cli", id="tests"))
+        event = TrackEvent(event=feature.event or feature.key, company={"id": "acme"}, quantity=4)
+        await metering.record(env, [event])
+        await deployment.close()
+
+    asyncio.run(use())
+    assert plangate("verify", "--usage").code == 0
+    _run_sql(on_database, "UPDATE usage_windows SET used = 7")
+    drifted = plangate("verify", "--usage", "--json")
+    assert drifted.code == 1
+    assert all("says 7, the ledger 4" in one["detail"] for one in json.loads(drifted.out))
+    assert "verify --usage --repair" in "".join(map(str, plangate("verify", "--usage")))
+    assert plangate("verify", "--usage", "--repair").code == 0
+    assert plangate("verify", "--usage").code == 0
+    assert plangate("verify", "--usage", "--stripe").code == 0
+    refused = plangate("verify", "--stripe")
+    assert (refused.code, "--stripe goes with --usage" in refused.err) == (1, True)
 
 
 def test_the_audit_is_verified(plangate: Plangate, on_database: str) -> None:

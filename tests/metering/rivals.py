@@ -74,10 +74,13 @@ def rivals(url: str, number: int) -> Iterator[Sequence[Rival]]:
             one.__exit__(None, None, None)
 
 
-def compete(started: Sequence[Rival], *, key: str, tries: int) -> int:
-    """Let all of them consume one unit `tries` times, shared out among them, for one company; how many were let in."""
+def compete(started: Sequence[Rival], *, key: str, tries: int, has_reservations: bool = False) -> int:
+    """Let all of them consume one unit `tries` times, shared out among them, for one company; how many were let in.
+
+    With `has_reservations` every second try reserves the unit and settles it instead.
+    """
     for number, one in enumerate(started):
-        one.tell(kind="consume", key=key, tries=tries // len(started), name=number)
+        one.tell(kind="reserve" if has_reservations else "consume", key=key, tries=tries // len(started), name=number)
     answers = [one.answer() for one in started]
     assert all(answer["errors"] == [] for answer in answers), answers
     return sum(answer["allowed"] for answer in answers)
@@ -85,6 +88,12 @@ def compete(started: Sequence[Rival], *, key: str, tries: int) -> int:
 
 async def _consume(env: Environment, task: dict[str, Any]) -> dict[str, object]:
     async def one(number: int) -> bool:
+        if task["kind"] == "reserve" and number % 2:
+            held = await metering.reserve(env, company={"id": task["key"]}, feature="exports")
+            if held.id is None:
+                return False
+            closed = await metering.settle(env, held.id, 1)
+            return closed.overrun == 0
         decision, _ = await metering.consume(
             env,
             company={"id": task["key"]},
@@ -131,7 +140,7 @@ async def _main(url: str) -> None:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             task = json.loads(line)
             match task["kind"]:
-                case "consume":
+                case "consume" | "reserve":
                     answer = await _consume(env, task)
                 case "record":
                     answer = await _record(env, task)

@@ -8,15 +8,18 @@ from tests.metering.rivals import compete, rivals
 from tests.world import make_company, publish
 
 
-async def test_promise_4_a_hard_limit_admits_exactly_the_limit(environment: Environment, database_url: str) -> None:
+@pytest.mark.parametrize("has_reservations", [False, True])
+async def test_promise_4_a_hard_limit_admits_exactly_the_limit(
+    environment: Environment, database_url: str, *, has_reservations: bool
+) -> None:
     await publish(environment)
     with rivals(database_url, 2) as started:
         for number in range(3):
             await make_company(environment, f"round-{number}")
-            assert compete(started, key=f"round-{number}", tries=60) == 10
+            assert compete(started, key=f"round-{number}", tries=60, has_reservations=has_reservations) == 10
             environment.forget("")
             decision = await access.check(environment, company={"id": f"round-{number}"}, feature="exports")
-            assert (decision.used, decision.allowed) == (10, False)
+            assert (decision.used, decision.reserved, decision.allowed) == (10, 0, False)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -19,8 +19,9 @@ ROUNDS = int(os.environ.get("PLANGATE_PROOF_ROUNDS", "200"))
 LIMIT, TRIES, PROCESSES, TRANSACTIONS = 100, 2_000, 4, 20_000
 
 
+@pytest.mark.parametrize("has_reservations", [False, True])
 async def test_a_hard_limit_admits_exactly_the_limit(
-    environment: Environment, database_url: str, capsys: pytest.CaptureFixture[str]
+    environment: Environment, database_url: str, capsys: pytest.CaptureFixture[str], *, has_reservations: bool
 ) -> None:
     document: dict[str, Any] = copy.deepcopy(dict(DOCUMENT))
     document["plans"]["free"]["entitlements"]["exports"]["limit"] = LIMIT
@@ -32,15 +33,16 @@ async def test_a_hard_limit_admits_exactly_the_limit(
     with rivals(database_url, processes) as started:
         for number in range(ROUNDS):
             await make_company(environment, f"round-{number}")
-            admitted.append(compete(started, key=f"round-{number}", tries=TRIES))
+            admitted.append(compete(started, key=f"round-{number}", tries=TRIES, has_reservations=has_reservations))
     environment.forget("")
     counted = [
         (await access.check(environment, company={"id": f"round-{number}"}, feature="exports")).used
         for number in range(ROUNDS)
     ]
+    ways = "consume and reserve" if has_reservations else "consume"
     with capsys.disabled():
         print(  # noqa: T201 - the figure is what this is for
-            f"\nlimits: exactly {LIMIT} of {TRIES:,} tries from {processes} processes in "
+            f"\nlimits, {ways}: exactly {LIMIT} of {TRIES:,} tries from {processes} processes in "
             f"{sum(one == LIMIT for one in admitted)} of {ROUNDS} rounds, {time.monotonic() - started_at:.0f} s"
         )
     assert admitted == [LIMIT] * ROUNDS
