@@ -468,3 +468,62 @@ def test_a_database_that_is_gone_is_a_503_not_a_500(front: Front) -> None:
 
 def _broken() -> object:
     raise OSError("the disk went away")
+
+
+def test_companies_are_merged_and_the_former_id_points_on(front: Front) -> None:
+    made = front.http.put("/v1/companies", json={"keys": {"id": "twin"}, "traits": {"region": "eu"}}).json()
+    headers = {"Idempotency-Key": "merge-1"}
+    body = {"from": {"id": "twin"}}
+    merged = front.http.post(f"/v1/companies/{front.acme}/merge", json=body, headers=headers)
+    assert (merged.status_code, merged.json()["traits"]) == (200, {"region": "eu"})
+    assert int(merged.headers["plangate-version"]) > 1
+    again = front.http.post(f"/v1/companies/{front.acme}/merge", json=body, headers=headers)
+    assert (again.json(), again.headers["idempotent-replayed"]) == (merged.json(), "true")
+    for path in ("", "/entitlements", "/history", "/overrides", "/usage?feature=exports"):
+        gone = problem(front.http.get(f"/v1/companies/{made['id']}{path}"))
+        assert (gone["status"], gone["code"], gone["merged_into"]) == (404, "not_found", front.acme)
+        elsewhere = problem(front.other.get(f"/v1/companies/{made['id']}{path}"))
+        assert (elsewhere["detail"], "merged_into" in elsewhere) == (gone["detail"], False)
+    decision = front.http.post("/v1/check", json={"company": {"id": "twin"}, "feature": "exports"}).json()
+    assert decision["company"] == front.acme
+    repeated = front.http.post(f"/v1/companies/{front.acme}/merge", json={"from": made["id"]})
+    assert repeated.status_code == 200
+    unknown = problem(front.http.post(f"/v1/companies/{front.acme}/merge", json={"from": front.rival}))
+    assert (unknown["status"], unknown["errors"][0]["pointer"]) == (404, "/from")
+
+
+def test_a_plan_is_assigned_and_the_history_is_paged(front: Front) -> None:
+    for plan in ("pro", None, "pro"):
+        put = front.http.put("/v1/companies", json={"keys": {"id": "acme"}, "plan": plan})
+        assert put.json()["plan"]["source"] == ("initial" if plan is None else "assignment")
+    pages, cursor = [], None
+    while True:
+        query = "?limit=1" + ("" if cursor is None else f"&cursor={cursor}")
+        page = front.http.get(f"/v1/companies/{front.acme}/history{query}").json()
+        pages += page["data"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [one["action"] for one in pages] == ["company.updated"] * 3 + ["company.created"]
+    assert [one["after"]["assigned"]["plan"] for one in pages[:3]] == ["pro", None, "pro"]
+    wrong = problem(front.http.get(f"/v1/companies/{front.acme}/history?cursor=x"))
+    assert (wrong["status"], wrong["errors"][0]["pointer"]) == (422, "?cursor")
+
+
+def test_overrides_are_granted_in_bulk_and_found_again(front: Front) -> None:
+    body = {"feature": "exports", "mode": "add", "value": 5, "note": "Outage"}
+    by_key = front.http.post("/v1/overrides/bulk", json={**body, "companies": [{"id": "acme"}, "comp_none"]}).json()
+    assert [one["status"] for one in by_key["results"]] == ["granted", "refused"]
+    granted = by_key["results"][0]["override"]
+    by_plan = front.http.post("/v1/overrides/bulk", json={**body, "plan": "free", "feature": "api-calls"}).json()
+    assert ([one["company"] for one in by_plan["results"]], by_plan["next_cursor"]) == ([front.acme], None)
+    for wrong in ({}, {"companies": [{"id": "acme"}], "plan": "free"}, {"companies": ["x"], "cursor": "comp_1"}):
+        assert problem(front.http.post("/v1/overrides/bulk", json={**body, **wrong}))["status"] == 422
+    listed = front.http.get("/v1/overrides?feature=exports&state=active").json()["data"]
+    assert [one["id"] for one in listed] == [granted["id"]]
+    one = front.http.get(f"/v1/overrides/{granted['id']}")
+    assert (one.json(), one.headers["etag"]) == (granted, f'"{granted["etag"]}"')
+    states = front.http.get(f"/v1/overrides/{granted['id']}/history").json()["data"]
+    assert [state["action"] for state in states] == ["override.granted"]
+    assert problem(front.other.get(f"/v1/overrides/{granted['id']}/history"))["code"] == "not_found"
+    assert front.other.get("/v1/overrides").json()["data"] == []

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ import pytest
 
 from plangate.billing.signatures import sign
 from plangate.clock import wall_now
+from plangate.deployment import Deployment
+from plangate.store.app_roles import store_role
 from plangate.web.stripe_app_actions import ACTIONS
 from tests.conftest import ACCOUNT, APP_SECRET
 from tests.web.asked import grant, holdings, problem
@@ -136,7 +139,7 @@ def test_account_and_mode_choose_the_environment_and_the_secret_must_be_its_own(
 
 def test_forged_replayed_and_misdated_messages_are_refused(front: Front) -> None:
     before = holdings(front)
-    for at_seconds in (-301, 301, 86_400):
+    for at_seconds in (-301, 360, 86_400):
         assert problem(call(front, "override.grant", GRANT, at_seconds=at_seconds))["code"] == "signature_invalid"
     assert problem(call(front, "override.grant", GRANT, secret="absec_wrong"))["code"] == "signature_invalid"
     body = json.dumps({**GRANT, "mode": "test", "user_id": "usr_admin", "account_id": ACCOUNT}).encode()
@@ -180,6 +183,49 @@ def test_reads_for_the_drawer_and_the_search(front: Front) -> None:
     assert [one["id"] for one in call(front, "company.search", {"search": "acm"}).json()["data"]] == [front.acme]
     overview = call(front, "overview.get", {}).json()
     assert (overview["environment"], overview["plans"], overview["role"]) == ("default", 2, "admin")
+    assert overview["expiring"] == []
+    now = wall_now()
+    ends = [
+        grant(front, feature=feature, expires_at=(now + timedelta(days=days)).isoformat())["id"]
+        for feature, days in (("exports", 9), ("api-calls", 3), ("seats", 40))
+    ]
+    assert [one["id"] for one in call(front, "overview.get", {}).json()["expiring"]] == [ends[1], ends[0]]
+
+
+def test_why_may_be_asked_of_the_past_and_of_more(front: Front) -> None:
+    before = wall_now()
+    grant(front, feature="exports", value=90)
+    ask = {"customer": "cus_acme", "feature": "exports", "quantity": 50}
+    now = call(front, "decision.trace", ask, user="usr_stranger").json()
+    assert (now["allowed"], now["limit"]) == (True, 100)
+    then = call(front, "decision.trace", {**ask, "at": before.isoformat()}, user="usr_stranger").json()
+    assert (then["allowed"], then["limit"], then["reason"]) == (False, 10, "limit_reached")
+    assert then["trace"]["unlock"]["kind"] in {"plan", "add_on", "wait"}
+    ahead = call(front, "decision.trace", {**ask, "at": (before + timedelta(days=1)).isoformat()})
+    assert problem(ahead)["code"] == "timestamp_in_future"
+    front.http.post("/v1/consume", json={"company": {"id": "acme"}, "feature": "exports", "idempotency_key": "1"})
+    hours = {"since": (before - timedelta(hours=2)).isoformat(), "until": wall_now().isoformat(), "by": "hour"}
+    series = call(front, "usage.history", {"customer": "cus_acme", "feature": "exports", **hours}).json()
+    assert len(series["points"]) in {3, 4}
+    assert sum(point["quantity"] for point in series["points"]) == 1
+
+
+def test_a_role_set_from_the_command_line_counts_at_once(front: Front) -> None:
+    async def give(deployment: Deployment, role: str | None) -> None:
+        async with deployment.named("default").writing() as session:
+            await store_role(session, "usr_stranger", role)
+
+    for role, status in (("agent", 200), ("viewer", 403), ("admin", 200), (None, 403)):
+        front.server.run(partial(give, role=role))
+        operation = {"operation_id": f"op_{role}", "feature": "exports", "note": f"as {role}"}
+        if status == 200:
+            for one in front.http.get(f"/v1/companies/{front.acme}/overrides").json()["data"]:
+                front.http.delete(f"/v1/overrides/{one['id']}?note=x")
+        answer = call(front, "override.grant", {**GRANT, **operation}, user="usr_stranger")
+        assert answer.status_code == status, (role, answer.text)
+    front.server.run(partial(give, role="admin"))
+    overview = call(front, "overview.get", {}, user="usr_stranger", account=OTHER_ACCOUNT, secret=OTHER_APP_SECRET)
+    assert overview.json()["role"] == "viewer"
 
 
 def test_an_admin_links_a_customer(front: Front) -> None:
@@ -188,6 +234,11 @@ def test_an_admin_links_a_customer(front: Front) -> None:
     assert call(front, "customer.get", {"customer": "cus_second"}).json()["company"]["id"] == front.acme
     foreign = {**link, "operation_id": "op_2", "company": front.rival}
     assert problem(call(front, "company.link", foreign))["code"] == "not_found"
+    other = front.http.put("/v1/companies", json={"keys": {"stripe_customer_id": "cus_only"}}).json()
+    taken = problem(call(front, "company.link", {**link, "operation_id": "op_3", "company": other["id"]}))
+    assert (taken["code"], set(taken["companies"])) == ("key_conflict", {front.acme, other["id"]})
+    more = {**link, "operation_id": "op_4", "company": other["id"], "customer": "cus_third"}
+    assert call(front, "company.link", more).json()["id"] == other["id"]
 
 
 def test_cors_is_open_here_and_nowhere_else(front: Front) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import Field
 
 from plangate import access, companies, metering, overrides, plan_changes
-from plangate.engine.model import Catalog, Decision, Interval
+from plangate.engine.model import INT64_MAX, Catalog, Decision, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.settings import Role
@@ -18,6 +18,8 @@ from plangate.store.companies import STRIPE_CUSTOMER_KEY
 from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, Note
 
 _OVERRIDES_SHOWN: Final = 50
+_EXPIRING_SHOWN: Final = 20
+_SOON: Final = timedelta(days=14)
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -42,10 +44,19 @@ class FeaturePayload(CustomerPayload):
     feature: BodyFeature
 
 
+class TracePayload(FeaturePayload):
+    """Why, now or as known at a past instant; `quantity` more, if it is asked for."""
+
+    at: BodyInstant | None = None
+    quantity: Annotated[int, Field(ge=0, le=INT64_MAX)] = 1
+
+
 class UsagePayload(FeaturePayload):
-    """Usage in steps of `by`."""
+    """Usage in steps of `by`, from `since` to `until`."""
 
     by: Literal["hour", "day", "month"] = "day"
+    since: BodyInstant | None = None
+    until: BodyInstant | None = None
 
 
 class ChangePayload(CustomerPayload):
@@ -148,7 +159,7 @@ class CustomerPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands behind the app: the environment, its catalogue and the caller's role."""
+    """What stands behind the app: the environment, its catalogue, the caller's role, and overrides that end soon."""
 
     environment: str
     mode: str
@@ -157,6 +168,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     plans: int
     add_ons: int
     features: int
+    expiring: list[OverrideView]
     at: datetime
 
 
@@ -228,18 +240,33 @@ async def customer_get(asked: Asked) -> CustomerPage:
 
 async def decision_trace(asked: Asked) -> Named:
     """One Decision with every source considered."""
+    payload = asked.payload
     catalog = await asked.env.catalog()
-    company_id = await asked.company_id()
-    for decision in await access.entitlements(asked.env, company_id, trace=True):
-        if decision.feature == asked.payload.feature:
-            return _named(decision, catalog)
-    raise invalid("/feature", "The catalogue has no such feature.")
+    await asked.company_id()
+    if payload.feature not in catalog.features:
+        raise invalid("/feature", "The catalogue has no such feature.")
+    decision = await access.check(
+        asked.env,
+        company={STRIPE_CUSTOMER_KEY: payload.customer},
+        feature=payload.feature,
+        quantity=payload.quantity,
+        at=payload.at,
+        trace=True,
+    )
+    return _named(decision, catalog)
 
 
 async def usage_history(asked: Asked) -> metering.UsageSeries:
     """One feature's usage over time."""
     payload = asked.payload
-    return await metering.series(asked.env, await asked.company_id(), payload.feature, payload.by)
+    return await metering.series(
+        asked.env,
+        await asked.company_id(),
+        payload.feature,
+        payload.by,
+        since=payload.since,
+        until=payload.until,
+    )
 
 
 async def override_grant(asked: Asked) -> OverrideView:
@@ -336,10 +363,15 @@ async def company_search(asked: Asked) -> CompanyMatches:
 
 
 async def company_link(asked: Asked) -> Company:
-    """Give a company this Stripe customer."""
+    """Give a company this Stripe customer. One that another company has is a 409 naming both."""
     company = await companies.get(asked.env, asked.payload.company)
+    # A company met in Stripe may have no other key than the customers it has already.
+    known = company.stripe_customer_ids[:1]
     linked, _ = await companies.upsert(
-        asked.env, keys=company.keys, stripe_customer_ids=(asked.payload.customer,), actor=asked.actor
+        asked.env,
+        keys=company.keys,
+        stripe_customer_ids=tuple(dict.fromkeys((*known, asked.payload.customer))),
+        actor=asked.actor,
     )
     return linked
 
@@ -347,6 +379,8 @@ async def company_link(asked: Asked) -> Company:
 async def overview_get(asked: Asked) -> Overview:
     """What stands behind the app."""
     catalog = await asked.env.catalog()
+    soon = asked.env.clock.now() + _SOON
+    expiring, _ = await overrides.search(asked.env, expires_before=soon, limit=_EXPIRING_SHOWN)
     return Overview(
         environment=asked.env.settings.name,
         mode=asked.env.settings.stripe_mode,
@@ -355,6 +389,7 @@ async def overview_get(asked: Asked) -> Overview:
         plans=sum(not plan.is_archived for plan in catalog.plans.values()),
         add_ons=sum(not add_on.is_archived for add_on in catalog.add_ons.values()),
         features=sum(not feature.is_archived for feature in catalog.features.values()),
+        expiring=expiring,
         at=asked.env.clock.now(),
     )
 
@@ -381,7 +416,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     action.name: action
     for action in (
         Action("customer.get", "viewer", CustomerPayload, customer_get),
-        Action("decision.trace", "viewer", FeaturePayload, decision_trace),
+        Action("decision.trace", "viewer", TracePayload, decision_trace),
         Action("usage.history", "viewer", UsagePayload, usage_history),
         Action("company.search", "viewer", SearchPayload, company_search),
         Action("overview.get", "viewer", Payload, overview_get),
