@@ -6,7 +6,7 @@ from tests.shop import Shop
 from tests.sync.histories import play
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_w1_w2_w3_any_delivery_converges(shop: Shop, seed: int) -> None:
-    differences = await play(shop, seed=seed, shuffles=4)
+    differences = await play(shop, seed=seed, shuffles=3, steps=7)
     assert not differences, "\n".join(differences)
