@@ -1,0 +1,34 @@
+"""Promise 1 in full for reported usage: a server killed under load, 100 times on each database.
+
+`PLANGATE_PROOF_KILLS` asks for another number.
+"""
+
+import os
+import time
+
+import pytest
+
+from plangate.deployment import create_key
+from plangate.environment import Environment
+from tests.metering.killing import kill_under_load
+from tests.world import make_company, publish
+
+KILLS = int(os.environ.get("PLANGATE_PROOF_KILLS", "100"))
+
+
+async def test_nothing_acknowledged_is_lost(
+    environment: Environment, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await publish(environment)
+    await make_company(environment)
+    raw, _ = await create_key(environment, kind="secret", name="killing")
+    started = time.monotonic()
+    kept = await kill_under_load(database_url, raw, rounds=KILLS, seed=20261120)
+    with capsys.disabled():
+        print(  # noqa: T201 - the figure is what this is for
+            f"\nkills: {KILLS} on {environment.database.url.get_backend_name()}, {kept.acknowledged:,} acknowledged,"
+            f" {kept.lost} lost, {kept.counted - kept.acknowledged - kept.unsure} counted twice,"
+            f" slowest start {kept.slowest_start_seconds:.1f} s, {time.monotonic() - started:.0f} s"
+        )
+    assert kept.lost == 0
+    assert kept.counted == kept.acknowledged + kept.unsure
