@@ -301,6 +301,21 @@ async def test_a_subscriber_keeps_the_version_through_quantities_and_renewals_bu
     assert await version_of(shop.env, shop.company_id) == ("pro", 2)
 
 
+async def test_a_scheduled_downgrade_leads_to_the_version_it_was_promised(shop: Shop) -> None:
+    await shop.subscribed()
+    assert (await shop.change(plan="starter")).state == "scheduled"
+    shop.advance("P1D")
+    document = copy.deepcopy(SOLD)
+    document["plans"]["starter"]["entitlements"]["exports"]["limit"] = 50
+    await catalog.apply(shop.env, document, actor=ACTOR, migrate={"": "none"})
+    shop.advance("P1D")
+    await shop.sync()
+    assert await version_of(shop.env, shop.company_id) == ("pro", 1)
+    shop.advance("P1M")
+    await shop.sync()
+    assert await version_of(shop.env, shop.company_id) == ("starter", 1)
+
+
 async def test_a_new_subscriber_gets_the_newest_version_at_the_price_that_did_not_change(shop: Shop) -> None:
     await catalog.apply(shop.env, sold(2_000, 4900), actor=ACTOR, migrate={"": "none"})
     shop.advance("P1D")

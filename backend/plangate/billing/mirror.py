@@ -85,7 +85,8 @@ def state_hash(facts: Iterable[SubscriptionFact]) -> str:
 def without_holding_times(fact: SubscriptionFact) -> SubscriptionFact:
     """The fact as Stripe alone tells it, for comparing it with what Stripe says now."""
     items = tuple(msgspec.structs.replace(item, held_since=None) for item in fact.items)
-    return msgspec.structs.replace(fact, items=items)
+    phases = tuple(msgspec.structs.replace(phase, known_since=None) for phase in fact.phases)
+    return msgspec.structs.replace(fact, items=items, phases=phases)
 
 
 def with_holding_times(
@@ -94,7 +95,8 @@ def with_holding_times(
     """The fetched facts with `held_since` of every item: a price held already keeps its instant, a new one begins now.
 
     Stripe does not say when a price was taken. On a subscription never seen before it was when that started, which
-    Stripe rounds down to the second. A changed quantity leaves the price held.
+    Stripe rounds down to the second. A changed quantity leaves the price held, and a price that a phase of the schedule
+    promised is held as of that promise.
     """
     earlier = {fact.stripe_subscription_id: fact for fact in known}
     return tuple(_with_times(fact, earlier.get(fact.stripe_subscription_id), at) for fact in found)
@@ -102,12 +104,27 @@ def with_holding_times(
 
 def _with_times(fact: SubscriptionFact, known: SubscriptionFact | None, at: datetime) -> SubscriptionFact:
     started_at = min(at, fact.started_at + timedelta(seconds=1))
-    held = {} if known is None else {item.stripe_price_id: item.held_since or started_at for item in known.items}
     first = started_at if known is None else at
-    items = tuple(
-        msgspec.structs.replace(item, held_since=held.get(item.stripe_price_id, first)) for item in fact.items
+    since: dict[str, datetime] = {}
+    promised: dict[frozenset[str], datetime] = {}
+    for phase in known.phases if known is not None else ():
+        promised[_prices_of(phase)] = phase.known_since or started_at
+        since.update(dict.fromkeys(_prices_of(phase), phase.known_since or started_at))
+    for item in known.items if known is not None else ():
+        since[item.stripe_price_id] = item.held_since or started_at
+    return msgspec.structs.replace(
+        fact,
+        items=tuple(
+            msgspec.structs.replace(item, held_since=since.get(item.stripe_price_id, first)) for item in fact.items
+        ),
+        phases=tuple(
+            msgspec.structs.replace(phase, known_since=promised.get(_prices_of(phase), at)) for phase in fact.phases
+        ),
     )
-    return msgspec.structs.replace(fact, items=items)
+
+
+def _prices_of(phase: ScheduledPhase) -> frozenset[str]:
+    return frozenset(stripe_price_id for stripe_price_id, _ in phase.prices)
 
 
 def owning_company(metadata: Mapping[str, Any] | None) -> str | None:

@@ -25,6 +25,7 @@ from plangate.store.audit import append_audit
 from plangate.store.companies import owners_of_keys, page_of_companies
 from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_companies
+from plangate.store.population import facts_of_companies
 from plangate.store.snapshot import company_facts
 from plangate.store.version_migrations import (
     MigratingState,
@@ -218,16 +219,19 @@ async def _list_more(environment: Environment, row: VersionMigrationRow) -> int:
         if wanted.groups:
             page = await page_of_companies(session, search=None, after=row.listed_until or None, limit=_LISTED_AT_ONCE)
             company_ids, is_listed = [one.id for one in page], len(page) < _LISTED_AT_ONCE
+            known = await facts_of_companies(session, page)
         else:
             # Everybody is named, so nobody else needs to be looked at.
             company_ids, is_listed = await _named(session, wanted.companies), True
-        chosen = []
-        for company_id in company_ids:
-            facts = await company_facts(session, company_id)
-            if facts is not None and pins_wanted(
+            named = {one: await company_facts(session, one) for one in company_ids}
+            known = {one: facts for one, facts in named.items() if facts is not None}
+        chosen = [
+            company_id
+            for company_id, facts in known.items()
+            if pins_wanted(
                 catalog, facts, session.now, kind=kind, key=row.key, version=row.version, selection=selection
-            ):
-                chosen.append(company_id)
+            )
+        ]
     async with environment.writing() as session:
         await list_companies(session, row.id, chosen, wall_now=wall_now())
         await update_migration(

@@ -349,11 +349,15 @@ class SubscriptionItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScheduledPhase(msgspec.Struct, frozen=True, kw_only=True):
-    """A later phase of the subscription's schedule: when it starts and which prices (with quantities) it holds."""
+    """A later phase of the subscription's schedule: when it starts and which prices (with quantities) it holds.
+
+    `known_since` is when we first saw it with these prices: what it leads to are the versions sold then.
+    """
 
     starts_at: datetime
     ends_at: datetime | None
     prices: tuple[tuple[str, int | None], ...]
+    known_since: datetime | None = None
 
 
 class SubscriptionFact(msgspec.Struct, frozen=True, kw_only=True):
