@@ -1,0 +1,82 @@
+"""Direct statements: all rows at once, the errors of SQLAlchemy, and rolled back with their transaction."""
+
+import asyncio
+
+import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from plangate.environment import Environment
+from plangate.ids import id_series
+from plangate.store import direct
+from plangate.store.database import Database
+from plangate.store.direct import Direct, together
+from plangate.store.ledger import UsedKey, add_usage
+from plangate.store.races import is_lost_race
+from plangate.store.usage import asking_used_keys, used_keys_of
+
+_LARGEST = 2**63 - 1
+_ECHO = Direct(
+    sqlite="SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)",
+    postgresql="SELECT $1::text, * FROM unnest($2::text[], $3::bigint[])",
+)
+
+
+async def test_rows_come_back_as_they_went(environment: Environment) -> None:
+    rows = [('a "b" \\ ☃', _LARGEST), ("", -_LARGEST), (None, 0)]
+    async with environment.reading() as session:
+        nothing, found = await together(session, _ECHO.for_all([], "x"), _ECHO.for_all(rows, "x"))
+    assert nothing == []
+    assert [tuple(row) for row in found] == [("x", *row) for row in rows]
+
+
+async def test_a_key_used_twice_is_a_lost_race_and_leaves_nothing(environment: Environment) -> None:
+    key = UsedKey("hash", "body", {"allowed": True, "used": _LARGEST})
+    async with environment.writing() as session:
+        await add_usage(session, [], keys=[key])
+    with pytest.raises(IntegrityError) as caught:
+        async with environment.writing() as session:
+            await add_usage(session, [], keys=[UsedKey("another", "body", None), key])
+    assert is_lost_race(caught.value)
+    assert "hash" not in str(caught.value.statement)
+    async with environment.reading() as session:
+        (found,) = await together(session, asking_used_keys(session, ["hash", "another"]))
+    assert used_keys_of(found) == {"hash": ("body", {"allowed": True, "used": _LARGEST})}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_writer_waits_for_the_other_process(
+    environment: Environment, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Database.at(database_url)
+    released = asyncio.Event()
+
+    ended = False
+
+    async def hold() -> None:
+        nonlocal ended
+        async with other.writing(environment.id, environment.clock.now()):
+            released.set()
+            await asyncio.sleep(0.1)
+            ended = True
+
+    holding = asyncio.create_task(hold())
+    await released.wait()
+    async with environment.writing():
+        assert ended
+    await holding
+    monkeypatch.setattr(direct, "_WAITING_SECONDS", 0.02)
+    async with other.writing(environment.id, environment.clock.now()):
+        with pytest.raises(OperationalError, match="locked"):
+            async with environment.writing():
+                pass
+    async with environment.writing() as session:
+        assert session.environment_id == environment.id
+    await other.close()
+
+
+def test_ids_of_a_series_are_in_order_and_never_the_same() -> None:
+    series = id_series("evt")
+    ids = [next(series) for _ in range(5_000)]
+    assert ids == sorted(set(ids))
+    assert {len(one) for one in ids} == {30}
+    assert ids[0][:-4] != next(id_series("evt"))[:-4]
