@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
 from plangate.engine.model import SubscriptionFact
 from plangate.environment import Environment
-from plangate.mirroring import customers_of, refetch
+from plangate.errors import Code, Refusal
+from plangate.mirroring import company_of_customer, customers_of, refetch, refetch_customer
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_companies
@@ -24,12 +26,32 @@ _REPORTED_FOR: Final = timedelta(days=35)
 Progress = Callable[[int], None]
 
 
+class DriftKind(StrEnum):
+    """The classes of drift: what of Stripe differs, or that usage was counted otherwise."""
+
+    MISSING = "missing"  # A subscription Stripe has and we do not know.
+    GONE = "gone"  # One that runs here and Stripe no longer lists.
+    STATUS = "status"
+    ITEMS = "items"
+    SCHEDULE = "schedule"
+    ENDING = "ending"
+    DETAILS = "details"
+    UNLINKED_CUSTOMER = "unlinked_customer"  # A Stripe customer of ours that no company has.
+    UNKNOWN_CUSTOMER = "unknown_customer"  # A linked customer this Stripe account never had.
+    UNREADABLE = "unreadable"  # Stripe did not answer for this company, so it was not compared.
+    USAGE = "usage"
+
+
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference of one company. `subject` is a subscription's id or a feature; `is_repaired` says it is gone."""
+    """One difference of one company. `subject` is a subscription's id or a feature; `is_repaired` says it is gone.
+
+    `company` is empty for a Stripe customer that has none.
+    """
 
     company: str
     subject: str
     detail: str
+    kind: DriftKind = DriftKind.USAGE
     is_repaired: bool = False
 
 
@@ -38,21 +60,76 @@ async def stripe_drift(
 ) -> list[Drift]:
     """Every subscription that Stripe holds otherwise than we do; with `repair`, fetched and stored again.
 
-    One company at a time; without `repair` nothing is written. Raises StripeFailure.
+    One company at a time; without `repair` nothing is written. A company whose customer this account never had is
+    reported and never repaired: to Stripe's word that would end every subscription it holds, and it is far likelier
+    that the key is another account's. Raises Refusal (unavailable) when the key is known to be another account's.
     """
+    await _refuse_other_account(environment)
     found: list[Drift] = []
     seen = 0
+    linked: set[str] = set()
     async for company_ids in _pages(environment):
         for company_id in company_ids:
-            differences = await _of_company(environment, company_id)
-            if differences and repair:
-                await refetch(environment, company_id)
-                left = {one.subject for one in await _of_company(environment, company_id)}
-                differences = [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
-            found.extend(differences)
+            found.extend(await _checked(environment, company_id, linked, repair=repair))
             seen += 1
             if progress is not None:
                 progress(seen)
+    found.extend(await _unlinked(environment, linked, repair=repair))
+    return found
+
+
+async def _refuse_other_account(environment: Environment) -> None:
+    account = environment.settings.stripe_account
+    if account and (await environment.gateway.fetch_account())["id"] != account:
+        raise Refusal(
+            Code.UNAVAILABLE,
+            "The Stripe key belongs to another account than PLANGATE_STRIPE_ACCOUNT names; nothing was compared.",
+        )
+
+
+async def _checked(environment: Environment, company_id: str, linked: set[str], *, repair: bool) -> list[Drift]:
+    """The differences of one company. What Stripe does not answer for one keeps nobody else from being compared."""
+    try:
+        differences = await _of_company(environment, company_id, linked)
+        is_guarded = any(one.kind is DriftKind.UNKNOWN_CUSTOMER for one in differences)
+        if not differences or not repair or is_guarded:
+            return differences
+        await refetch(environment, company_id)
+        left = {one.subject for one in await _of_company(environment, company_id, linked)}
+    except Refusal as refusal:
+        return [Drift(company=company_id, subject="", detail=refusal.detail, kind=DriftKind.UNREADABLE)]
+    return [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
+
+
+async def _unlinked(environment: Environment, linked: set[str], *, repair: bool) -> list[Drift]:
+    """Customers that subscribe to our prices, or that we made, and that no company has."""
+    catalog = await environment.catalog()
+    found: list[Drift] = []
+    async for page in environment.gateway.iterate_customers():
+        for customer in page:
+            stripe_customer_id: str = customer["id"]
+            if stripe_customer_id in linked or customer.get("deleted"):
+                continue
+            async with environment.reading() as session:
+                if await company_of_customer(session, stripe_customer_id) is not None:
+                    continue
+            state = await environment.gateway.fetch_customer_state(stripe_customer_id)
+            if state is None or not any(
+                item["price"]["id"] in catalog.price_owners
+                for subscription in state.subscriptions
+                for item in subscription["items"]["data"]
+            ):
+                continue
+            made = await refetch_customer(environment, stripe_customer_id) if repair else None
+            found.append(
+                Drift(
+                    company="" if made is None else made.company_id,
+                    subject=stripe_customer_id,
+                    detail="subscribes to our prices and is no company's customer",
+                    kind=DriftKind.UNLINKED_CUSTOMER,
+                    is_repaired=made is not None,
+                )
+            )
     return found
 
 
@@ -159,31 +236,52 @@ async def _pages(environment: Environment) -> AsyncIterator[Sequence[str]]:
         cursor = rows[-1].id
 
 
-async def _of_company(environment: Environment, company_id: str) -> list[Drift]:
+async def _of_company(environment: Environment, company_id: str, linked: set[str]) -> list[Drift]:
     async with environment.reading() as session:
         stripe_customer_ids, known = await _known(session, company_id)
+    linked.update(stripe_customer_ids)
     fetched: dict[str, SubscriptionFact] = {}
+    found: list[Drift] = []
     for stripe_customer_id in stripe_customer_ids:
         state = await environment.gateway.fetch_customer_state(stripe_customer_id)
         if state is not None:
             fetched |= {fact.stripe_subscription_id: fact for fact in mirrored(state)}
-    found: list[Drift] = []
-    for name in sorted({*known, *fetched}):
-        ours, theirs = known.get(name), fetched.get(name)
-        if theirs is None:
-            if ours is not None and ours.ended_at is None:
-                found.append(Drift(company=company_id, subject=name, detail=f"{ours.status} here, gone in Stripe"))
-        elif ours is None:
-            found.append(Drift(company=company_id, subject=name, detail=f"{theirs.status} in Stripe, unknown here"))
-        elif state_hash([ours]) != state_hash([theirs]):
-            ours = without_holding_times(ours)
-            fields = ", ".join(
-                field.replace("_", " ")
-                for field in ours.__struct_fields__
-                if getattr(ours, field) != getattr(theirs, field)
+        else:
+            detail = "this Stripe account never had the customer; not repaired, look at the key or the link"
+            found.append(
+                Drift(company=company_id, subject=stripe_customer_id, detail=detail, kind=DriftKind.UNKNOWN_CUSTOMER)
             )
-            found.append(Drift(company=company_id, subject=name, detail=f"differs in {fields}"))
+    for name in sorted({*known, *fetched}):
+        difference = _difference(known.get(name), fetched.get(name))
+        if difference is not None:
+            kind, detail = difference
+            found.append(Drift(company=company_id, subject=name, detail=detail, kind=kind))
     return found
+
+
+def _difference(ours: SubscriptionFact | None, theirs: SubscriptionFact | None) -> tuple[DriftKind, str] | None:
+    """The class of a difference and the words for it; None when there is none."""
+    if ours is None:
+        return None if theirs is None else (DriftKind.MISSING, f"{theirs.status} in Stripe, unknown here")
+    if theirs is None:
+        return (DriftKind.GONE, f"{ours.status} here, gone in Stripe") if ours.ended_at is None else None
+    if state_hash([ours]) == state_hash([theirs]):
+        return None
+    ours = without_holding_times(ours)
+    fields = [field for field in ours.__struct_fields__ if getattr(ours, field) != getattr(theirs, field)]
+    kind = next((_CLASSES[field] for field in _CLASSES if field in fields), DriftKind.DETAILS)
+    return kind, f"differs in {', '.join(field.replace('_', ' ') for field in fields)}"
+
+
+# The weightiest first: a difference in several is named after the first of them.
+_CLASSES: Final = {
+    "status": DriftKind.STATUS,
+    "ended_at": DriftKind.STATUS,
+    "items": DriftKind.ITEMS,
+    "phases": DriftKind.SCHEDULE,
+    "stripe_schedule_id": DriftKind.SCHEDULE,
+    "scheduled_end_at": DriftKind.ENDING,
+}
 
 
 async def _known(session: StoreSession, company_id: str) -> tuple[list[str], dict[str, SubscriptionFact]]:

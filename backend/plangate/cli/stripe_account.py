@@ -140,8 +140,11 @@ def verify_command(
         say("No drift.")
     else:
         show_table(
-            ("Company", "Subject", "Difference", ""),
-            ((one.company, one.subject, one.detail, "repaired" if one.is_repaired else "") for one in found),
+            ("Company", "Class", "Subject", "Difference", ""),
+            (
+                (one.company, one.kind.value, one.subject, one.detail, "repaired" if one.is_repaired else "")
+                for one in found
+            ),
         )
         if left and not repair:
             hint(_WAY_OUT[usage, stripe_meters])

@@ -1,0 +1,112 @@
+"""Promise 11, a slice: what changed in Stripe without a word is reported by its class, and healed in one cycle."""
+
+from typing import Any
+
+import pytest
+
+from plangate.drift import DriftKind, stripe_drift
+from plangate.errors import Refusal
+from plangate.mirroring import refetch
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys
+from tests.shop import Shop, new_company
+
+
+async def priced(shop: Shop, plan: str) -> str:
+    return (await shop.env.catalog()).plans[plan].prices[0].stripe_price_id or ""
+
+
+async def subscriber(shop: Shop, name: str) -> tuple[str, str, str]:
+    """A company on Pro that we know all about; its id, its Stripe customer and its subscription."""
+    shop.company_id = await new_company(shop.env, name)
+    customer = await shop.customer()
+    price = await priced(shop, "pro")
+    made = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]})
+    await refetch(shop.env, shop.company_id)
+    return shop.company_id, customer, made.id
+
+
+async def test_every_silent_change_is_reported_and_healed(shop: Shop) -> None:
+    starter, expected = await priced(shop, "starter"), dict[str, DriftKind]()
+    subscriptions = shop.stripe.subscriptions
+    for name in ("quantity", "price", "ends", "ended", "schedule", "deleted", "another", "trial", "paused"):
+        company_id, customer, subscription = await subscriber(shop, name)
+        item = subscriptions.retrieve(subscription)["items"].data[0].id
+        match name:
+            case "quantity":
+                subscriptions.update(subscription, {"items": [{"id": item, "quantity": 7}]})
+                expected[company_id] = DriftKind.ITEMS
+            case "price":
+                subscriptions.update(subscription, {"items": [{"id": item, "price": starter}]})
+                expected[company_id] = DriftKind.ITEMS
+            case "ends":
+                subscriptions.update(subscription, {"cancel_at_period_end": True})
+                expected[company_id] = DriftKind.ENDING
+            case "ended":
+                subscriptions.cancel(subscription)
+                expected[company_id] = DriftKind.STATUS
+            case "schedule":
+                shop.stripe.subscription_schedules.create({"from_subscription": subscription})
+                expected[company_id] = DriftKind.SCHEDULE
+            case "deleted":
+                shop.stripe.customers.delete(customer)
+                expected[company_id] = DriftKind.GONE
+            case "another":
+                subscriptions.create({"customer": customer, "items": [{"price": starter}]})
+                expected[company_id] = DriftKind.MISSING
+            case "trial":
+                later = int(shop.now().timestamp()) + 9 * 86_400
+                subscriptions.update(subscription, {"trial_end": later, "proration_behavior": "none"})
+                expected[company_id] = DriftKind.STATUS
+            case _:
+                subscriptions.update(subscription, {"pause_collection": {"behavior": "void"}})
+                expected[company_id] = DriftKind.DETAILS
+    unheard = shop.stripe.customers.create({"name": "Unheard of"}).id
+    shop.new_card(unheard, "pm_card_visa")
+    subscriptions.create({"customer": unheard, "items": [{"price": starter}]})
+    shop.stripe.customers.create({"name": "Another product's"})
+
+    reported = await stripe_drift(shop.env)
+    assert {one.company: one.kind for one in reported if one.company} == expected
+    assert [one.subject for one in reported if one.kind is DriftKind.UNLINKED_CUSTOMER] == [unheard]
+    assert not any(one.is_repaired for one in reported)
+    healed = await stripe_drift(shop.env, repair=True)
+    assert (len(healed), all(one.is_repaired for one in healed)) == (len(reported), True)
+    assert await stripe_drift(shop.env) == []
+
+
+async def test_a_company_with_another_live_subscription_keeps_its_plan(shop: Shop) -> None:
+    _, customer, subscription = await subscriber(shop, "two")
+    shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop, "starter")}]})
+    shop.stripe.subscriptions.cancel(subscription)
+    assert all(one.is_repaired for one in await stripe_drift(shop.env, repair=True))
+    assert await shop.plan() == "starter"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_customer_the_account_never_had_is_reported_and_ends_nothing(shop: Shop) -> None:
+    company_id, _, _ = await subscriber(shop, "acme-two")
+    async with shop.env.writing() as session:
+        await add_keys(session, company_id, [(STRIPE_CUSTOMER_KEY, "cus_elsewhere")])
+    (found,) = await stripe_drift(shop.env, repair=True)
+    assert (found.kind, found.subject, found.is_repaired) == (DriftKind.UNKNOWN_CUSTOMER, "cus_elsewhere", False)
+    assert await shop.plan() == "pro"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_key_of_another_account_compares_nothing(shop: Shop) -> None:
+    await subscriber(shop, "acme-three")
+    shop.env.settings = shop.env.settings.model_copy(update={"stripe_account": "acct_another"})
+    with pytest.raises(Refusal, match="another account"):
+        await stripe_drift(shop.env, repair=True)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_company_stripe_does_not_answer_for_keeps_nobody_else_waiting(shop: Shop) -> None:
+    _, customer, _ = await subscriber(shop, "silent")
+    company_id, _, subscription = await subscriber(shop, "heard")
+    shop.stripe.subscriptions.cancel(subscription)
+    fault: dict[str, Any] = {"fault": "fail_call", "path": f"/v1/customers/{customer}", "status": 500, "count": 9}
+    shop.sandbox.control("POST", "faults", fault)
+    found = {one.company: one for one in await stripe_drift(shop.env, repair=True)}
+    assert found.pop(company_id).is_repaired
+    assert [one.kind for one in found.values()] == [DriftKind.UNREADABLE]
