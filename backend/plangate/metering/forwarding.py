@@ -27,7 +27,7 @@ from plangate.store.meter_outbox import (
 REPORTABLE: Final = timedelta(days=35)
 _REMEMBERED: Final = timedelta(hours=23, minutes=30)  # Stripe promises a day; clocks may differ
 _PAGE: Final = 200
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 16  # some hundreds of reports a second; Stripe takes a thousand
 _CLAIMED_FOR: Final = timedelta(minutes=2)
 _NOT_YET: Final = timedelta(minutes=10)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
