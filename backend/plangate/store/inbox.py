@@ -110,6 +110,26 @@ async def settle_event(
     )
 
 
+async def dead_letters(session: StoreSession, *, limit: int) -> list[InboxRow]:
+    """Events that failed too often and wait for a person, the newest first."""
+    rows = await session.all(
+        select(inbox)
+        .where(inbox.c.environment_id == session.environment_id, inbox.c.state == InboxState.FAILED.value)
+        .order_by(inbox.c.received_at.desc())
+        .limit(limit)
+    )
+    return [InboxRow(**row) for row in rows]
+
+
+async def revive_events(session: StoreSession, stripe_event_ids: Sequence[str] | None, *, wall_now: datetime) -> int:
+    """Let these dead letters (None: all of them) be tried again, with all their attempts; answers how many."""
+    dead = (inbox.c.environment_id == session.environment_id) & (inbox.c.state == InboxState.FAILED.value)
+    if stripe_event_ids is not None:
+        dead &= inbox.c.stripe_event_id.in_(stripe_event_ids)
+    values = {"state": InboxState.PENDING.value, "attempts": 0, "available_at": wall_now}
+    return int((await session.run(update(inbox).where(dead).values(values))).rowcount)
+
+
 async def inbox_figures(session: StoreSession) -> dict[str, Any]:
     """Counts by state, and the receipt of the oldest pending and of the newest event (for metrics and readiness)."""
     mine = inbox.c.environment_id == session.environment_id
