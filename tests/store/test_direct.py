@@ -74,6 +74,27 @@ async def test_a_writer_waits_for_the_other_process(
     await other.close()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_writer_that_gives_up_waiting_leaves_nothing_open(environment: Environment, database_url: str) -> None:
+    other = Database.at(database_url)
+
+    async def write() -> None:
+        async with environment.writing():
+            pass
+
+    async with other.writing(environment.id, environment.clock.now()):
+        waiting = asyncio.create_task(write())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    for _ in range(3):
+        await write()
+        async with other.writing(environment.id, environment.clock.now()):
+            pass
+    await other.close()
+
+
 def test_ids_of_a_series_are_in_order_and_never_the_same() -> None:
     series = id_series("evt")
     ids = [next(series) for _ in range(5_000)]

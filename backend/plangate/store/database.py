@@ -4,8 +4,9 @@ SQLite runs in WAL mode with `synchronous=FULL`; one writer connection per proce
 writers queue in order instead of failing half-way; readers have connections of their own. PostgreSQL uses one pool.
 """
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -222,15 +223,19 @@ def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: PoolRese
 
 
 def _begin_immediate(connection: Connection) -> None:
-    adapted: Any = connection.connection.dbapi_connection
-    with translated():
-        adapted.run_async(SqliteConnection.begin)
+    _begin(connection, SqliteConnection.begin)
 
 
 def _begin_deferred(connection: Connection) -> None:
-    async def begin(driver: SqliteConnection) -> None:
-        await driver.together([("BEGIN", ())])
+    _begin(connection, SqliteConnection.begin_reading)
 
+
+def _begin(connection: Connection, begin: Callable[[SqliteConnection], Awaitable[None]]) -> None:
     adapted: Any = connection.connection.dbapi_connection
-    with translated():
-        adapted.run_async(begin)
+    try:
+        with translated():
+            adapted.run_async(begin)
+    except asyncio.CancelledError:
+        # The connection's thread may still begin; nobody would ever end that transaction.
+        connection.invalidate()
+        raise

@@ -79,6 +79,10 @@ class SqliteConnection(aiosqlite.Connection):
         """Begin to write as soon as no other process does. Raises SQLite's error after ten seconds."""
         await self._execute(self._begin)  # type: ignore[no-untyped-call]  # none in it
 
+    async def begin_reading(self) -> None:
+        """Begin to read: what is seen stays as it was at the first statement."""
+        await self.together([("BEGIN", ())])
+
     def _begin(self) -> None:
         # SQLite's own waiting sleeps longer the longer it lasts, up to 100 ms: whoever came first would come last.
         give_up_at = monotonic() + _WAITING_SECONDS
