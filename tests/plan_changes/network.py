@@ -84,7 +84,8 @@ async def every_call(
 ) -> int:
     """Spoil each call of a path in every chosen way, resume, and check; answers how many faults there were."""
     scenario = make()
-    await scenario.prepare(shop, "whole")
+    name = type(scenario).__name__
+    await scenario.prepare(shop, f"{name}-whole")
     network.start(strikes_at=None)
     await scenario.act(shop)
     total, tried = network.calls, 0
@@ -96,7 +97,7 @@ async def every_call(
                 tried += 1
                 network.start(strikes_at=None)
                 scenario = make()
-                await scenario.prepare(shop, f"spoiled-{tried}")
+                await scenario.prepare(shop, f"{name}-{tried}")
                 before = {row.id: row.state for row in await shop.rows()}
                 network.start(strikes_at=number, fault=fault, stays=stays)
                 with anyio.fail_after(10):
