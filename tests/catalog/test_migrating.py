@@ -18,7 +18,7 @@ from plangate.store.version_migrations import VersionMigrationRow, migration_row
 from plangate.usage_windows import rebind_windows
 from tests.sandbox_server import SandboxServer
 from tests.shop import DOCUMENT as SOLD
-from tests.shop import Shop
+from tests.shop import STAFF, Shop
 from tests.world import ACTOR, DOCUMENT, make_company, publish, put_on, still
 
 
@@ -299,6 +299,18 @@ async def test_a_subscriber_keeps_the_version_through_quantities_and_renewals_bu
 
     assert (await shop.change(interval="year")).state == "applied"
     assert await version_of(shop.env, shop.company_id) == ("pro", 2)
+
+
+async def test_an_old_price_leaves_the_shelf_with_its_last_subscriber(shop: Shop) -> None:
+    stripe_subscription_id = await shop.subscribed()
+    (item,) = shop.stripe.subscriptions.retrieve(stripe_subscription_id)["items"]["data"]
+    await catalog.apply(shop.env, sold(1_000, 5900), actor=ACTOR)
+    assert await catalog.tidy_shelf(shop.env) == 0
+    assert shop.stripe.prices.retrieve(item["price"]["id"]).active
+    assert (await shop.change(cancel="now", actor=STAFF)).state == "applied"
+    assert await catalog.tidy_shelf(shop.env) == 1
+    assert not shop.stripe.prices.retrieve(item["price"]["id"]).active
+    assert await catalog.tidy_shelf(shop.env) == 0
 
 
 async def test_a_scheduled_downgrade_leads_to_the_version_it_was_promised(shop: Shop) -> None:

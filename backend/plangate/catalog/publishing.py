@@ -11,7 +11,7 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.migrating import new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
-from plangate.catalog.shelf import clear_shelf
+from plangate.catalog.shelf import LEASE, clear_shelf
 from plangate.catalog.stripe_side import make_in_stripe
 from plangate.catalog_compiled import compile_catalog, offered_version
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
@@ -36,7 +36,6 @@ from plangate.store.catalog import (
 from plangate.store.database import StoreSession
 from plangate.usage_windows import open_windows_of_new_periods
 
-_LEASE: Final = "catalog"
 _PAGE: Final = 200
 _EXAMINED: Final = 10_000
 _BUSY: Final = "Another catalogue is being applied. Try again in a minute."
@@ -200,7 +199,7 @@ async def _turn(environment: Environment) -> AsyncIterator[Lease]:
     """One apply at a time."""
     async with AsyncExitStack() as stack:
         try:
-            lease = await stack.enter_async_context(environment.lease(_LEASE))
+            lease = await stack.enter_async_context(environment.lease(LEASE))
         except Refusal as busy:
             if busy.code is Code.CHANGE_IN_PROGRESS:
                 raise Refusal(busy.code, _BUSY, headers=busy.headers) from None

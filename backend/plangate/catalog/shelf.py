@@ -1,19 +1,27 @@
 """Takes Stripe prices off sale once nothing on sale uses them and no subscription holds them any more."""
 
+from typing import Final
+
 from plangate.catalog.stripe_side import archive_in_stripe
 from plangate.catalog_document import CatalogDocument
 from plangate.environment import Environment
 from plangate.store.catalog import all_stripe_prices, revision_row, save_stripe_price
 from plangate.store.subscriptions import is_price_held
 
+LEASE: Final = "catalog"  # held by whoever changes what is on sale
+
 
 async def tidy_shelf(environment: Environment) -> int:
-    """Archive what lost its last subscriber since the catalogue was applied; answers how many prices."""
-    async with environment.reading() as session:
-        row = await revision_row(session)
-    if row is None:
-        return 0
-    return await clear_shelf(environment, CatalogDocument.model_validate(row.document), revision=row.revision)
+    """Archive what lost its last subscriber since the catalogue was applied; answers how many prices.
+
+    Raises Refusal while a catalogue is being applied, and StripeFailure.
+    """
+    async with environment.lease(LEASE, wait_seconds=1):
+        async with environment.reading() as session:
+            row = await revision_row(session)
+        if row is None:
+            return 0
+        return await clear_shelf(environment, CatalogDocument.model_validate(row.document), revision=row.revision)
 
 
 async def clear_shelf(environment: Environment, document: CatalogDocument, *, revision: int) -> int:
