@@ -38,7 +38,10 @@ async def _measured(options: argparse.Namespace, folder: Path, postgresql_url: s
     lines = []
     for part in options.only or _PARTS:
         for measured in parts[part]:
-            lines += await measured()
+            found = await measured()
+            # The table comes at the end; what is known already helps whoever waits for it.
+            sys.stderr.write("".join(f"measured: {line.work}: {line.figure}\n" for line in found))
+            lines += found
     return lines
 
 

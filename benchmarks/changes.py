@@ -125,4 +125,11 @@ async def publishing(folder: Path, *, times: int) -> Line:
 
 def _line(work: str, found: Sequence[float]) -> Line:
     slowest = sorted(found)[len(found) * 99 // 100]
-    return Line(work, f"median {median(found):.2f} ms", f"{slowest:.2f} ms", None, f"≤ {_TARGET_MS:.0f} ms", slowest <= _TARGET_MS)
+    return Line(
+        work,
+        f"median {median(found):.2f} ms",
+        f"{slowest:.2f} ms",
+        None,
+        f"≤ {_TARGET_MS:.0f} ms",
+        slowest <= _TARGET_MS,
+    )
