@@ -6,12 +6,15 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import structlog
 from pydantic import Field
 
 from plangate import access, companies, metering, overrides, plan_changes
+from plangate.billing.transport import within
 from plangate.engine.model import INT64_MAX, Catalog, Decision, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
+from plangate.mirroring import refetch
 from plangate.settings import Role
 from plangate.shapes import Actor, ChangeState, Company, OverrideView, PlanChange, ScheduledChange, SubscriptionView
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
@@ -20,6 +23,8 @@ from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, Cata
 _OVERRIDES_SHOWN: Final = 50
 _EXPIRING_SHOWN: Final = 20
 _SOON: Final = timedelta(days=14)
+_FETCH_SECONDS: Final = 4
+_log = structlog.get_logger(__name__)
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -373,7 +378,13 @@ async def company_link(asked: Asked) -> Company:
         stripe_customer_ids=tuple(dict.fromkeys((*known, asked.payload.customer))),
         actor=asked.actor,
     )
-    return linked
+    try:
+        with within(_FETCH_SECONDS):
+            await refetch(asked.env, linked.id, wait_seconds=_FETCH_SECONDS)
+    except Refusal as refusal:
+        # Linked all the same: the next webhook or sweep brings what Stripe could not tell now.
+        _log.info("linked_customer_not_fetched", company=linked.id, code=refusal.code.value)
+    return await companies.get(asked.env, linked.id)
 
 
 async def overview_get(asked: Asked) -> Overview:
