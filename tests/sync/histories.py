@@ -24,7 +24,7 @@ _TIMES_AT_MOST = 4
 
 @dataclass
 class Customer:
-    """One customer that lives through the history, and the share of its webhooks that never arrives."""
+    """One customer that lives through the history, and the share of steps of which no webhook arrives."""
 
     id: str
     lost: float
@@ -112,11 +112,12 @@ class _History:
 
     def _gather(self) -> None:
         """Put what happened since into the pool: some lost, some doubled, all in any order."""
-        lost = {customer.id: customer.lost for customer in self.customers}
+        # All that one step told is lost at once, as when an endpoint is down: one of its many events would be enough.
+        unheard = {customer.id for customer in self.customers if self.chance.random() < customer.lost}
         for event in self._fresh():
             subject = event["data"]["object"]
             named = subject["id"] if subject["object"] == "customer" else subject.get("customer")
-            if self.chance.random() >= lost.get(str(named), 0):
+            if str(named) not in unheard:
                 self.pool += [event] * self.chance.randint(1, _TIMES_AT_MOST)
         self.chance.shuffle(self.pool)
 
