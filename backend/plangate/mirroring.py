@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 from plangate.billing.gateway import CustomerState
 from plangate.billing.mirror import (
-    COMPANY_METADATA,
     ENVIRONMENT_METADATA,
     mirrored,
+    owning_company,
     state_hash,
     subscription_fact,
     with_holding_times,
@@ -190,7 +190,7 @@ async def _completed(
 async def _linked(env: Environment, state: CustomerState, *, is_every_customer_wanted: bool) -> str | None:
     """The company a customer met for the first time is linked to, made when it is ours; None when it is not."""
     metadata: Mapping[str, Any] = state.customer.get("metadata") or {}
-    named = metadata.get(COMPANY_METADATA)
+    named = owning_company(metadata)
     is_ours = metadata.get(ENVIRONMENT_METADATA) in {None, "", env.id}
     catalog = await env.catalog()
     is_subscriber = any(
@@ -201,7 +201,7 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
     key = (STRIPE_CUSTOMER_KEY, state.stripe_customer_id)
     try:
         async with env.writing() as session:
-            row = await company_row(session, named) if isinstance(named, str) and is_ours else None
+            row = await company_row(session, named) if named is not None and is_ours else None
             if row is not None:
                 # Stripe goes on naming a company that was merged; its customers belong to the one it became.
                 company_id = row.merged_into or row.id

@@ -36,15 +36,23 @@ SECRETS = [
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_json_that_is_shallow_enough_passes(value: object) -> None:
+def test_json_passes_exactly_when_it_is_shallow_and_free_of_nul(value: object) -> None:
     def depth(one: object) -> int:
         if isinstance(one, dict):
             return 1 + max(map(depth, one.values()), default=0)
         return 1 + max(map(depth, one), default=0) if isinstance(one, list) else 0
 
-    body = json.dumps(value).encode()
-    if depth(value) <= DEPTH_MAX and b"\\u0000" not in body:
-        refuse_odd_json(body)
+    def has_nul(one: object) -> bool:
+        if isinstance(one, dict):
+            return any(has_nul(key) or has_nul(inner) for key, inner in one.items())
+        return any(map(has_nul, one)) if isinstance(one, list) else isinstance(one, str) and "\0" in one
+
+    is_refused = False
+    try:
+        refuse_odd_json(json.dumps(value).encode())
+    except Refusal:
+        is_refused = True
+    assert is_refused == (depth(value) > DEPTH_MAX or has_nul(value))
 
 
 @pytest.mark.parametrize("pair", [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"[":', b"}]")])

@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from sqlalchemy import ColumnElement, and_, or_, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
@@ -180,8 +179,3 @@ async def replace_override(session: StoreSession, row: OverrideRow) -> None:
         .values(superseded_at=session.now)
     )
     await session.add(row)
-
-
-def value_to_json(value: object) -> object:
-    """An override's value as stored: UNLIMITED becomes its name."""
-    return value.value if isinstance(value, Unlimited) else msgspec.to_builtins(value)

@@ -94,11 +94,6 @@ async def change_by_id(session: StoreSession, company_id: str, change_id: str) -
     return await _one(session, plan_changes.c.id == change_id, plan_changes.c.company_id == company_id)
 
 
-async def change_by_checkout(session: StoreSession, stripe_checkout_session_id: str) -> PlanChangeRow | None:
-    """The change a Checkout session pays for."""
-    return await _one(session, plan_changes.c.stripe_checkout_session_id == stripe_checkout_session_id)
-
-
 async def changes_of(
     session: StoreSession, company_id: str, *, before: str | None = None, limit: int = 100
 ) -> list[PlanChangeRow]:
