@@ -18,12 +18,13 @@ from plangate.errors import Code, Refusal
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
-from plangate.store.companies import bump_version, keys_of, owners_of_keys
+from plangate.store.companies import bump_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
+from plangate.store.direct import Rows, together
 from plangate.store.feed import CATALOG, EVERYTHING, announce
 from plangate.store.leases import free_lease, holds_lease, take_lease
-from plangate.store.snapshot import company_facts
-from plangate.store.usage import newest_windows
+from plangate.store.present import asking_facts, facts_of
+from plangate.store.usage import asking_newest, windows_of
 
 PROCESS = secrets.token_hex(8)  # tells this process's own changes from others' in the change feed
 _LEASE_SECONDS = 30
@@ -173,12 +174,13 @@ class Environment:
     async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
         catalog = await self.catalog()
         async with self.reading() as session:
-            facts = await company_facts(session, company_id)
-            if facts is None:
-                return None, ()
-            keys = await keys_of(session, [company_id])
-            counters = await counters_of(session, company_id)
-        return Standing(catalog, facts, counters, session.now), tuple(keys[company_id])
+            told, windows = await together(
+                session, asking_facts(session, company_id), asking_newest(session, [company_id], [""])
+            )
+        present = facts_of(told, company_id)
+        if present is None:
+            return None, ()
+        return Standing(catalog, present.facts, company_counters(windows), session.now), present.keys
 
     async def _renew_standing(self, outdated: Standing) -> Standing:
         return Standing(await self.catalog(), outdated.facts, outdated.counters, self.clock.now())
@@ -188,10 +190,9 @@ class Environment:
             return one_owner(await owners_of_keys(session, keys))
 
 
-async def counters_of(session: StoreSession, company_id: str) -> dict[CounterKey, WindowCounter]:
-    """The company's own newest windows by (feature, period kind, "")."""
-    found = await newest_windows(session, [company_id])
-    return {(feature, kind, user_id): window for (_, feature, kind, user_id), window in found.items()}
+def company_counters(rows: Rows) -> dict[CounterKey, WindowCounter]:
+    """The company's own newest windows by (feature, period kind, ""), in the rows of `asking_newest`."""
+    return {(feature, kind, user_id): window for (_, feature, kind, user_id), window in windows_of(rows).items()}
 
 
 def one_owner(owners: Mapping[tuple[str, str], str]) -> str | None:

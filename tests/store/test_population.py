@@ -42,8 +42,9 @@ async def test_they_are_what_each_company_would_be_loaded_with(shop: Shop) -> No
         rows = await page_of_companies(session, search=None, after=None, limit=10)
         found = await facts_of_companies(session, rows)
         each = {row.id: await company_facts(session, row.id) for row in rows}
+        as_the_past = {row.id: await company_facts(session, row.id, at=session.now) for row in rows}
     assert len(rows) == 3
-    assert found == each
+    assert found == each == as_the_past
     assert found[globex.id].pins
     assert found[initech.id].overrides
     assert found[shop.company_id].subscriptions

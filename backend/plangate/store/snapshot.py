@@ -3,9 +3,11 @@
 from datetime import datetime
 
 from plangate.engine.model import CompanyFacts
-from plangate.store.companies import assignments_of, company_row, keys_at, keys_of, traits_of
+from plangate.store.companies import assignments_of, company_row, keys_at, traits_of
 from plangate.store.database import StoreSession
+from plangate.store.direct import together
 from plangate.store.overrides import overrides_in_force
+from plangate.store.present import asking_facts, facts_of
 from plangate.store.subscriptions import last_mapped_plan, subscriptions_of
 from plangate.store.version_migrations import pins_of
 
@@ -13,24 +15,21 @@ from plangate.store.version_migrations import pins_of
 async def company_facts(session: StoreSession, company_id: str, *, at: datetime | None = None) -> CompanyFacts | None:
     """The company's facts as known at `at` (None: now), or None when this environment had no such company then.
 
-    One that was merged is no company from that instant on.
-
-    Eight queries: company, keys, traits, assignments, subscriptions, the plan they last meant, overrides, pins.
+    One that was merged is no company from that instant on. The present is one query; the past is eight: company, keys,
+    traits, assignments, subscriptions, the plan they last meant, overrides, pins.
     """
-    row = await company_row(session, company_id)
-    if row is None or (at is not None and row.created_at > at):
-        return None
-    if row.merged_at is not None and (at is None or at >= row.merged_at):
-        return None
     if at is None:
-        keys = frozenset(f"{name}={value}" for name, value in (await keys_of(session, [company_id]))[company_id])
-    else:
-        keys = await keys_at(session, company_id, at)
+        (rows,) = await together(session, asking_facts(session, company_id))
+        present = facts_of(rows, company_id)
+        return None if present is None else present.facts
+    row = await company_row(session, company_id)
+    if row is None or row.created_at > at or (row.merged_at is not None and at >= row.merged_at):
+        return None
     return CompanyFacts(
         company_id=company_id,
         version=row.version,
         created_at=row.created_at,
-        keys=keys,
+        keys=await keys_at(session, company_id, at),
         traits=await traits_of(session, company_id, at=at),
         assignments=await assignments_of(session, company_id, at=at),
         subscriptions=await subscriptions_of(session, company_id, at=at),
