@@ -1,6 +1,7 @@
 """From the catalogue's document and what was published to the engine's catalogue; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -15,6 +16,7 @@ from plangate.catalog_document import (
     FeatureDocument,
     Kind,
     PlanDocument,
+    PriceDocument,
     SettingsDocument,
 )
 from plangate.engine.model import (
@@ -34,13 +36,18 @@ from plangate.engine.model import (
     PeriodKind,
     PlanVersion,
     Price,
+    PriceBehaviour,
     PriceOwner,
+    PriceTier,
     Rule,
     Stacking,
     version_key,
 )
 from plangate.engine.versions import kept_key
 from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow, StripePriceRow
+
+# What is billed by a meter: after it was used, instead of before.
+METERED: Final = frozenset({PriceBehaviour.PAY_AS_YOU_GO, PriceBehaviour.TIERS, PriceBehaviour.OVERAGE})
 
 
 def compile_catalog(
@@ -59,6 +66,7 @@ def compile_catalog(
     if revision is None:
         return Catalog(revision=0, settings=CatalogSettings(time_zone=time_zone))
     document = CatalogDocument.model_validate(revision.document)
+    known = _known_prices(stripe_prices)
     newest_of: Mapping[str, int] = revision.versions
     products: Mapping[Kind, Mapping[str, str]] = {"plan": plan_products, "add_on": add_on_products}
     stored = {(row.kind, row.key, row.version): row for row in plan_versions}
@@ -76,7 +84,13 @@ def compile_catalog(
             whole = msgspec.structs.replace(
                 terms,
                 stripe_product_id=products[kind].get(key),
-                prices=_with_stripe_ids(terms, stripe_prices),
+                prices=_with_stripe_ids(terms, None, terms.prices, known),
+                entitlements=tuple(
+                    msgspec.structs.replace(one, prices=_with_stripe_ids(terms, one.feature, one.prices, known))
+                    if one.prices
+                    else one
+                    for one in terms.entitlements
+                ),
                 is_archived=sold.archived,
             )
             if version < newest:
@@ -93,7 +107,7 @@ def compile_catalog(
             )
     return Catalog(
         revision=revision.revision,
-        features={key: compiled_feature(key, one) for key, one in document.features.items()},
+        features=_features(document, (*plans.values(), *add_ons.values(), *older.values())),
         plans=plans,
         add_ons=add_ons,
         older_versions=older,
@@ -128,16 +142,7 @@ def offered_version(
             for feature in document.features
             if feature in sold.entitlements
         ),
-        prices=tuple(
-            Price(
-                currency=price.currency,
-                interval=Interval(price.interval),
-                amount_minor=price.amount_minor,
-                interval_count=price.interval_count,
-                stripe_price_id=price.stripe_price,
-            )
-            for price in sold.prices
-        ),
+        prices=tuple(compiled_price(price) for price in sold.prices),
         trial_days=plan.trial_days if plan else 0,
         is_recommended=plan.recommended if plan else False,
         is_contact_us=plan.contact_us if plan else False,
@@ -150,12 +155,18 @@ def offered_version(
 
 
 def resolved_entitlement(key: str, feature: FeatureDocument, entitled: Entitled) -> Entitlement:
-    """The entitlement in full. Usage without a period is counted per billing month; a soft limit alone never ends."""
+    """The entitlement in full. Usage without a period is counted per billing month; a soft limit alone never ends.
+
+    Neither does what is paid as it is used. Of what is paid in advance there is none before it is bought.
+    """
     if not isinstance(entitled, EntitlementDocument):
         entitled = spelled_out(feature, entitled)
     is_counted = feature.type == "event"
     limit: Limit | None = UNLIMITED if entitled.limit == "unlimited" else entitled.limit  # type: ignore[assignment]
-    if limit is None and entitled.limit_trait is None and entitled.soft_limit is not None:
+    behaviour = PriceBehaviour(entitled.price_behaviour)
+    if limit is None and behaviour is PriceBehaviour.PAY_IN_ADVANCE:
+        limit = 0
+    if limit is None and entitled.limit_trait is None and (entitled.soft_limit is not None or behaviour in METERED):
         limit = UNLIMITED
     default_period = PeriodKind.BILLING_MONTH if is_counted else None
     return Entitlement(
@@ -168,7 +179,52 @@ def resolved_entitlement(key: str, feature: FeatureDocument, entitled: Entitled)
         stacking=Stacking(entitled.stacking),
         soft_limit=entitled.soft_limit,
         scope=entitled.per,
+        price_behaviour=behaviour,
+        prices=tuple(
+            compiled_price(price, meter=meter_of(key, feature, behaviour) if behaviour in METERED else None)
+            for price in entitled.prices
+        ),
     )
+
+
+def compiled_price(price: PriceDocument, *, meter: str | None = None) -> Price:
+    """A price of the document as the engine's; with the event name of a `meter` it bills what that counts.
+
+    A whole `amount_decimal` is an amount like any other.
+    """
+    amount = price.amount_decimal
+    is_whole = amount is None or "." not in amount
+    return Price(
+        currency=price.currency,
+        interval=Interval(price.interval),
+        amount_minor=int(amount) if amount is not None and is_whole else price.amount_minor or 0,
+        interval_count=price.interval_count,
+        stripe_price_id=price.stripe_price,
+        amount_decimal=None if is_whole else amount,
+        tiers_mode=price.tiers_mode,
+        tiers=tuple(
+            PriceTier(
+                up_to=tier.up_to,
+                amount=tier.amount_decimal if tier.amount_decimal is not None else str(tier.amount_minor or 0),
+                flat_amount_minor=tier.flat_amount_minor,
+            )
+            for tier in price.tiers
+        ),
+        package_size=price.package.size if price.package is not None else 1,
+        package_rounding=price.package.round if price.package is not None else "up",
+        is_metered=meter is not None,
+        meter=meter,
+    )
+
+
+def meter_of(key: str, feature: FeatureDocument, behaviour: PriceBehaviour) -> str:
+    """The event name of the Stripe meter that metered prices of a feature bill.
+
+    Overage has a meter of its own, because only what is used beyond the soft limit is reported to it.
+    """
+    if behaviour is PriceBehaviour.OVERAGE:
+        return f"plangate_overage_{key}"
+    return feature.stripe_meter or f"plangate_{key}"
 
 
 def spelled_out(feature: FeatureDocument, value: Json) -> EntitlementDocument:
@@ -215,6 +271,24 @@ def compiled_feature(key: str, feature: FeatureDocument) -> Feature:
     )
 
 
+def price_of(row: StripePriceRow) -> Price:
+    """The price that a stored Stripe price says, with its id."""
+    if row.terms is not None:
+        return msgspec.structs.replace(msgspec.convert(row.terms, Price), stripe_price_id=row.stripe_price_id)
+    return Price(
+        currency=row.currency,
+        interval=Interval(row.interval),
+        amount_minor=row.amount_minor,
+        interval_count=row.interval_count,
+        stripe_price_id=row.stripe_price_id,
+    )
+
+
+def price_terms(price: Price) -> Price:
+    """What the price says, whatever it is called in Stripe: two prices of the same terms are interchangeable."""
+    return msgspec.structs.replace(price, stripe_price_id=None)
+
+
 def compiled_groups(groups: Sequence[Sequence[ConditionDocument]]) -> tuple[tuple[Condition, ...], ...]:
     """Groups of conditions as the engine's."""
     return tuple(tuple(msgspec.convert(one.model_dump(), Condition) for one in group) for group in groups)
@@ -256,22 +330,45 @@ def _settings(settings: SettingsDocument, time_zone: str) -> CatalogSettings:
     )
 
 
-def _with_stripe_ids(version: PlanVersion, rows: Sequence[StripePriceRow]) -> tuple[Price, ...]:
-    """The version's prices with their Stripe ids: a price on sale is preferred, then the newest."""
-    known: dict[tuple[str, str, int, int], tuple[bool, str]] = {}
+def _features(document: CatalogDocument, versions: Iterable[PlanVersion]) -> dict[str, Feature]:
+    """The features; usage that any version bills as it is used is reported to a meter, named by the document or not."""
+    billed = {
+        entitlement.feature: price.meter
+        for version in versions
+        for entitlement in version.entitlements
+        if entitlement.price_behaviour is not PriceBehaviour.OVERAGE
+        for price in entitlement.prices
+        if price.meter is not None
+    }
+    features = {key: compiled_feature(key, one) for key, one in document.features.items()}
+    return {
+        key: msgspec.structs.replace(one, stripe_meter=one.stripe_meter or billed.get(key))
+        for key, one in features.items()
+    }
+
+
+_Known: TypeAlias = dict[tuple[str, str, str | None], dict[Price, tuple[bool, str]]]
+
+
+def _known_prices(rows: Iterable[StripePriceRow]) -> _Known:
+    """By whom and what they are for, then by terms: a price on sale is preferred, then the newest."""
+    known: _Known = {}
     for row in rows:
-        if (row.owner_kind, row.owner_key) == (version.kind, version.key):
-            terms = (row.currency, row.interval, row.interval_count, row.amount_minor)
-            if row.is_active or not known.get(terms, (False, ""))[0]:
-                known[terms] = (row.is_active, row.stripe_price_id)
+        found = known.setdefault((row.owner_kind, row.owner_key, row.feature), {})
+        terms = price_terms(price_of(row))
+        if row.is_active or not found.get(terms, (False, ""))[0]:
+            found[terms] = (row.is_active, row.stripe_price_id)
+    return known
+
+
+def _with_stripe_ids(
+    version: PlanVersion, feature: str | None, prices: Iterable[Price], known: _Known
+) -> tuple[Price, ...]:
+    """Prices of the version, or of what it grants for a feature, with the ids that Stripe knows them by."""
+    found = known.get((version.kind, version.key, feature), {})
     return tuple(
-        msgspec.structs.replace(
-            price,
-            stripe_price_id=known.get(
-                (price.currency, price.interval.value, price.interval_count, price.amount_minor), (False, None)
-            )[1],
-        )
-        for price in version.prices
+        msgspec.structs.replace(price, stripe_price_id=found.get(price_terms(price), (False, None))[1])
+        for price in prices
     )
 
 
@@ -282,11 +379,6 @@ def _owner(row: StripePriceRow, newest_of: Mapping[str, int]) -> PriceOwner:
         kind="plan" if row.owner_kind == "plan" else "add_on",
         key=row.owner_key,
         version=min(row.owner_version, newest),
-        price=Price(
-            currency=row.currency,
-            interval=Interval(row.interval),
-            amount_minor=row.amount_minor,
-            interval_count=row.interval_count,
-            stripe_price_id=row.stripe_price_id,
-        ),
+        price=price_of(row),
+        feature=row.feature,
     )

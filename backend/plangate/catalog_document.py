@@ -7,6 +7,7 @@ docs/reference/catalog.schema.json is this model's JSON schema, held to it by a 
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -47,6 +48,7 @@ _CURRENCIES: Final = frozenset({"ang", "std"}).union(
     if ended_at is None and is_tender
 )
 _MAXIMUM_AMOUNT: Final = 99_999_999  # Stripe's own ceiling: eight digits
+_DECIMAL: Final = re.compile(r"[0-9]{1,8}(\.[0-9]{1,12})?")
 
 
 # --- the document ----------------------------------------------------------------------------------
@@ -92,6 +94,15 @@ def _config(value: object) -> object:
     return value
 
 
+def _decimal(value: object) -> str:
+    # Text, so that no amount ever passes through a binary fraction; without trailing zeros, so that it is always alike.
+    if not isinstance(value, str) or _DECIMAL.fullmatch(value) is None:
+        raise ValueError('must be decimal text of minor units with at most 12 places, such as "0.25"')
+    whole, _, fraction = value.partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{int(whole)}{fraction and '.'}{fraction}"
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -114,6 +125,10 @@ DocumentLimit: TypeAlias = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": INT64_MAX}, {"const": "unlimited"}]}),
 ]
 ConfigValue: TypeAlias = Annotated[Any, BeforeValidator(_config)]
+Amount: TypeAlias = Annotated[int, Field(ge=0, le=_MAXIMUM_AMOUNT)]
+DecimalAmount: TypeAlias = Annotated[
+    str, PlainValidator(_decimal), WithJsonSchema({"type": "string", "pattern": f"^{_DECIMAL.pattern}$"})
+]
 
 
 class _Part(BaseModel):
@@ -222,8 +237,51 @@ class FeatureDocument(_Part):
     archived: bool = False
 
 
+class PackageDocument(_Part):
+    """Units sold in packages of `size`: the amount is for a whole package; a package begun is charged, or is free."""
+
+    size: Annotated[int, Field(ge=2, le=INT64_MAX)]
+    round: Literal["up", "down"] = "up"
+
+
+class TierDocument(_Part):
+    """One step of a tiered price, up to and including `up_to` units; null in the last one, which goes on for ever.
+
+    `amount_minor` (or `amount_decimal`) is for each unit, `flat_amount_minor` once on top.
+    """
+
+    up_to: Annotated[int, Field(ge=1, le=INT64_MAX)] | None
+    amount_minor: Amount | None = None
+    amount_decimal: DecimalAmount | None = None
+    flat_amount_minor: Amount = 0
+
+
+class PriceDocument(_Part):
+    """What it costs each interval per unit of quantity; the amount is in the currency's minor unit (1900 = $19.00).
+
+    `amount_decimal` is for amounts below a minor unit, as text; `tiers` for amounts that depend on the quantity.
+    `stripe_price` adopts a price that somebody else made in Stripe, as `stripe_product` of a plan or add-on does a
+    product; without it a price is made.
+    """
+
+    currency: Annotated[
+        str, StringConstraints(pattern=r"^[a-z]{3}$"), BeforeValidator(_lower), AfterValidator(_currency)
+    ]
+    interval: Literal["day", "week", "month", "year"]
+    amount_minor: Amount | None = None
+    amount_decimal: DecimalAmount | None = None
+    tiers_mode: Literal["graduated", "volume"] | None = None
+    tiers: Annotated[list[TierDocument], Field(max_length=100)] = Field(default_factory=list)
+    package: PackageDocument | None = None
+    interval_count: Annotated[int, Field(ge=1, le=36)] = 1
+    stripe_price: StripeId | None = None
+
+
 class EntitlementDocument(_Part):
-    """What a plan or add-on grants for one feature, in full. `sso: true` and `exports: 10` are its short forms."""
+    """What a plan or add-on grants for one feature, in full. `sso: true` and `exports: 10` are its short forms.
+
+    `prices` are paid for this feature beside the plan's own, in the way that `price_behaviour` says.
+    """
 
     enabled: bool | None = None
     limit: DocumentLimit | None = None
@@ -234,28 +292,14 @@ class EntitlementDocument(_Part):
     soft_limit: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
     overage: Literal["free"] | None = None
     per: Literal["company", "user"] = "company"
+    price_behaviour: Literal["included", "pay_as_you_go", "pay_in_advance", "overage", "tiers"] = "included"
+    prices: Annotated[list[PriceDocument], Field(max_length=100)] = Field(default_factory=list)
 
 
 Shorthand: TypeAlias = Annotated[bool | int | float | str, BeforeValidator(_finite)]
 Entitled: TypeAlias = Annotated[
     Annotated[Shorthand, Tag("~short")] | Annotated[EntitlementDocument, Tag("~whole")], Discriminator(_form)
 ]
-
-
-class PriceDocument(_Part):
-    """What it costs each interval per unit of quantity; the amount is in the currency's minor unit (1900 = $19.00).
-
-    `stripe_price` adopts a price that somebody else made in Stripe, as `stripe_product` of a plan or add-on does a
-    product; without it a price is made.
-    """
-
-    currency: Annotated[
-        str, StringConstraints(pattern=r"^[a-z]{3}$"), BeforeValidator(_lower), AfterValidator(_currency)
-    ]
-    interval: Literal["day", "week", "month", "year"]
-    amount_minor: Annotated[int, Field(ge=0, le=_MAXIMUM_AMOUNT)]
-    interval_count: Annotated[int, Field(ge=1, le=36)] = 1
-    stripe_price: StripeId | None = None
 
 
 class _Sold(_Part):

@@ -91,7 +91,9 @@ def catalog_text(document: CatalogDocument) -> str:
             if "fits" in sold:
                 sold["fits"] = _InlineList(sold["fits"])
             for key, entitled in sold.get("entitlements", {}).items():
-                if isinstance(entitled, dict):
+                if isinstance(entitled, dict) and "prices" in entitled:
+                    entitled["prices"] = [_Inline(price) for price in entitled["prices"]]
+                elif isinstance(entitled, dict):
                     sold["entitlements"][key] = _Inline(entitled)
     sections = (
         yaml.dump({key: part}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

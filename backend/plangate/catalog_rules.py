@@ -1,10 +1,11 @@
 """What only the whole catalogue document can tell: names that must exist, values that must fit their feature's type."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from pydantic import ValidationError
 
-from plangate.catalog_compiled import compiled_feature, spelled_out
+from plangate.catalog_compiled import METERED, compiled_feature, spelled_out
 from plangate.catalog_document import (
     AddOnDocument,
     CatalogDocument,
@@ -13,10 +14,15 @@ from plangate.catalog_document import (
     FeatureDocument,
     MigrationDocument,
     PlanDocument,
+    PriceDocument,
+    TierDocument,
 )
 from plangate.engine.config_values import schema_faults, value_faults
 from plangate.engine.targeting import compare
 from plangate.errors import Code, FieldError
+
+_PAID: Final = frozenset({"price_behaviour", "prices"})
+_INTERVALS_MAX: Final = {"day": 1_095, "week": 156, "month": 36, "year": 3}
 
 
 def faults_of(document: CatalogDocument) -> list[FieldError]:
@@ -57,7 +63,7 @@ def _roles(document: CatalogDocument) -> Iterator[FieldError]:
             yield _at([role], f"names the plan {key!r}, which the catalogue does not have")
         elif plan.archived:
             yield _at([role], f"names the plan {key!r}, which is archived")
-        elif plan.prices:
+        elif plan.prices or _priced(plan):
             yield _at([role], f"names the plan {key!r}, which has prices; a company gets this one without paying")
     recommended = [key for key, plan in document.plans.items() if plan.recommended]
     if len(recommended) > 1:
@@ -134,7 +140,8 @@ def _adopted(document: CatalogDocument) -> Iterator[FieldError]:
     for kind, key, sold in document.sold():
         path: tuple[object, ...] = ("plans" if kind == "plan" else "add_ons", key)
         named = [((*path, "stripe_product"), sold.stripe_product)]
-        named += [((*path, "prices", index, "stripe_price"), one.stripe_price) for index, one in enumerate(sold.prices)]
+        for place, prices in ((path, sold.prices), *(((*path, "entitlements", k), e.prices) for k, e in _priced(sold))):
+            named += [((*place, "prices", index, "stripe_price"), one.stripe_price) for index, one in enumerate(prices)]
         for place, stripe_id in named:
             if stripe_id is None:
                 continue
@@ -206,25 +213,21 @@ def _sold(
                 yield _at(here, _expected(feature))
                 continue
         yield from _entitlement(here, feature, entitled)
-    seen: set[tuple[str, str, int]] = set()
-    for index, price in enumerate(sold.prices):
-        terms = (price.currency, price.interval, price.interval_count)
-        if terms in seen:
-            yield _at((*path, "prices", index), f"is a second price in {price.currency} for the same interval")
-        seen.add(terms)
+    yield from _prices(path, sold.prices)
+    yield from _matching(path, sold)
     if isinstance(sold.migrate, MigrationDocument):
         if not sold.migrate.companies and not sold.migrate.groups:
             yield _at((*path, "migrate"), "names nobody; write none, or name companies or groups")
         yield from _about_companies(document, (*path, "migrate", "groups"), sold.migrate.groups)
     if isinstance(sold, PlanDocument):
-        if sold.contact_us and sold.prices:
+        if sold.contact_us and (sold.prices or _priced(sold)):
             yield _at((*path, "contact_us"), "cannot stand beside prices: the plan is sold by hand or by itself")
         if sold.contact_url is not None and not sold.contact_us:
             yield _at((*path, "contact_url"), "is for plans with contact_us: true")
-        if sold.trial_days and not sold.prices:
+        if sold.trial_days and not sold.prices and not _priced(sold):
             yield _at((*path, "trial_days"), "needs prices: there is nothing to try for free")
         return
-    if not sold.prices and not sold.archived:
+    if not sold.prices and not sold.archived and not _priced(sold):
         yield _at(path, "needs `prices`: an add-on is bought")
     for index, plan in enumerate(sold.fits):
         if plan not in document.plans:
@@ -234,14 +237,19 @@ def _sold(
 def _entitlement(
     path: tuple[object, ...], feature: FeatureDocument, entitled: EntitlementDocument
 ) -> Iterator[FieldError]:
-    given = {name for name in entitled.model_fields_set if getattr(entitled, name) is not None}
+    given = {name for name in entitled.model_fields_set - _PAID if getattr(entitled, name) is not None}
+    given |= {
+        name
+        for name in _PAID
+        if getattr(entitled, name) != EntitlementDocument.model_fields[name].get_default(call_default_factory=True)
+    }
     values = given & {"enabled", "limit", "limit_trait", "config"}
     allowed = {
         "boolean": {"enabled"},
         "config": {"config"},
-        "event": {"limit", "limit_trait", "period", "stacking", "soft_limit", "overage", "per"},
-        "trait": {"limit", "limit_trait", "stacking", "soft_limit", "overage"},
-        "seat": {"limit", "limit_trait", "stacking", "soft_limit", "overage"},
+        "event": {"limit", "limit_trait", "period", "stacking", "soft_limit", "overage", "per", *_PAID},
+        "trait": {"limit", "limit_trait", "stacking", "soft_limit", "overage", *_PAID},
+        "seat": {"limit", "limit_trait", "stacking", "soft_limit", "overage", *_PAID},
     }[feature.type]
     for name in sorted(given - allowed):
         why = "only usage is counted" if name in {"period", "per"} else _expected(feature)
@@ -255,10 +263,113 @@ def _entitlement(
         yield _at((*path, "soft_limit"), "must be below the limit, which refuses everything beyond it")
     if entitled.overage is not None and entitled.soft_limit is None:
         yield _at((*path, "overage"), "needs `soft_limit`, which says where overage begins")
+    if _PAID & given and allowed >= _PAID:
+        yield from _paid(path, feature, entitled)
     if feature.type == "config" and "config" in given and not schema_faults(feature.config_schema or {}):
         whole = compiled_feature("", feature)
         for fault in value_faults(whole, entitled.config):
             yield FieldError(pointer_of(*path) + fault.pointer, Code.INVALID, fault.detail)
+
+
+def _paid(path: tuple[object, ...], feature: FeatureDocument, entitled: EntitlementDocument) -> Iterator[FieldError]:
+    """What is paid for a feature beside the plan's price, and in which way."""
+    behaviour = entitled.price_behaviour
+    yield from _prices(path, entitled.prices)
+    if behaviour == "included":
+        yield _at((*path, "prices"), "needs `price_behaviour`, which says what is paid for")
+        return
+    if not entitled.prices:
+        yield _at((*path, "price_behaviour"), f"needs `prices`: what {behaviour.replace('_', ' ')} costs")
+    if behaviour in METERED and feature.type != "event":
+        yield _at((*path, "price_behaviour"), "is for features of the type event; others are paid in advance")
+    if behaviour in {"overage", "pay_in_advance"} and entitled.per == "user":
+        yield _at((*path, "per"), "cannot be user: what the company as a whole uses or buys is paid for")
+    match behaviour:
+        case "pay_in_advance":
+            for name in ("limit_trait", "soft_limit"):
+                if getattr(entitled, name) is not None:
+                    yield _at((*path, name), "cannot stand here: the limit is what was bought in advance")
+            if entitled.limit == "unlimited":
+                yield _at((*path, "limit"), "must be a number: it is the limit until more is bought in advance")
+        case "overage":
+            if entitled.soft_limit is None:
+                yield _at((*path, "price_behaviour"), "needs `soft_limit`, which says where overage begins")
+            if entitled.overage == "free":
+                yield _at((*path, "overage"), "cannot be free and have prices too")
+        case "pay_as_you_go" | "tiers":
+            for index, price in enumerate(entitled.prices):
+                if bool(price.tiers) is not (behaviour == "tiers"):
+                    yield _at(
+                        (*path, "prices", index),
+                        "needs `tiers`" if behaviour == "tiers" else "has tiers; write price_behaviour: tiers",
+                    )
+
+
+def _prices(path: tuple[object, ...], prices: Sequence[PriceDocument]) -> Iterator[FieldError]:
+    """Each price says one amount, in one way; there is one for a currency and interval."""
+    seen: set[tuple[str, str, int]] = set()
+    for index, price in enumerate(prices):
+        here = (*path, "prices", index)
+        if _terms(price) in seen:
+            yield _at(here, f"is a second price in {price.currency} for the same interval")
+        seen.add(_terms(price))
+        said = [name for name in ("amount_minor", "amount_decimal") if getattr(price, name) is not None]
+        said += ["tiers"] if price.tiers else []
+        if not said:
+            yield _at(here, "needs an amount: `amount_minor`, `amount_decimal` or `tiers`")
+        elif len(said) > 1:
+            yield _at(here, f"gives {' and '.join(said)}: one of them is enough")
+        if bool(price.tiers) is not (price.tiers_mode is not None):
+            yield _at(here, "needs both `tiers` and `tiers_mode`: graduated or volume")
+        if price.tiers and price.package is not None:
+            yield _at((*here, "package"), "cannot stand beside tiers: Stripe knows no tiers of packages")
+        if price.interval_count > _INTERVALS_MAX[price.interval]:
+            yield _at((*here, "interval_count"), "is too long: Stripe bills at least every three years")
+        yield from _tiers((*here, "tiers"), price.tiers)
+
+
+def _tiers(path: tuple[object, ...], tiers: Sequence[TierDocument]) -> Iterator[FieldError]:
+    floor = 0
+    for index, tier in enumerate(tiers):
+        is_last = index == len(tiers) - 1
+        if (tier.up_to is None) is not is_last:
+            yield _at((*path, index, "up_to"), "must be null in the last tier, and only there")
+        elif tier.up_to is not None and tier.up_to <= floor:
+            yield _at((*path, index, "up_to"), "must be above that of the tier before")
+        floor = tier.up_to or floor
+        if tier.amount_minor is not None and tier.amount_decimal is not None:
+            yield _at((*path, index), "gives amount_minor and amount_decimal: one of them is enough")
+        if tier.amount_minor is None and tier.amount_decimal is None and not tier.flat_amount_minor:
+            yield _at((*path, index), "needs `amount_minor`, `amount_decimal` or `flat_amount_minor`")
+
+
+def _matching(path: tuple[object, ...], sold: PlanDocument | AddOnDocument) -> Iterator[FieldError]:
+    """Whoever buys it pays for all of it in one currency, and as often."""
+    priced = _priced(sold)
+    wanted = {_terms(price) for price in sold.prices} or {_terms(one) for _, paid in priced for one in paid.prices}
+    for key, entitled in priced:
+        own = {_terms(price) for price in entitled.prices}
+        for said, terms in (
+            *(("needs", one) for one in sorted(wanted - own)),
+            *(("has", one) for one in sorted(own - wanted)),
+        ):
+            currency, interval, count = terms
+            often = interval if count == 1 else f"{count} {interval}s"
+            why = "what it is granted with is sold so" if said == "needs" else "what it is granted with is not sold so"
+            yield _at((*path, "entitlements", key, "prices"), f"{said} a price in {currency} each {often}: {why}")
+
+
+def _priced(sold: PlanDocument | AddOnDocument) -> list[tuple[str, EntitlementDocument]]:
+    """The entitlements that are paid for beside the plan or add-on itself."""
+    return [
+        (key, entitled)
+        for key, entitled in sold.entitlements.items()
+        if isinstance(entitled, EntitlementDocument) and entitled.prices
+    ]
+
+
+def _terms(price: PriceDocument) -> tuple[str, str, int]:
+    return (price.currency, price.interval, price.interval_count)
 
 
 def _expected(feature: FeatureDocument) -> str:

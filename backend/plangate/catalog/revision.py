@@ -9,9 +9,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from plangate.catalog_compiled import offered_version, resolved_entitlement
+from plangate.catalog_compiled import compiled_price, meter_of, offered_version, price_terms, resolved_entitlement
 from plangate.catalog_document import (
     CatalogDocument,
+    EntitlementDocument,
     Kind,
     Migrate,
     MigrationDocument,
@@ -20,7 +21,7 @@ from plangate.catalog_document import (
 )
 from plangate.catalog_file import refused
 from plangate.catalog_rules import pointer_of
-from plangate.engine.model import Json, PlanVersion
+from plangate.engine.model import Json, PlanVersion, Price, PriceBehaviour
 from plangate.errors import Code, FieldError, invalid
 from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow
 
@@ -125,6 +126,7 @@ def draft(
         for key, feature in wanted.features.items()
         if key in before.features and (before.features[key].event or key) != (feature.event or key)
     ]
+    faults += _meters_kept(before, wanted, published)
     if faults:
         raise refused(faults)
     after = _keeping_archived(before, wanted)
@@ -162,6 +164,31 @@ def draft(
     )
 
 
+def _meters_kept(
+    before: CatalogDocument, wanted: CatalogDocument, published: Sequence[PlanVersionRow]
+) -> list[FieldError]:
+    """Faults of features whose usage is billed already, and would no longer reach the meter that bills it."""
+    billed = {
+        (one.feature, price.meter)
+        for row in published
+        for one in msgspec.convert(row.document, PlanVersion).entitlements
+        if one.price_behaviour is not PriceBehaviour.OVERAGE
+        for price in one.prices
+        if price.meter is not None
+    }
+    return [
+        FieldError(
+            pointer_of("features", key, "stripe_meter"),
+            Code.INVALID,
+            f"must stay {meter}: prices were published that bill what this meter counts",
+        )
+        for key, meter in sorted(billed)
+        if key in wanted.features
+        and key in before.features
+        and meter != meter_of(key, wanted.features[key], PriceBehaviour.PAY_AS_YOU_GO)
+    ]
+
+
 def _said(document: CatalogDocument, migrate: Mapping[str, Migrate]) -> dict[str, Migrate]:
     """Who migrates, by `plan:KEY` and `add_on:KEY`. Raises Refusal (422) for a key that is neither."""
     said = {"": migrate[""]} if "" in migrate else {}
@@ -192,12 +219,22 @@ def _keeping_archived(before: CatalogDocument, wanted: CatalogDocument) -> Catal
 def _terms(version: PlanVersion) -> tuple[object, ...]:
     """What makes another version of a plan or add-on when it changes; the rest is how it is shown."""
     return (
-        sorted((msgspec.to_builtins(one) for one in version.entitlements), key=lambda one: str(one["feature"])),
-        sorted((price.currency, price.interval, price.interval_count, price.amount_minor) for price in version.prices),
+        sorted(
+            (
+                msgspec.structs.replace(one, prices=tuple(sorted(map(price_terms, one.prices), key=_price_order)))
+                for one in version.entitlements
+            ),
+            key=lambda one: one.feature,
+        ),
+        sorted(map(price_terms, version.prices), key=_price_order),
         version.trial_days,
         sorted(version.fits),
         version.is_contact_us,
     )
+
+
+def _price_order(price: Price) -> tuple[str, str, int]:
+    return (price.currency, price.interval.value, price.interval_count)
 
 
 def _changes(
@@ -298,25 +335,39 @@ def _plain(
         return None
     sold = document.plans[key] if kind == "plan" else document.add_ons[key]
     plain = dict(written)
+    adopted = {_price_name(price): price.stripe_price for price in sold.prices if price.stripe_price is not None}
     if sold.prices:
-        plain["prices"] = {_price_name(price): price.amount_minor for price in sold.prices}
-        adopted = {_price_name(price): price.stripe_price for price in sold.prices if price.stripe_price is not None}
-        if adopted:
-            plain["stripe_prices"] = adopted
+        plain["prices"] = {_price_name(price): _price_value(compiled_price(price)) for price in sold.prices}
     if sold.entitlements:
-        plain["entitlements"] = {
-            feature: {
-                name: value
-                for name, value in msgspec.to_builtins(
-                    resolved_entitlement(feature, document.features[feature], entitled)
-                ).items()
-                if value is not None
-                and name not in {"feature", "price_behaviour"}
-                and (name, value) != ("stacking", "max")
-            }
-            for feature, entitled in sold.entitlements.items()
+        plain["entitlements"] = {}
+    for feature, entitled in sold.entitlements.items():
+        whole = resolved_entitlement(feature, document.features[feature], entitled)
+        plain["entitlements"][feature] = {
+            name: value
+            for name, value in msgspec.to_builtins(whole).items()
+            if value is not None and name not in {"feature", "prices"} and (name, value) != ("stacking", "max")
         }
+        if isinstance(entitled, EntitlementDocument) and entitled.prices:
+            plain["entitlements"][feature]["prices"] = {
+                _price_name(price): _price_value(one) for price, one in zip(entitled.prices, whole.prices, strict=True)
+            }
+            adopted |= {
+                f"{feature} {_price_name(price)}": price.stripe_price
+                for price in entitled.prices
+                if price.stripe_price is not None
+            }
+    if adopted:
+        plain["stripe_prices"] = adopted
     return plain
+
+
+def _price_value(price: Price) -> Json:
+    """A whole amount in minor units, or what else the price says; its currency and interval name it already."""
+    said: dict[str, Json] = msgspec.to_builtins(price_terms(price))
+    more = {
+        name: value for name, value in said.items() if name not in {"currency", "interval", "interval_count", "meter"}
+    }
+    return price.amount_minor if more.keys() <= {"amount_minor"} else more
 
 
 def _price_name(price: PriceDocument) -> str:

@@ -195,6 +195,40 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     is_archived: bool = False
 
 
+class PriceTier(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of a tiered price: up to and including `up_to` units (None: all that are left).
+
+    `amount` is decimal text of minor units for each unit, such as "0.25"; `flat_amount_minor` is charged on top once.
+    """
+
+    up_to: int | None
+    amount: str
+    flat_amount_minor: int = 0
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is paid each interval in one currency: for a plan version or add-on, or for one feature it grants.
+
+    `amount_minor` is for each unit; it is 0 where `amount_decimal` (decimal text, at most 12 places) or `tiers` say it
+    instead. With a `package_size`, the amount is for each package of so many units, the last one rounded up or away
+    (Stripe's `transform_quantity`). A metered price bills what the meter with the event name `meter` counted.
+    `engine.pricing.amount_of` says what a quantity costs.
+    """
+
+    currency: str
+    interval: Interval
+    amount_minor: int = 0
+    interval_count: int = 1
+    stripe_price_id: str | None = None
+    amount_decimal: str | None = None
+    tiers_mode: Literal["graduated", "volume"] | None = None
+    tiers: tuple[PriceTier, ...] = ()
+    package_size: int = 1
+    package_rounding: Literal["up", "down"] = "up"
+    is_metered: bool = False
+    meter: str | None = None
+
+
 class Entitlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one plan version or add-on grants for one feature. Exactly one of the five value fields is set.
 
@@ -203,6 +237,10 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     `scope` says whose usage an event feature's limit is for: all of the company's together, or each user's own
     ("each user gets 50 exports"). It means nothing for the other types.
+
+    `prices` are paid for this feature beside the plan's own, as `price_behaviour` says: for the units bought, which
+    are then the limit (pay in advance); for all that is used (pay as you go, tiers); for what is used beyond the soft
+    limit (overage).
     """
 
     feature: str
@@ -215,16 +253,7 @@ class Entitlement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     soft_limit: int | None = None
     price_behaviour: PriceBehaviour = PriceBehaviour.INCLUDED
     scope: Literal["company", "user"] = "company"
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plan version or add-on costs each interval, per unit of quantity, in one currency."""
-
-    currency: str
-    interval: Interval
-    amount_minor: int
-    interval_count: int = 1
-    stripe_price_id: str | None = None
+    prices: tuple[Price, ...] = ()
 
 
 class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,17 +280,21 @@ class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_free(self) -> bool:
-        """No price at all and not sold by hand: the plan costs nothing."""
-        return not self.prices and not self.is_contact_us
+        """No price at all, its own or for what it grants, and not sold by hand: the plan costs nothing."""
+        return not self.prices and not self.is_contact_us and not any(one.prices for one in self.entitlements)
 
 
 class PriceOwner(msgspec.Struct, frozen=True):
-    """Which plan version or add-on version a Stripe price belongs to."""
+    """Which plan version or add-on version a Stripe price belongs to.
+
+    `feature` is the entitlement that the price pays for; None: the plan or add-on itself.
+    """
 
     kind: Literal["plan", "add_on"]
     key: str
     version: int
     price: Price
+    feature: str | None = None
 
 
 class KeptVersions(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
-"""Prices made comparable: what a price comes to each month, exactly, whatever its interval."""
+"""What a quantity costs, and prices made comparable: what one comes to each month, exactly, whatever its interval."""
 
+import math
 from fractions import Fraction
 
 from plangate.engine.model import Interval, PlanVersion, Price
@@ -13,14 +14,30 @@ _MONTHS_PER_INTERVAL = {
 }
 
 
+_HALF = Fraction(1, 2)
+
+
+def amount_of(price: Price, quantity: int) -> int:
+    """What `quantity` units cost each interval, in minor units: one whole amount, a half rounded up as Stripe does.
+
+    Packages come first, then tiers. Every unit of a volume price costs what the tier of the last one says; a graduated
+    price fills one tier after the other, and its first flat amount is due for no units too.
+    """
+    return math.floor(_exact(price, quantity) + _HALF)
+
+
 def months_in(interval: Interval, interval_count: int = 1) -> Fraction:
     """How many months an interval lasts; days and weeks by a year of 365 days."""
     return _MONTHS_PER_INTERVAL[interval] * interval_count
 
 
-def monthly_amount(price: Price) -> Fraction:
-    """Minor units each month for one unit of a price: a yearly price divided by 12."""
-    return Fraction(price.amount_minor) / months_in(price.interval, price.interval_count)
+def monthly_amount(price: Price, quantity: int | None = None) -> Fraction:
+    """Minor units each month for one unit of a price: a yearly price divided by 12.
+
+    One of tiers or packages is what a unit costs on average when `quantity` are held (None or 0: one).
+    """
+    units = max(quantity or 1, 1)
+    return _exact(price, units) / units / months_in(price.interval, price.interval_count)
 
 
 def price_for(version: PlanVersion, *, currency: str | None, interval: Interval | None = None) -> Price | None:
@@ -33,3 +50,26 @@ def price_for(version: PlanVersion, *, currency: str | None, interval: Interval 
     prices = [price for price in version.prices if price.currency == wanted]
     exact = [price for price in prices if price.interval is interval and price.interval_count == 1]
     return min(exact or prices, key=monthly_amount, default=None)
+
+
+def _exact(price: Price, quantity: int) -> Fraction:
+    """The amount before it is rounded. The quantity is at least 0."""
+    units = quantity
+    if price.package_size > 1:
+        # Whole packages: the one begun last is charged, or is free.
+        units = -(-quantity // price.package_size) if price.package_rounding == "up" else quantity // price.package_size
+    if not price.tiers:
+        return units * (
+            Fraction(price.amount_minor) if price.amount_decimal is None else Fraction(price.amount_decimal)
+        )
+    if price.tiers_mode == "volume":
+        tier = next(one for one in price.tiers if one.up_to is None or units <= one.up_to)
+        return units * Fraction(tier.amount) + tier.flat_amount_minor
+    total, floor = Fraction(0), 0
+    for tier in price.tiers:
+        ceiling = units if tier.up_to is None else min(units, tier.up_to)
+        total += (ceiling - floor) * Fraction(tier.amount) + tier.flat_amount_minor
+        if ceiling == units:
+            break
+        floor = ceiling
+    return total

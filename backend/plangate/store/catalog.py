@@ -44,7 +44,9 @@ class PlanVersionRow(SQLModel, table=True):
 class StripePriceRow(SQLModel, table=True):
     """A Stripe price we made or adopted, and the plan or add-on version it sells. Archived ones still map.
 
-    `is_adopted` marks one that others made: it is never archived.
+    `feature` is the entitlement it pays for; None: the plan or add-on itself. `terms` are those of the engine's price
+    where currency, interval and whole amount do not say everything. `is_adopted` marks one that others made: it is
+    never archived.
     """
 
     __tablename__ = "stripe_prices"
@@ -59,6 +61,8 @@ class StripePriceRow(SQLModel, table=True):
     interval: str
     interval_count: int = 1
     amount_minor: int = Field(sa_type=BigInteger)
+    feature: str | None = None
+    terms: Any = Field(default=None, sa_type=JsonText, nullable=True)
     is_active: bool = True
     is_adopted: bool = False
     recorded_at: datetime = Field(sa_type=Instant)
@@ -120,7 +124,7 @@ async def all_stripe_prices(session: StoreSession) -> list[StripePriceRow]:
     return [StripePriceRow(**row) for row in rows]
 
 
-_CORRECTED = ("owner_kind", "owner_key", "owner_version", "is_active", "is_adopted")
+_CORRECTED = ("owner_kind", "owner_key", "owner_version", "feature", "terms", "is_active", "is_adopted")
 
 
 async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:

@@ -225,12 +225,14 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("first_sent_at", sa.BigInteger(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("report_id", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("meter_outbox", schema=None) as batch_op:
         batch_op.create_index(
             "meter_outbox_by_customer", ["environment_id", "stripe_customer_id", "meter", "occurred_at"], unique=False
         )
+        batch_op.create_index("meter_outbox_by_report", ["report_id"], unique=False)
         batch_op.create_index("meter_outbox_by_turn", ["environment_id", "state", "available_at"], unique=False)
 
     op.create_table(
@@ -378,6 +380,8 @@ def upgrade() -> None:
         sa.Column("interval", sa.String(), nullable=False),
         sa.Column("interval_count", sa.Integer(), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=True),
+        sa.Column("terms", sa.Text(), nullable=True),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("is_adopted", sa.Boolean(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
@@ -696,6 +700,7 @@ def downgrade() -> None:
     op.drop_table("overrides")
     with op.batch_alter_table("meter_outbox", schema=None) as batch_op:
         batch_op.drop_index("meter_outbox_by_turn")
+        batch_op.drop_index("meter_outbox_by_report")
         batch_op.drop_index("meter_outbox_by_customer")
 
     op.drop_table("meter_outbox")
