@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.shapes import Actor
-from plangate.store.columns import Instant, JsonText, to_microseconds
+from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 
 class AuditRow(SQLModel, table=True):
@@ -49,6 +50,33 @@ _PAGE = 1_000
 audit = table_of(AuditRow)
 audit_heads = table_of(AuditHeadRow)
 
+_HEAD: Final = Direct(
+    sqlite="SELECT sequence, entry_hash FROM audit_heads WHERE environment_id = ?",
+    postgresql="SELECT sequence, entry_hash FROM audit_heads WHERE environment_id = $1 FOR UPDATE",
+)
+_FIRST_HEAD: Final = Direct(
+    sqlite="INSERT INTO audit_heads (environment_id, sequence, entry_hash) VALUES (?, 0, '') ON CONFLICT DO NOTHING",
+    postgresql="""
+        INSERT INTO audit_heads (environment_id, sequence, entry_hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING
+    """,
+)
+_APPEND: Final = Direct(
+    sqlite="""
+        INSERT INTO audit (environment_id, sequence, company_id, actor, action, subject, before, after, note, at,
+            previous_hash, entry_hash)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """,
+    postgresql="""
+        INSERT INTO audit (environment_id, sequence, company_id, actor, action, subject, before, after, note, at,
+            previous_hash, entry_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    """,
+)
+_MOVE_HEAD: Final = Direct(
+    sqlite="UPDATE audit_heads SET sequence = ?2, entry_hash = ?3 WHERE environment_id = ?1",
+    postgresql="UPDATE audit_heads SET sequence = $2, entry_hash = $3 WHERE environment_id = $1",
+)
+
 
 async def append_audit(
     session: StoreSession,
@@ -62,18 +90,13 @@ async def append_audit(
     note: str = "",
 ) -> None:
     """Append one entry in the same transaction as the change it tells of."""
-    await session.run(
-        session.insert(AuditHeadRow)
-        .values(environment_id=session.environment_id, sequence=0, entry_hash="")
-        .on_conflict_do_nothing()
-    )
-    query = select(audit_heads).where(audit_heads.c.environment_id == session.environment_id)
-    head = await session.one(query.with_for_update() if session.is_postgresql else query)
-    if head is None:
-        raise LookupError("the audit chain has no head")
+    (head,) = await together(session, _HEAD.of(session.environment_id))
+    if not head:
+        _, head = await together(session, _FIRST_HEAD.of(session.environment_id), _HEAD.of(session.environment_id))
+    sequence, previous_hash = head[0]
     row = AuditRow(
         environment_id=session.environment_id,
-        sequence=head["sequence"] + 1,
+        sequence=sequence + 1,
         company_id=company_id,
         actor=msgspec.to_builtins(actor),
         action=action,
@@ -82,15 +105,27 @@ async def append_audit(
         after=msgspec.to_builtins(after),
         note=note,
         at=session.now,
-        previous_hash=head["entry_hash"],
+        previous_hash=previous_hash,
         entry_hash="",
     )
     row.entry_hash = entry_hash(row)
-    await session.add(row)
-    await session.run(
-        update(audit_heads)
-        .where(audit_heads.c.environment_id == session.environment_id)
-        .values(sequence=row.sequence, entry_hash=row.entry_hash)
+    await together(
+        session,
+        _APPEND.of(
+            row.environment_id,
+            row.sequence,
+            row.company_id,
+            json_text(row.actor),
+            row.action,
+            row.subject,
+            json_text(row.before),
+            json_text(row.after),
+            row.note,
+            to_microseconds(row.at),
+            row.previous_hash,
+            row.entry_hash,
+        ),
+        _MOVE_HEAD.of(row.environment_id, row.sequence, row.entry_hash),
     )
 
 

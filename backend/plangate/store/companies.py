@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, RowMapping, Table, and_, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import AssignmentFact, PlanSource
 from plangate.ids import new_id
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, to_microseconds
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 STRIPE_CUSTOMER_KEY = "stripe_customer_id"
 
@@ -156,6 +157,17 @@ former_members = table_of(FormerMemberRow)
 traits = table_of(TraitRow)
 assignments = table_of(AssignmentRow)
 
+_BUMP: Final = Direct(
+    sqlite="""
+        UPDATE companies SET version = version + 1, updated_at = ?3 WHERE environment_id = ?1 AND id = ?2
+        RETURNING version
+    """,
+    postgresql="""
+        UPDATE companies SET version = version + 1, updated_at = $3 WHERE environment_id = $1 AND id = $2
+        RETURNING version
+    """,
+)
+
 
 def known_at(table: Table, at: datetime | None) -> ColumnElement[bool]:
     """Rows of a bitemporal table as known at an instant; None means now."""
@@ -249,14 +261,8 @@ async def add_keys(session: StoreSession, company_id: str, keys: Sequence[tuple[
 
 async def bump_version(session: StoreSession, company_id: str) -> int:
     """Count one change of a fact that decides about the company; answers the new version."""
-    return int(
-        await session.scalar(
-            update(companies)
-            .where(companies.c.environment_id == session.environment_id, companies.c.id == company_id)
-            .values(version=companies.c.version + 1, updated_at=session.now)
-            .returning(companies.c.version)
-        )
-    )
+    ((row,),) = await together(session, _BUMP.of(session.environment_id, company_id, to_microseconds(session.now)))
+    return int(row[0])
 
 
 async def page_of_companies(

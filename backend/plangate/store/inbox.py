@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import func, select, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 
 class InboxState(StrEnum):
@@ -54,11 +55,54 @@ class CursorRow(SQLModel, table=True):
 inbox = table_of(InboxRow)
 cursors = table_of(CursorRow)
 
+_STORE: Final = Direct(
+    sqlite="""
+        INSERT INTO inbox (environment_id, stripe_event_id, type, stripe_object_id, stripe_customer_id, payload, state,
+            attempts, available_at, received_at, processed_at, last_error)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT DO NOTHING
+        RETURNING stripe_event_id
+    """,
+    postgresql="""
+        INSERT INTO inbox (environment_id, stripe_event_id, type, stripe_object_id, stripe_customer_id, payload, state,
+            attempts, available_at, received_at, processed_at, last_error)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        ON CONFLICT DO NOTHING
+        RETURNING stripe_event_id
+    """,
+)
+_SETTLE: Final = Direct(
+    sqlite="""
+        UPDATE inbox SET state = ?3, last_error = ?4, processed_at = ?5, available_at = ?6
+        WHERE environment_id = ?1 AND stripe_event_id = ?2
+    """,
+    postgresql="""
+        UPDATE inbox SET state = $3, last_error = $4, processed_at = $5, available_at = $6
+        WHERE environment_id = $1 AND stripe_event_id = $2
+    """,
+)
+
 
 async def store_event(session: StoreSession, row: InboxRow) -> bool:
     """Keep an event unless its id is known already. Answers whether it is new."""
-    statement = session.insert(InboxRow).values(row.model_dump()).on_conflict_do_nothing()
-    return (await session.run(statement)).rowcount == 1
+    (rows,) = await together(
+        session,
+        _STORE.of(
+            row.environment_id,
+            row.stripe_event_id,
+            row.type,
+            row.stripe_object_id,
+            row.stripe_customer_id,
+            json_text(row.payload),
+            row.state,
+            row.attempts,
+            to_microseconds(row.available_at),
+            to_microseconds(row.received_at),
+            None if row.processed_at is None else to_microseconds(row.processed_at),
+            row.last_error,
+        ),
+    )
+    return bool(rows)
 
 
 async def claim_events(session: StoreSession, *, wall_now: datetime, lease_seconds: int, limit: int) -> list[InboxRow]:
@@ -98,15 +142,17 @@ async def settle_event(
 ) -> None:
     """Record what came of an event; a `pending` one comes back at `available_at`."""
     is_over = state in {InboxState.PROCESSED, InboxState.IGNORED}
-    await session.run(
-        update(inbox)
-        .where(inbox.c.environment_id == session.environment_id, inbox.c.stripe_event_id == stripe_event_id)
-        .values(
-            state=state.value,
-            last_error=error,
-            processed_at=wall_now if is_over else None,
-            available_at=available_at or wall_now,
-        )
+    now = to_microseconds(wall_now)
+    await together(
+        session,
+        _SETTLE.of(
+            session.environment_id,
+            stripe_event_id,
+            state.value,
+            error,
+            now if is_over else None,
+            now if available_at is None else to_microseconds(available_at),
+        ),
     )
 
 

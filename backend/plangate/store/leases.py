@@ -1,12 +1,14 @@
 """Leases: one holder at a time for a named subject, without holding a transaction open. Times are wall time."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import delete
 from sqlmodel import Field, SQLModel
 
-from plangate.store.columns import Instant
+from plangate.store.columns import Instant, to_microseconds
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 
 class LeaseRow(SQLModel, table=True):
@@ -23,7 +25,31 @@ class LeaseRow(SQLModel, table=True):
 
 leases = table_of(LeaseRow)
 
-_CLOCKS_APART = 2  # how many times a lease's length the clocks of two servers may differ
+_CLOCKS_APART: Final = 2  # how many times a lease's length the clocks of two servers may differ
+_TAKE: Final = Direct(
+    sqlite="""
+        INSERT INTO leases (environment_id, subject, holder, expires_at, fence) VALUES (?1, ?2, ?3, ?4, 1)
+        ON CONFLICT (environment_id, subject) DO UPDATE
+        SET holder = excluded.holder, expires_at = excluded.expires_at, fence = leases.fence + 1
+        WHERE leases.holder IS NULL OR leases.expires_at <= ?5 OR leases.expires_at > ?6
+        RETURNING fence
+    """,
+    postgresql="""
+        INSERT INTO leases (environment_id, subject, holder, expires_at, fence) VALUES ($1, $2, $3, $4, 1)
+        ON CONFLICT (environment_id, subject) DO UPDATE
+        SET holder = excluded.holder, expires_at = excluded.expires_at, fence = leases.fence + 1
+        WHERE leases.holder IS NULL OR leases.expires_at <= $5 OR leases.expires_at > $6
+        RETURNING fence
+    """,
+)
+_FREE: Final = Direct(
+    sqlite="UPDATE leases SET holder = NULL WHERE environment_id = ? AND subject = ? AND fence = ?",
+    postgresql="UPDATE leases SET holder = NULL WHERE environment_id = $1 AND subject = $2 AND fence = $3",
+)
+_FENCE: Final = Direct(
+    sqlite="SELECT fence FROM leases WHERE environment_id = ? AND subject = ?",
+    postgresql="SELECT fence FROM leases WHERE environment_id = $1 AND subject = $2 FOR UPDATE",
+)
 
 
 async def take_lease(
@@ -35,34 +61,29 @@ async def take_lease(
     A holder whose lease was taken over by a clock that is ahead notices by its fence.
     """
     until = wall_now + timedelta(seconds=seconds)
-    first = session.insert(LeaseRow).values(
-        environment_id=session.environment_id, subject=subject, holder=holder, expires_at=until, fence=1
+    (rows,) = await together(
+        session,
+        _TAKE.of(
+            session.environment_id,
+            subject,
+            holder,
+            to_microseconds(until),
+            to_microseconds(wall_now),
+            to_microseconds(until + timedelta(seconds=_CLOCKS_APART * seconds)),
+        ),
     )
-    fence = await session.scalar(
-        first.on_conflict_do_update(
-            index_elements=["environment_id", "subject"],
-            set_={"holder": holder, "expires_at": until, "fence": leases.c.fence + 1},
-            where=or_(
-                leases.c.holder.is_(None),
-                leases.c.expires_at <= wall_now,
-                leases.c.expires_at > until + timedelta(seconds=_CLOCKS_APART * seconds),
-            ),
-        ).returning(leases.c.fence)
-    )
-    return None if fence is None else int(fence)
+    return int(rows[0][0]) if rows else None
 
 
 async def free_lease(session: StoreSession, subject: str, fence: int) -> None:
     """Give the lease back, unless somebody took it over meanwhile."""
-    await session.run(update(leases).where(_is(session, subject), leases.c.fence == fence).values(holder=None))
+    await together(session, _FREE.of(session.environment_id, subject, fence))
 
 
 async def holds_lease(session: StoreSession, subject: str, fence: int) -> bool:
     """Whether the fence is still the newest. On PostgreSQL the row stays locked until the transaction ends."""
-    query = select(leases.c.fence).where(_is(session, subject))
-    if session.is_postgresql:
-        query = query.with_for_update()
-    return bool(await session.scalar(query) == fence)
+    (rows,) = await together(session, _FENCE.of(session.environment_id, subject))
+    return bool(rows) and rows[0][0] == fence
 
 
 async def drop_old_leases(session: StoreSession, *, before: datetime) -> int:
@@ -73,7 +94,3 @@ async def drop_old_leases(session: StoreSession, *, before: datetime) -> int:
         )
     )
     return result.rowcount
-
-
-def _is(session: StoreSession, subject: str) -> ColumnElement[bool]:
-    return and_(leases.c.environment_id == session.environment_id, leases.c.subject == subject)

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Text, cast, select, text, update
+from sqlalchemy import Text, cast, func, select, text
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import PlanRef, SubscriptionFact
 from plangate.ids import new_id
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 
 class SubscriptionRow(SQLModel, table=True):
@@ -49,6 +50,43 @@ class SubscriptionRow(SQLModel, table=True):
 
 subscriptions = table_of(SubscriptionRow)
 _ENDED = ("canceled", "incomplete_expired")
+_HASHES: Final = Direct(
+    sqlite="""
+        SELECT stripe_subscription_id, state_hash FROM subscriptions
+        WHERE environment_id = ? AND company_id = ? AND superseded_at IS NULL
+    """,
+    postgresql="""
+        SELECT stripe_subscription_id, state_hash FROM subscriptions
+        WHERE environment_id = $1 AND company_id = $2 AND superseded_at IS NULL
+    """,
+)
+_SUPERSEDE: Final = Direct(
+    sqlite="""
+        UPDATE subscriptions SET superseded_at = ?2
+        WHERE environment_id = ?1 AND superseded_at IS NULL
+            AND stripe_subscription_id IN (SELECT value FROM json_each(?3))
+    """,
+    postgresql="""
+        UPDATE subscriptions SET superseded_at = $2
+        WHERE environment_id = $1 AND superseded_at IS NULL AND stripe_subscription_id = ANY($3::text[])
+    """,
+)
+_SAVE: Final = Direct(
+    sqlite="""
+        INSERT INTO subscriptions (environment_id, company_id, recorded_at, id, stripe_customer_id,
+            stripe_subscription_id, status, document, state_hash, mapped_plan)
+        SELECT ?1, ?2, ?3, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+            json_extract(value, '$[6]')
+        FROM json_each(?4)
+    """,
+    postgresql="""
+        INSERT INTO subscriptions (environment_id, company_id, recorded_at, id, stripe_customer_id,
+            stripe_subscription_id, status, document, state_hash, mapped_plan)
+        SELECT $1, $2, $3, *
+        FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+    """,
+)
 
 
 async def subscriptions_of(
@@ -65,6 +103,33 @@ async def subscriptions_of(
         .order_by(subscriptions.c.stripe_subscription_id)
     )
     return tuple(msgspec.convert(row["document"], SubscriptionFact) for row in rows)
+
+
+async def newest_state_at(session: StoreSession, company_id: str) -> datetime | None:
+    """When the newest of the company's states was recorded, None without any."""
+    found: datetime | None = await session.scalar(
+        select(func.max(subscriptions.c.recorded_at)).where(
+            subscriptions.c.environment_id == session.environment_id, subscriptions.c.company_id == company_id
+        )
+    )
+    return found
+
+
+async def running_subscriptions(
+    session: StoreSession, *, after: str | None, limit: int
+) -> Sequence[tuple[str, str, str]]:
+    """`(Stripe subscription, Stripe customer, company)` of up to `limit` that have not ended, as far as we know."""
+    query = select(
+        subscriptions.c.stripe_subscription_id, subscriptions.c.stripe_customer_id, subscriptions.c.company_id
+    ).where(
+        subscriptions.c.environment_id == session.environment_id,
+        subscriptions.c.superseded_at.is_(None),
+        subscriptions.c.status.not_in(_ENDED),
+    )
+    if after is not None:
+        query = query.where(subscriptions.c.stripe_subscription_id > after)
+    rows = await session.all(query.order_by(subscriptions.c.stripe_subscription_id).limit(limit))
+    return [(row["stripe_subscription_id"], row["stripe_customer_id"], row["company_id"]) for row in rows]
 
 
 async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:
@@ -109,45 +174,31 @@ async def save_subscriptions(
     `mapped_plan` is the base plan they mean together, None when a price among them is unknown or none grants.
     Only states that differ from the last known are stored. Answers whether anything changed.
     """
-    known = {
-        row["stripe_subscription_id"]: row["state_hash"]
-        for row in await session.all(
-            select(subscriptions.c.stripe_subscription_id, subscriptions.c.state_hash).where(
-                subscriptions.c.environment_id == session.environment_id,
-                subscriptions.c.company_id == company_id,
-                subscriptions.c.superseded_at.is_(None),
-            )
-        )
-    }
+    (held,) = await together(session, _HASHES.of(session.environment_id, company_id))
+    known = {str(name): str(stored) for name, stored in held}
     changed = [
         (fact, state_hash) for fact, state_hash in fetched if known.get(fact.stripe_subscription_id) != state_hash
     ]
     if not changed:
         return False
-    await session.run(
-        update(subscriptions)
-        .where(
-            subscriptions.c.environment_id == session.environment_id,
-            subscriptions.c.stripe_subscription_id.in_([fact.stripe_subscription_id for fact, _ in changed]),
-            subscriptions.c.superseded_at.is_(None),
+    now = to_microseconds(session.now)
+    meant = json_text(mapped_plan)
+    rows = [
+        (
+            new_id("subv"),
+            fact.stripe_customer_id,
+            fact.stripe_subscription_id,
+            fact.status,
+            json_text(fact),
+            state_hash,
+            meant,
         )
-        .values(superseded_at=session.now)
-    )
-    await session.add_all(
-        [
-            SubscriptionRow(
-                id=new_id("subv"),
-                environment_id=session.environment_id,
-                company_id=company_id,
-                stripe_customer_id=fact.stripe_customer_id,
-                stripe_subscription_id=fact.stripe_subscription_id,
-                status=fact.status,
-                document=msgspec.to_builtins(fact),
-                state_hash=state_hash,
-                mapped_plan=msgspec.to_builtins(mapped_plan),
-                recorded_at=session.now,
-            )
-            for fact, state_hash in changed
-        ]
+        for fact, state_hash in changed
+    ]
+    superseded = [fact.stripe_subscription_id for fact, _ in changed]
+    await together(
+        session,
+        _SUPERSEDE.of(session.environment_id, now, superseded),
+        _SAVE.for_all(rows, session.environment_id, company_id, now),
     )
     return True
