@@ -6,6 +6,7 @@ whole by a webhook after a crash ends in the same state as one that was watched 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -129,6 +130,20 @@ def followed(terms: Terms, fact: SubscriptionFact) -> Terms | None:
     lines.extend(Line(price, quantity) for price, quantity in now.items() if price not in before)
     held = tuple(Line(price, quantity) for price, quantity in now.items())
     return msgspec.structs.replace(terms, lines=tuple(lines), held=held, revision=terms.revision + 1)
+
+
+def restored(terms: Terms, fact: SubscriptionFact, *, at: datetime) -> Terms:
+    """The terms of a scheduled change whose upgrade came to nothing, to be written again.
+
+    One whose date passed meanwhile waits for the end of the period that runs now.
+    """
+    boundary = terms.boundary
+    if boundary is not None and boundary <= at.timestamp():
+        boundary = int(max(item.period_end_at for item in fact.items).timestamp())
+    held = tuple(Line(item.stripe_price_id, item.quantity) for item in fact.items)
+    return msgspec.structs.replace(
+        terms, boundary=boundary, held=held, revision=terms.revision + 1, stripe_schedule_id=None
+    )
 
 
 def _outcome_of_start(change_id: str, subscriptions: Sequence[StripeJson]) -> ChangeState | None:

@@ -4,7 +4,8 @@ Used by everything that learns that something may have changed: webhooks, the sw
 each of their own calls. No transaction is open while Stripe is asked; the lease's fence is checked when writing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from plangate.billing.mirror import (
     with_holding_times,
 )
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Action, Terms, followed, outcome, started_by
+from plangate.change_terms import LIVE_STATUSES, Action, Terms, followed, outcome, restored, started_by
 from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import PlanRef, PlanSource, SubscriptionFact
@@ -88,8 +89,11 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
     async with env.reading() as session:
         stripe_customer_ids = await customers_of(session, company_id)
         known = await subscriptions_of(session, company_id)
+        waiting = await changes_in(session, company_id, ("awaiting_payment",))
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
+    # Looked at before the subscriptions: a page that was paid by now has its subscription in what is fetched next.
+    closed = {row.id for row in waiting if await _is_page_closed(env, row)}
     states = [
         state
         for stripe_customer_id in stripe_customer_ids
@@ -115,7 +119,7 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
         if is_changed:
             await _note_change(session, company_id, known, found)
             await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
-        is_settled = await _settle_changes(session, company_id, found, subscriptions)
+        is_settled = await _settle_changes(session, company_id, found, subscriptions, closed)
         if is_changed or is_settled:
             await env.touch(session, company_id)
     return Mirrored(
@@ -269,30 +273,53 @@ def _summary(fact: SubscriptionFact) -> dict[str, object]:
     }
 
 
+async def _is_page_closed(env: Environment, row: PlanChangeRow) -> bool:
+    """Whether the hosted page of a change can no longer be paid (S27)."""
+    if row.stripe_checkout_session_id is None:
+        return False
+    page = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
+    return page is None or page["status"] == "expired"
+
+
 async def _settle_changes(
     session: StoreSession,
     company_id: str,
     facts: Sequence[SubscriptionFact],
     subscriptions: Sequence[StripeJson],
+    closed: Set[str],
 ) -> bool:
-    """Move recorded changes on to what the facts say became of them. Answers whether any moved."""
+    """Move recorded changes on to what the facts say became of them. Answers whether any moved.
+
+    `closed` are changes whose hosted page can no longer be paid. The newest change comes first: one that waits for its
+    date is not over while an upgrade that took it away may still come to nothing, and is made again if it does.
+    """
     by_id = {fact.stripe_subscription_id: fact for fact in facts}
+    open_upgrades: set[str] = set()
+    undone_upgrades: set[str] = set()
     is_moved = False
     for row in await changes_in(session, company_id, _WATCHED):
         terms = msgspec.convert(row.terms, Terms)
-        fact = by_id.get(row.stripe_subscription_id or "")
+        stripe_subscription_id = row.stripe_subscription_id or ""
+        fact = by_id.get(stripe_subscription_id)
         reached = outcome(terms, ChangeState(row.state), row.id, fact=fact, subscriptions=subscriptions)
+        if reached is None and row.id in closed:
+            reached = ChangeState.CANCELLED
+        if terms.action is Action.UPDATE:
+            if reached is ChangeState.FAILED:
+                undone_upgrades.add(stripe_subscription_id)
+            elif reached is None or reached.value == row.state:
+                open_upgrades.add(stripe_subscription_id)
+        if row.state == ChangeState.SCHEDULED.value and reached is ChangeState.CANCELLED and fact is not None:
+            if stripe_subscription_id in open_upgrades:
+                continue
+            if stripe_subscription_id in undone_upgrades and fact.status in LIVE_STATUSES:
+                await _write_again(session, row, restored(terms, fact, at=session.now))
+                is_moved = True
+                continue
         if reached is ChangeState.SCHEDULED and terms.action is Action.SCHEDULE and fact is not None:
             edited = followed(terms, fact)
             if edited is not None:
-                # The worker writes the later phase anew; until then the change counts as under way.
-                await update_change(
-                    session,
-                    row.id,
-                    state=ChangeState.APPLYING.value,
-                    terms=msgspec.to_builtins(edited),
-                    available_at=wall_now(),
-                )
+                await _write_again(session, row, edited)
                 is_moved = True
                 continue
         if reached is None or reached.value == row.state:
@@ -300,6 +327,19 @@ async def _settle_changes(
         await _move(session, row, reached, subscriptions)
         is_moved = True
     return is_moved
+
+
+async def _write_again(session: StoreSession, row: PlanChangeRow, terms: Terms) -> None:
+    """Let the worker write a scheduled change into Stripe anew; until then it counts as under way."""
+    effective_at = row.effective_at if terms.boundary is None else datetime.fromtimestamp(terms.boundary, UTC)
+    await update_change(
+        session,
+        row.id,
+        state=ChangeState.APPLYING.value,
+        terms=msgspec.to_builtins(terms),
+        effective_at=effective_at,
+        available_at=wall_now(),
+    )
 
 
 async def _move(

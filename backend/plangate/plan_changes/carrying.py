@@ -52,6 +52,7 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
     if row.state == ChangeState.CANCELLING.value:
         await _take_back(env, row, mirror)
         return row
+    suffix = f":r{terms.revision}" if terms.revision else ""
     match terms.action:
         case Action.CHECKOUT:
             return await _check_out(env, row, terms)
@@ -60,19 +61,10 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
         case Action.UPDATE:
             return await _update(env, row, terms, mirror)
         case Action.SCHEDULE:
-            suffix = f":r{terms.revision}" if terms.revision else ""
             await _schedule(env, row, terms, mirror, suffix=suffix)
         case Action.CANCEL_AT_PERIOD_END:
             await _release_ours(env, row, mirror)
-            await _step(
-                env,
-                row,
-                "cancel_at_period_end",
-                {"metadata": marks(env, row)},
-                lambda params, key: env.gateway.cancel_at_period_end(
-                    _subscription_id(row), metadata=params["metadata"], idempotency_key=key
-                ),
-            )
+            await _cancel_at_period_end(env, row, suffix=suffix)
         case Action.CANCEL_NOW:
             await _release_ours(env, row, mirror)
             await _step(
@@ -97,12 +89,27 @@ async def clear_up(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> No
 
 
 async def put_back(env: Environment, row: PlanChangeRow) -> None:
-    """Schedule a change once more, after an upgrade that released its schedule came to nothing."""
+    """Schedule a change once more, after an upgrade that took it away came to nothing."""
     terms = msgspec.convert(row.terms, Terms)
     suffix = f":again{row.attempts + 1}r{terms.revision}"
     async with env.writing() as session:
         await update_change(session, row.id, attempts=row.attempts + 1)
-    await _schedule(env, row, terms, Mirrored(company_id=row.company_id, facts=()), suffix=suffix)
+    if terms.action is Action.CANCEL_AT_PERIOD_END:
+        await _cancel_at_period_end(env, row, suffix=suffix)
+    elif terms.action is Action.SCHEDULE:
+        await _schedule(env, row, terms, Mirrored(company_id=row.company_id, facts=()), suffix=suffix)
+
+
+async def _cancel_at_period_end(env: Environment, row: PlanChangeRow, *, suffix: str) -> None:
+    await _step(
+        env,
+        row,
+        f"cancel_at_period_end{suffix}",
+        {"metadata": marks(env, row)},
+        lambda params, key: env.gateway.cancel_at_period_end(
+            _subscription_id(row), metadata=params["metadata"], idempotency_key=key
+        ),
+    )
 
 
 def marks(env: Environment, row: PlanChangeRow) -> dict[str, str]:

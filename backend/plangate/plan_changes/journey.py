@@ -51,6 +51,8 @@ _URL_LENGTH_MAX: Final = 2_048
 _SYSTEM: Final = Actor(kind="system", id="plangate")
 _UNDER_WAY: Final = ("requested", "applying", "cancelling")
 _WAITING: Final = ("awaiting_payment", "requires_action")
+# A change that was tried and came to nothing has failed, and may be tried again; every other refusal is a plain no.
+_TRIED: Final = frozenset({Code.PAYMENT_FAILED, Code.ACTION_REQUIRED, Code.STRIPE_BUSY})
 _log = structlog.get_logger(__name__)
 
 
@@ -200,12 +202,16 @@ async def _continued(env: Environment, row: PlanChangeRow, lease: Lease) -> Plan
         mirror = await refetch_held(env, row.company_id, lease)
         row = await current(env, row)
         if row.state in _WAITING:
-            return await _looked_after(env, row, lease)
+            return await _looked_after(env, row)
         if row.state not in _UNDER_WAY:
             _repeat_refusal(row)
             return row
         if await _is_too_old(env, row):
             return await _given_up(env, row, mirror)
+        if row.state == ChangeState.REQUESTED.value:
+            async with env.writing() as session:
+                await update_change(session, row.id, state=ChangeState.APPLYING.value)
+            row = await current(env, row)
         row = await carry_out(env, row, mirror)
         await refetch_held(env, row.company_id, lease)
         row = await current(env, row)
@@ -239,17 +245,10 @@ async def _accepted(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
     return await moved(env, row, reached, actor=_SYSTEM)
 
 
-async def _looked_after(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanChangeRow:
-    """A change that waits for the customer: see whether the hosted page was paid, or is closed."""
-    if row.stripe_checkout_session_id is not None and row.state == ChangeState.AWAITING_PAYMENT.value:
-        session = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
-        if session is None or session["status"] == "expired":
-            return await moved(env, row, ChangeState.CANCELLED, actor=_SYSTEM, next_action=None)
-        if session["status"] == "complete":
-            # Paid a moment after the last fetch.
-            await refetch_held(env, row.company_id, lease)
-    async with env.writing() as open_session:
-        await update_change(open_session, row.id, available_at=wall_now() + timedelta(seconds=POLL_SECONDS))
+async def _looked_after(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
+    """A change that still waits for the customer, as the last fetch found: it is looked at again in a while."""
+    async with env.writing() as session:
+        await update_change(session, row.id, available_at=wall_now() + timedelta(seconds=POLL_SECONDS))
     return await current(env, row)
 
 
@@ -260,17 +259,21 @@ async def _failed(env: Environment, row: PlanChangeRow, refusal: Refusal) -> Non
         # It could not be taken back, so it still waits for its date.
         await moved(env, row, ChangeState.SCHEDULED, actor=_SYSTEM)
     elif row.state in {*_UNDER_WAY, *_WAITING}:
-        await moved(env, row, ChangeState.FAILED, actor=_SYSTEM, refusal=refusal_view(refusal), next_action=None)
+        state = ChangeState.FAILED if refusal.code in _TRIED else ChangeState.REFUSED
+        await moved(env, row, state, actor=_SYSTEM, refusal=refusal_view(refusal), next_action=None)
     if msgspec.convert(row.terms, Terms).action is not Action.UPDATE:
         return
     async with env.reading() as session:
         scheduled = await changes_in(session, row.company_id, ("scheduled",))
+        begun = await operations_of(session, row.id)
     for earlier in scheduled:
-        if msgspec.convert(earlier.terms, Terms).action is Action.SCHEDULE:
-            try:
-                await put_back(env, earlier)
-            except Refusal as problem:
-                _log.warning("schedule_not_put_back", change=earlier.id, code=problem.code.value)
+        is_ending = msgspec.convert(earlier.terms, Terms).action is Action.CANCEL_AT_PERIOD_END
+        if is_ending and "keep" not in begun:
+            continue  # The scheduled end would have been undone by the very call that failed.
+        try:
+            await put_back(env, earlier)
+        except Refusal as problem:
+            _log.warning("schedule_not_put_back", change=earlier.id, code=problem.code.value)
 
 
 async def _is_too_old(env: Environment, row: PlanChangeRow) -> bool:
@@ -356,7 +359,7 @@ async def _record(
             environment_id=env.id,
             company_id=promise.company_id,
             quote_id=promise.quote_id,
-            state=ChangeState.APPLYING.value,
+            state=ChangeState.REQUESTED.value,
             kind=proposal.quote.kind.value,
             is_scheduled=proposal.quote.is_scheduled,
             held=msgspec.to_builtins(side(resolved(catalog, proposal.held))),
