@@ -351,9 +351,14 @@ _Known: TypeAlias = dict[tuple[str, str, str | None], dict[Price, tuple[bool, st
 
 
 def _known_prices(rows: Iterable[StripePriceRow]) -> _Known:
-    """By whom and what they are for, then by terms: a price on sale is preferred, then the newest."""
+    """By whom and what they are for, then by terms: a price on sale is preferred, then the newest.
+
+    What was agreed on with one company is sold to nobody else.
+    """
     known: _Known = {}
     for row in rows:
+        if row.company_id is not None:
+            continue
         found = known.setdefault((row.owner_kind, row.owner_key, row.feature), {})
         terms = price_terms(price_of(row))
         if row.is_active or not found.get(terms, (False, ""))[0]:
@@ -381,4 +386,5 @@ def _owner(row: StripePriceRow, newest_of: Mapping[str, int]) -> PriceOwner:
         version=min(row.owner_version, newest),
         price=price_of(row),
         feature=row.feature,
+        company_id=row.company_id,
     )

@@ -25,6 +25,7 @@ from plangate.store.merging import (
     move_members,
     move_overrides,
     move_pins,
+    move_prices,
     move_records,
     move_subscriptions,
     note_mapped_plan,
@@ -107,6 +108,9 @@ async def _merge(env: Environment, company_id: str, former_id: str, leases: Sequ
         await _refuse_open_changes(session, company_id, former_id)
         _refuse_overlaps(before.overrides, gone.overrides)
         moved = await _move(session, before, gone)
+        if await move_prices(session, former_id, company_id):
+            env.touch_catalog(session)
+            catalog = await env.catalog_in(session)
         if target.name is None and source.name is not None:
             await rename_company(session, company_id, source.name)
         await mark_merged(session, former_id, company_id)

@@ -287,7 +287,8 @@ class PlanVersion(msgspec.Struct, frozen=True, kw_only=True):
 class PriceOwner(msgspec.Struct, frozen=True):
     """Which plan version or add-on version a Stripe price belongs to.
 
-    `feature` is the entitlement that the price pays for; None: the plan or add-on itself.
+    `feature` is the entitlement that the price pays for; None: the plan or add-on itself. `company_id` is the only
+    company a price agreed on with it is for; None: anybody.
     """
 
     kind: Literal["plan", "add_on"]
@@ -295,6 +296,7 @@ class PriceOwner(msgspec.Struct, frozen=True):
     version: int
     price: Price
     feature: str | None = None
+    company_id: str | None = None
 
 
 class KeptVersions(msgspec.Struct, frozen=True):
@@ -344,6 +346,11 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     def newest(self, kind: Literal["plan", "add_on"], key: str) -> PlanVersion | None:
         """The newest published version of a plan or add-on, archived or not; None when the key is unknown."""
         return (self.plans if kind == "plan" else self.add_ons).get(key)
+
+    def owner_of(self, stripe_price_id: str, company_id: str) -> PriceOwner | None:
+        """What a Stripe price means on a subscription of this company; None when it is unknown, or another's own."""
+        owner = self.price_owners.get(stripe_price_id)
+        return owner if owner is None or owner.company_id in {None, company_id} else None
 
     def version_of(self, kind: Literal["plan", "add_on"], key: str, version: int) -> PlanVersion | None:
         """One published version, old or newest; None when the catalogue never had it."""

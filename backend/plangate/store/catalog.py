@@ -46,7 +46,7 @@ class StripePriceRow(SQLModel, table=True):
 
     `feature` is the entitlement it pays for; None: the plan or add-on itself. `terms` are those of the engine's price
     where currency, interval and whole amount do not say everything. `is_adopted` marks one that others made: it is
-    never archived.
+    never archived. `company_id` is the only company that a price agreed on with it is for.
     """
 
     __tablename__ = "stripe_prices"
@@ -65,6 +65,7 @@ class StripePriceRow(SQLModel, table=True):
     terms: Any = Field(default=None, sa_type=JsonText, nullable=True)
     is_active: bool = True
     is_adopted: bool = False
+    company_id: str | None = None
     recorded_at: datetime = Field(sa_type=Instant)
 
 
@@ -124,7 +125,7 @@ async def all_stripe_prices(session: StoreSession) -> list[StripePriceRow]:
     return [StripePriceRow(**row) for row in rows]
 
 
-_CORRECTED = ("owner_kind", "owner_key", "owner_version", "feature", "terms", "is_active", "is_adopted")
+_CORRECTED = ("owner_kind", "owner_key", "owner_version", "feature", "terms", "is_active", "is_adopted", "company_id")
 
 
 async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:

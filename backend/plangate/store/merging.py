@@ -12,6 +12,7 @@ from sqlalchemy import func, insert, literal, or_, select, union_all, update
 
 from plangate.engine.model import AssignmentFact, PlanRef, VersionPin, WindowCounter
 from plangate.ids import new_id
+from plangate.store.catalog import stripe_prices
 from plangate.store.columns import Instant
 from plangate.store.companies import (
     AssignmentRow,
@@ -181,6 +182,14 @@ async def move_records(session: StoreSession, former_id: str, company_id: str) -
         .values(company_id=company_id)
     )
     return moved.rowcount
+
+
+async def move_prices(session: StoreSession, former_id: str, company_id: str) -> int:
+    """Hand over the prices agreed on with the former company; answers how many."""
+    moved = update(stripe_prices).where(
+        stripe_prices.c.environment_id == session.environment_id, stripe_prices.c.company_id == former_id
+    )
+    return (await session.run(moved.values(company_id=company_id))).rowcount
 
 
 async def move_pins(session: StoreSession, company_id: str, pins: Sequence[VersionPin]) -> None:

@@ -33,7 +33,7 @@ def held_price(catalog: Catalog, key: str, number: int, *, currency: str, interv
     if newest is not None and newest.version == number:
         return price_of(newest, currency=currency, interval=interval)
     for owner in catalog.price_owners.values():
-        is_wanted = owner.key == key and owner.version == number
+        is_wanted = (owner.key, owner.version, owner.feature, owner.company_id) == (key, number, None, None)
         if is_wanted and owner.price.currency == currency and owner.price.interval == interval:
             return owner.price
     return None

@@ -384,6 +384,7 @@ def upgrade() -> None:
         sa.Column("terms", sa.Text(), nullable=True),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("is_adopted", sa.Boolean(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=True),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "stripe_price_id"),
     )
