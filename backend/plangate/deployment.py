@@ -227,4 +227,8 @@ async def create_key(
 def _gateway(settings: EnvironmentSettings) -> StripeGateway | None:
     if settings.stripe_secret_key is None:
         return None
-    return StripeGateway(settings.stripe_secret_key, api_base=settings.stripe_api_base)
+    return StripeGateway(
+        settings.stripe_secret_key,
+        api_base=settings.stripe_api_base,
+        long_work_per_second=settings.long_work_per_second,
+    )

@@ -4,8 +4,8 @@ Used by everything that learns that something may have changed: webhooks, the sw
 each of their own calls. No transaction is open while Stripe is asked; the lease's fence is checked when writing.
 """
 
-from collections.abc import Mapping, Sequence, Set
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import LIVE_STATUSES, Action, Terms, followed, outcome, restored, started_by
 from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import PlanRef, PlanSource, SubscriptionFact
+from plangate.engine.model import Catalog, PlanRef, PlanSource, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
@@ -39,17 +39,20 @@ from plangate.store.companies import (
     assign,
     company_row,
     keys_of,
-    owners_of_keys,
+    owner_of_key,
 )
 from plangate.store.database import StoreSession
 from plangate.store.ledger import lock_companies, lock_pairs
 from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
+from plangate.store.present import present_facts
 from plangate.store.snapshot import company_facts
-from plangate.store.subscriptions import save_subscriptions, subscriptions_of
+from plangate.store.subscriptions import newest_state_at, save_subscriptions, subscriptions_of
 from plangate.usage_windows import attribute_waiting, rebind_windows
 
 STRIPE = Actor(kind="stripe", id="stripe")
 _WATCHED = ("applying", "awaiting_payment", "requires_action", "scheduled", "cancelling")
+_CLOCKS_APART = timedelta(seconds=60)
+Closing = Callable[[StoreSession], Awaitable[None]]  # what is written in the commit that stores what was fetched
 _log = structlog.get_logger(__name__)
 
 
@@ -75,21 +78,32 @@ class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
         return next((one for one in self.facts if one.stripe_subscription_id == stripe_subscription_id), None)
 
 
-async def refetch(env: Environment, company_id: str, *, wait_seconds: float = 8) -> Mirrored:
+async def refetch(
+    env: Environment, company_id: str, *, wait_seconds: float = 8, closing: Closing | None = None
+) -> Mirrored:
     """Fetch and store the company's state in Stripe. Raises `StripeFailure`, or Refusal when the lease is taken."""
     async with env.lease(company_id, wait_seconds=wait_seconds) as lease:
-        return await refetch_held(env, company_id, lease)
+
+        async def close(session: StoreSession) -> None:
+            if closing is not None:
+                await closing(session)
+            await lease.give_back(session)
+
+        return await refetch_held(env, company_id, lease, closing=close)
 
 
-async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirrored:
+async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closing: Closing | None = None) -> Mirrored:
     """As `refetch`, for a caller that holds the company's lease already.
 
-    Raises Refusal (change_in_progress) when the lease was lost meanwhile; then nothing is written.
+    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises Refusal
+    (change_in_progress) when the lease was lost meanwhile; then nothing is written.
     """
     async with env.reading() as session:
-        stripe_customer_ids = await customers_of(session, company_id)
-        known = await subscriptions_of(session, company_id)
+        present = await present_facts(session, company_id)
         waiting = await changes_in(session, company_id, ("awaiting_payment",))
+    known = () if present is None else present.facts.subscriptions
+    keys = () if present is None else present.keys
+    stripe_customer_ids = [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
     # Looked at before the subscriptions: a page that was paid by now has its subscription in what is fetched next.
@@ -99,6 +113,70 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
         for stripe_customer_id in stripe_customer_ids
         if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
     ]
+    return await _stored(env, company_id, lease, states, known, closed=closed, closing=closing)
+
+
+async def keep_fetched(
+    env: Environment, state: CustomerState, *, asked_at: datetime, is_every_customer_wanted: bool = False
+) -> Mirrored | None:
+    """As `refetch_customer`, with the state of a customer that was listed with many others, asked for at `asked_at`.
+
+    It is stored only while nothing newer can be known; otherwise, and for what a list cannot tell, it is fetched anew.
+    """
+    async with env.reading() as session:
+        company_id = await company_of_customer(session, state.stripe_customer_id)
+        known, is_overtaken = await _looked_up(session, company_id, state, asked_at)
+    if company_id is None:
+        if state.customer.get("deleted"):
+            return None
+        company_id = await _linked(env, state, is_every_customer_wanted=is_every_customer_wanted)
+        if company_id is None:
+            return None
+        async with env.reading() as session:
+            known, is_overtaken = await _looked_up(session, company_id, state, asked_at)
+        if state_hash(mirrored(state)) == state_hash(known):
+            # Stored together with the link.
+            return Mirrored(company_id=company_id, facts=known, subscriptions=state.subscriptions, is_changed=True)
+    if is_overtaken or state.customer.get("deleted"):
+        return await refetch(env, company_id)
+    if state_hash(mirrored(state)) == state_hash(known):
+        return Mirrored(company_id=company_id, facts=known, subscriptions=state.subscriptions)
+    async with env.lease(company_id) as lease:
+        async with env.reading() as session:
+            known, is_overtaken = await _looked_up(session, company_id, state, asked_at)
+        if is_overtaken:
+            return await refetch_held(env, company_id, lease)
+        return await _stored(env, company_id, lease, [state], known)
+
+
+async def _looked_up(
+    session: StoreSession, company_id: str | None, state: CustomerState, asked_at: datetime
+) -> tuple[tuple[SubscriptionFact, ...], bool]:
+    """What is known of a company, and whether the listed customer is not the whole or not the newest word on it."""
+    if company_id is None:
+        return (), False
+    is_sole = await customers_of(session, company_id) == [state.stripe_customer_id]
+    known = await subscriptions_of(session, company_id)
+    return known, not is_sole or await _is_overtaken(session, company_id, asked_at)
+
+
+async def _is_overtaken(session: StoreSession, company_id: str, asked_at: datetime) -> bool:
+    """Whether somebody may have fetched later than `asked_at`; clocks of two servers are a little apart."""
+    recorded_at = await newest_state_at(session, company_id)
+    return recorded_at is not None and recorded_at > asked_at - _CLOCKS_APART
+
+
+async def _stored(
+    env: Environment,
+    company_id: str,
+    lease: Lease,
+    states: Sequence[CustomerState],
+    known: Sequence[SubscriptionFact],
+    *,
+    closed: Set[str] = frozenset(),
+    closing: Closing | None = None,
+) -> Mirrored:
+    """Write back what was fetched, unless the lease was lost. `closed` as in `_settle_changes`."""
     found = await _completed(env, states, known)
     subscriptions = tuple(one for state in states for one in state.subscriptions)
     catalog = await env.catalog()
@@ -107,21 +185,15 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
-        found = with_holding_times(found, known, at=session.now)
         # The company before the audit, as everywhere, so that two writers never wait for each other.
         await lock_companies(session, [company_id])
-        before = await company_facts(session, company_id)
-        if before is None:
-            raise Refusal(Code.NOT_FOUND, "There is no such company.")
-        after = build_snapshot(catalog, msgspec.structs.replace(before, subscriptions=found), session.now)
-        states_found = [(fact, state_hash([fact])) for fact in found]
-        is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=plan_meant(after))
-        if is_changed:
-            await _note_change(session, company_id, known, found)
-            await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
+        found = with_holding_times(found, known, at=session.now)
+        is_changed = await _write_back(env, session, catalog, company_id, known, found)
         is_settled = await _settle_changes(session, company_id, found, subscriptions, closed)
         if is_changed or is_settled:
             await env.touch(session, company_id)
+        if closing is not None:
+            await closing(session)
     return Mirrored(
         company_id=company_id,
         facts=found,
@@ -131,8 +203,34 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease) -> Mirro
     )
 
 
+async def _write_back(
+    env: Environment,
+    session: StoreSession,
+    catalog: Catalog,
+    company_id: str,
+    known: Sequence[SubscriptionFact],
+    found: Sequence[SubscriptionFact],
+) -> bool:
+    """Save what differs from what is known, note it, and move usage windows along. Answers whether anything did."""
+    before = await company_facts(session, company_id)
+    if before is None:
+        raise Refusal(Code.NOT_FOUND, "There is no such company.")
+    after = build_snapshot(catalog, msgspec.structs.replace(before, subscriptions=tuple(found)), session.now)
+    states_found = [(fact, state_hash([fact])) for fact in found]
+    is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=plan_meant(after))
+    if is_changed:
+        await _note_change(session, company_id, known, found)
+        await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
+    return is_changed
+
+
 async def refetch_customer(
-    env: Environment, stripe_customer_id: str, *, is_every_customer_wanted: bool = False, wait_seconds: float = 8
+    env: Environment,
+    stripe_customer_id: str,
+    *,
+    is_every_customer_wanted: bool = False,
+    wait_seconds: float = 8,
+    closing: Closing | None = None,
 ) -> Mirrored | None:
     """Fetch and store the company that a Stripe customer belongs to; None when it is none of ours.
 
@@ -148,7 +246,7 @@ async def refetch_customer(
         company_id = await _linked(env, state, is_every_customer_wanted=is_every_customer_wanted)
         if company_id is None:
             return None
-    return await refetch(env, company_id, wait_seconds=wait_seconds)
+    return await refetch(env, company_id, wait_seconds=wait_seconds, closing=closing)
 
 
 async def customers_of(session: StoreSession, company_id: str) -> list[str]:
@@ -159,8 +257,7 @@ async def customers_of(session: StoreSession, company_id: str) -> list[str]:
 
 async def company_of_customer(session: StoreSession, stripe_customer_id: str) -> str | None:
     """The company that a Stripe customer id belongs to."""
-    key = (STRIPE_CUSTOMER_KEY, stripe_customer_id)
-    return (await owners_of_keys(session, dict([key]))).get(key)
+    return await owner_of_key(session, STRIPE_CUSTOMER_KEY, stripe_customer_id)
 
 
 def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
@@ -228,6 +325,10 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
             await lock_pairs(session, [key])
             await add_keys(session, company_id, [key])
             await env.touch(session, company_id)
+            if row is None:
+                # Nobody else can know of a company made here, so its state needs no lease.
+                found = with_holding_times(mirrored(state), (), at=session.now)
+                await _write_back(env, session, catalog, company_id, (), found)
             await attribute_waiting(session, catalog, company_id, [key])
             await append_audit(
                 session,

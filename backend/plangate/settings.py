@@ -36,11 +36,17 @@ class EnvironmentSettings(BaseModel):
     stripe_account: str = ""
     stripe_mode: Literal["live", "test"] = "test"
     stripe_api_base: str | None = None
+    stripe_requests_per_second: Annotated[int, Field(ge=1, le=1_000)] | None = None
     stripe_webhook_secrets: tuple[str, ...] = ()
     stripe_app_secrets: tuple[str, ...] = ()
     stripe_app_roles: Mapping[str, Role] = Field(default_factory=dict)
     allowed_origins: tuple[str, ...] = ()
     time_zone: str = "UTC"
+
+    @property
+    def long_work_per_second(self) -> int:
+        """How often an import or a comparison asks Stripe, which refuses more than 100 (live) or 25 (test) a second."""
+        return self.stripe_requests_per_second or (80 if self.stripe_mode == "live" else 20)
 
     @field_validator("stripe_webhook_secrets", "stripe_app_secrets", "allowed_origins", mode="before")
     @classmethod

@@ -1,25 +1,28 @@
-"""Brings Stripe's state into ours: webhooks from the inbox, the sweep that heals what was missed, and the import.
+"""Brings Stripe's state into ours: webhooks from the inbox, and the sweep that heals what was missed.
 
 A webhook is only a hint that something of a customer changed. It is stored before it is answered; here the customer's
 present objects are fetched instead of believing the payload, so order, repetition and age of events do not matter.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import structlog
 
 from plangate.billing.gateway import reference
 from plangate.billing.transport import within
 from plangate.clock import wall_now
-from plangate.environment import Environment
+from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
-from plangate.mirroring import refetch_customer
+from plangate.importing import import_account
+from plangate.mirroring import Mirrored, company_of_customer, refetch_customer, refetch_held
+from plangate.store.database import StoreSession
 from plangate.store.inbox import (
     InboxRow,
     InboxState,
+    claim_event,
     claim_events,
     cursor,
     known_event_ids,
@@ -45,12 +48,12 @@ _log = structlog.get_logger(__name__)
 _CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
 
 
-class ImportCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import went through: customers seen, those that are companies, and those whose facts changed."""
+class Claim(NamedTuple):
+    """An event that was claimed in the commit that stored it, and the company whose lease was taken there too."""
 
-    customers: int = 0
-    companies: int = 0
-    changed: int = 0
+    row: InboxRow
+    company_id: str
+    lease: Lease
 
 
 async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None:
@@ -63,6 +66,28 @@ async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None
     async with env.writing() as session:
         is_new = await store_event(session, row)
     return row if is_new else None
+
+
+async def receive_to_act(env: Environment, event: Mapping[str, Any]) -> tuple[InboxRow | None, Claim | None]:
+    """As `receive`, for a process that acts on the event at once: `act_on` the claim, in every case.
+
+    There is none when the event needs no action, its company is not known, or somebody is at work on the company: then
+    it waits in the inbox like any other.
+    """
+    _refuse_ill_typed(event)
+    row = inbox_row(env, event, received_at=wall_now())
+    claim = None
+    async with env.writing() as session:
+        if not await store_event(session, row):
+            return None, None
+        if row.state == InboxState.PENDING.value and row.stripe_customer_id is not None:
+            company_id = await company_of_customer(session, row.stripe_customer_id)
+            lease = None if company_id is None else await env.lease_in(session, company_id)
+            if company_id is not None and lease is not None:
+                row.attempts, row.available_at = 1, row.received_at + timedelta(seconds=_CLAIM_SECONDS)
+                await claim_event(session, row)
+                claim = Claim(row, company_id, lease)
+    return row, claim
 
 
 def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: datetime) -> InboxRow:
@@ -144,27 +169,42 @@ async def _store_missed(env: Environment, page: Sequence[Mapping[str, Any]]) -> 
     return len(missed)
 
 
-async def import_account(env: Environment, *, is_every_customer_wanted: bool = False) -> ImportCounts:
-    """Fetch every customer of the Stripe account and store its state, one company at a time.
-
-    Customers that are none of ours are left alone unless `is_every_customer_wanted`. Can be repeated at any time.
-    """
-    customers = companies = changed = 0
-    async for page in env.gateway.iterate_customers():
-        for customer in page:
-            customers += 1
-            mirror = await refetch_customer(env, customer["id"], is_every_customer_wanted=is_every_customer_wanted)
-            companies += mirror is not None
-            changed += mirror is not None and mirror.is_changed
-    return ImportCounts(customers=customers, companies=companies, changed=changed)
+async def act_on(env: Environment, claim: Claim) -> None:
+    """Refetch the company of an event claimed by `receive_to_act`; its lease is given back in every case."""
+    try:
+        await _act_on(env, claim.row.stripe_customer_id or "", [claim.row], claim)
+    except asyncio.CancelledError:
+        # The process is stopping; another may act at once.
+        if not claim.lease.is_over:
+            async with env.writing() as session:
+                await claim.lease.give_back(session)
+                await settle_event(session, claim.row.stripe_event_id, state=InboxState.PENDING, wall_now=wall_now())
+        raise
 
 
-async def _act_on(env: Environment, stripe_customer_id: str, rows: Sequence[InboxRow]) -> None:
+async def _act_on(
+    env: Environment, stripe_customer_id: str, rows: Sequence[InboxRow], claim: Claim | None = None
+) -> None:
     """Refetch one customer and settle all its claimed events alike. Nothing of their payloads is used."""
     state, error = InboxState.PROCESSED, None
+    mirror: Mirrored | None
+    settled: list[InboxRow] = []
+
+    async def settle(session: StoreSession) -> None:
+        for row in rows:
+            await settle_event(session, row.stripe_event_id, state=InboxState.PROCESSED, wall_now=wall_now())
+        if claim is not None:
+            await claim.lease.give_back(session)
+        session.after_commit.append(lambda: settled.extend(rows))
+
     try:
         with within(_REFETCH_SECONDS):
-            mirror = await refetch_customer(env, stripe_customer_id, wait_seconds=2)
+            if claim is not None:
+                mirror = await refetch_held(env, claim.company_id, claim.lease, closing=settle)
+            else:
+                mirror = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle)
+        if settled:
+            return
         if mirror is None:
             state = InboxState.IGNORED
     except Refusal as refusal:
@@ -174,6 +214,8 @@ async def _act_on(env: Environment, stripe_customer_id: str, rows: Sequence[Inbo
         _log.exception("inbox_failed", environment=env.id, stripe_customer=stripe_customer_id)
     now = wall_now()
     async with env.writing() as session:
+        if claim is not None:
+            await claim.lease.give_back(session)
         for row in rows:
             if error is None:
                 await settle_event(session, row.stripe_event_id, state=state, wall_now=now)

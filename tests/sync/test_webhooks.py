@@ -271,17 +271,6 @@ async def test_another_environments_metadata_links_nothing(shop: Shop) -> None:
     assert await shop.env.standings.of_keys({"stripe_customer_id": made.id}) is None
 
 
-async def test_an_import_can_be_repeated(shop: Shop) -> None:
-    await started(shop)
-    shop.stripe.customers.create({"name": "Nobody"})
-    first = await sync.import_account(shop.env)
-    assert (first.customers, first.companies, first.changed) == (2, 1, 1)
-    again = await sync.import_account(shop.env)
-    assert (again.customers, again.companies, again.changed) == (2, 1, 0)
-    everyone = await sync.import_account(shop.env, is_every_customer_wanted=True)
-    assert (everyone.customers, everyone.companies) == (2, 2)
-
-
 async def test_a_poison_event_is_set_aside_in_the_end(shop: Shop) -> None:
     await started(shop)
     await sync.receive(shop.env, (await events_of(shop))[-1])

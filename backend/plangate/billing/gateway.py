@@ -5,6 +5,7 @@ Objects come back as plain values (`StripeJson`), because a `StripeObject` is no
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from plangate.billing.failures import FailureKind, StripeFailure
+from plangate.billing.pacing import Pace, paced
 from plangate.billing.transport import StripeJson, Transport
 
 LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
@@ -52,12 +54,18 @@ class StripeGateway:
         api_base: str | None = None,
         account: str | None = None,
         timeout_seconds: float = 8,
+        long_work_per_second: int = 20,
     ) -> None:
         self._transport = Transport(secret_key, api_base=api_base, account=account, timeout_seconds=timeout_seconds)
+        self._pace = Pace(long_work_per_second)
         self._v1 = self._transport.client.v1
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+    def long_work(self) -> AbstractContextManager[None]:
+        """Calls inside this block, and in tasks started there, stay below the environment's rate."""
+        return paced(self._pace)
 
     async def fetch_account(self) -> StripeJson:
         """The account behind the key; its id must be the one the environment names."""
@@ -74,14 +82,24 @@ class StripeGateway:
             return CustomerState(stripe_customer_id=stripe_customer_id, customer=customer, is_deleted=True)
         subscriptions = await self._transport.all(
             lambda params, options: self._v1.subscriptions.list_async(_any(params), options),
-            {"customer": stripe_customer_id, "status": "all"},
+            {"customer": stripe_customer_id, "status": "all", "expand": ["data.schedule"]},
         )
+        return await self.completed_state(customer, subscriptions)
+
+    async def completed_state(self, customer: StripeJson, subscriptions: Sequence[StripeJson]) -> CustomerState:
+        """The state of a customer listed with all its subscriptions, which carry their schedules expanded.
+
+        What a list leaves out is fetched: items beyond the tenth, and open invoices where one is unpaid.
+        """
+        stripe_customer_id: str = customer["id"]
+        schedules: list[StripeJson] = []
         for subscription in subscriptions:
             await self._complete_items(subscription)
-        schedules = await self._transport.all(
-            lambda params, options: self._v1.subscription_schedules.list_async(_any(params), options),
-            {"customer": stripe_customer_id},
-        )
+            schedule = subscription.get("schedule")
+            if isinstance(schedule, dict):
+                subscription["schedule"] = schedule["id"]
+                if schedule["status"] in LIVE_SCHEDULE_STATUSES:
+                    schedules.append(schedule)
         open_invoices: list[StripeJson] = []
         if any(subscription["status"] in _UNPAID_STATUSES for subscription in subscriptions):
             open_invoices = await self.list_invoices(stripe_customer_id, status="open")
@@ -89,7 +107,7 @@ class StripeGateway:
             stripe_customer_id=stripe_customer_id,
             customer=customer,
             subscriptions=tuple(subscriptions),
-            schedules=tuple(schedule for schedule in schedules if schedule["status"] in LIVE_SCHEDULE_STATUSES),
+            schedules=tuple(schedules),
             open_invoices=tuple(open_invoices),
         )
 
@@ -118,9 +136,28 @@ class StripeGateway:
             idempotency_key=idempotency_key,
         )
 
-    def iterate_customers(self) -> AsyncIterator[Sequence[StripeJson]]:
-        """Every customer of the account, a page at a time, newest first."""
-        return self._transport.pages(lambda params, options: self._v1.customers.list_async(_any(params), options), {})
+    def iterate_customers(self, *, after: str | None = None) -> AsyncIterator[Sequence[StripeJson]]:
+        """Every customer of the account, a page at a time, newest first; those after one of them, to go on there."""
+        return self._transport.pages(
+            lambda params, options: self._v1.customers.list_async(_any(params), options),
+            {} if after is None else {"starting_after": after},
+        )
+
+    def iterate_subscriptions(
+        self, *, after: str | None = None, is_whole: bool = False
+    ) -> AsyncIterator[Sequence[StripeJson]]:
+        """Every subscription of the account in any status, a page at a time, newest first.
+
+        `is_whole` brings each with its customer and its schedule, as `completed_state` takes them.
+        """
+        params: StripeJson = {"status": "all"}
+        if is_whole:
+            params["expand"] = ["data.customer", "data.schedule"]
+        if after is not None:
+            params["starting_after"] = after
+        return self._transport.pages(
+            lambda asked, options: self._v1.subscriptions.list_async(_any(asked), options), params
+        )
 
     async def default_payment_method(self, stripe_customer_id: str) -> str | None:
         """The payment method that a charge without the customer present would use, or None when there is none."""

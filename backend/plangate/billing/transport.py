@@ -14,6 +14,7 @@ import stripe
 from stripe import HTTPXClient, StripeClient, StripeObject
 
 from plangate.billing.failures import FailureKind, StripeFailure, failure, understood
+from plangate.billing.pacing import current_pace
 
 # A Stripe object as plain JSON-like values: dicts, lists, texts, integers; decimals are texts.
 StripeJson: TypeAlias = dict[str, Any]
@@ -22,7 +23,7 @@ Options: TypeAlias = Any
 _ATTEMPTS_MAX: Final = 3
 _PAUSE_SECONDS: Final = 0.15
 _PAGE_SIZE: Final = 100
-_PAGES_MAX: Final = 1_000
+_PAGES_MAX: Final = 100_000  # ten million objects; a list without an end would be Stripe's fault
 _RETRIED: Final = frozenset({FailureKind.LOCKED, FailureKind.UNCERTAIN})
 
 # The instant (monotonic seconds) by which everything asked of Stripe in this task must be answered.
@@ -112,6 +113,21 @@ class Transport:
         return [entry async for page in self.pages(request, params) for entry in page]
 
     async def _carry(self, request: Callable[[Options], Awaitable[StripeObject]], options: Options) -> StripeJson:
+        pace = current_pace()
+        if pace is None:
+            return await self._tried(request, options)
+        while True:
+            await pace.turn()
+            try:
+                answer = await self._tried(request, options)
+            except StripeFailure as refused:
+                if refused.kind is FailureKind.BUSY and pace.refused():
+                    continue
+                raise
+            pace.answered()
+            return answer
+
+    async def _tried(self, request: Callable[[Options], Awaitable[StripeObject]], options: Options) -> StripeJson:
         ends = time.monotonic() + self._timeout_seconds
         outer = _deadline.get()
         if outer is not None:

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import typer
 import uvicorn
 
-from plangate import drift, sync
+from plangate import drift, importing
 from plangate.cli.opening import EnvironmentOption, opened, run
 from plangate.cli.ports import refuse_taken_port
 from plangate.cli.shipped import dashboard_app_manifest
-from plangate.cli.terminal import hint, out, progress, say, show_json, show_table
+from plangate.cli.terminal import hint, out, progress, say, show_json, show_table, steps
 from plangate.errors import StartRefused
 from plangate.sandbox.app import create_app
 from plangate.sandbox.config import SandboxConfig
@@ -32,6 +32,8 @@ _WAY_OUT: Final = {
     (True, False): "Count again from the ledger with: plangate verify --usage --repair",
     (True, True): "Report again what was set aside with: plangate verify --usage --stripe --repair",
 }
+
+_FAILED_SHOWN: Final = 10
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
@@ -80,25 +82,54 @@ def sync_command(
     everybody: Annotated[
         bool, typer.Option("--everybody", help="Also make companies of customers that hold none of our prices.")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with an import that was stopped.")
+    ] = False,
     as_json: AsJson = False,
     environment: EnvironmentOption = None,
 ) -> None:
-    """Import every customer, subscription and schedule from Stripe. Safe to repeat.
+    """Import every customer, subscription and schedule from Stripe. Safe to repeat; one that was stopped goes on.
+
+    Exits 1 when some customers could not be imported.
 
     Example: plangate sync
     """
 
-    async def work() -> sync.ImportCounts:
+    async def work() -> importing.ImportReport:
         async with opened(environment) as (_, env):
-            with progress("Importing from Stripe"):
-                return await sync.import_account(env, is_every_customer_wanted=everybody)
+            with steps() as progress:
+                return await importing.import_account(
+                    env, is_every_customer_wanted=everybody, is_restarted=restart, progress=progress
+                )
 
-    counts = run(work)
+    report = run(work)
     if as_json:
-        show_json(counts)
-        return
-    say(f"{counts.customers:,} customers seen, {counts.companies:,} are ours, {counts.changed:,} changed.")
-    hint("Compare at any time with: plangate verify")
+        show_json(report)
+        raise typer.Exit(1 if report.failed else 0)
+    if report.is_resumed:
+        say("Went on with the import that was stopped.")
+    say(f"{report.customers:,} customers seen, {report.companies:,} are ours, {report.changed:,} changed.")
+    if report.unmapped:
+        say(f"\n{len(report.unmapped):,} prices that customers pay belong to no plan or add-on:")
+        show_table(
+            ("Price", "Product", "Amount", "Customers", "Such as"),
+            (
+                (one.stripe_price_id, one.stripe_product_id, _amount(one), f"{one.customers:,}", " ".join(one.examples))
+                for one in report.unmapped
+            ),
+        )
+        hint("Name them in the catalogue as `stripe_price`, or draft one with: plangate catalog import --stripe")
+    if report.failed:
+        say(f"\n{len(report.failed):,} customers could not be imported: {', '.join(report.failed[:_FAILED_SHOWN])}")
+        hint("Try them again with: plangate sync")
+    else:
+        hint("Compare at any time with: plangate verify")
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _amount(one: importing.Unmapped) -> str:
+    amount = "by tiers" if one.amount_minor is None else f"{one.amount_minor:,} minor units"
+    return f"{amount} {one.currency} / {one.interval or 'once'}"
 
 
 def verify_command(

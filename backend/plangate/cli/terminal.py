@@ -2,15 +2,27 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+_LINE_SECONDS: Final = 5.0
 
 
 def complain(sentence: str, *more: str) -> None:
@@ -53,11 +65,39 @@ def show_json(value: object) -> None:
 @contextmanager
 def progress(text: str) -> Iterator["Counter"]:
     """A line that counts while something long goes on; only on a terminal, and it vanishes when done."""
-    shown = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
-    )
-    with shown:
+    with _shown(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as shown:
         yield Counter(shown, text)
+
+
+@contextmanager
+def steps() -> Iterator["Steps"]:
+    """A bar for long work in several steps; where nobody sits at a terminal, a plain line every few seconds."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _shown(*columns) as shown:
+        yield Steps(shown)
+
+
+def _shown(*columns: ProgressColumn) -> Progress:
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+class Steps:
+    """Says how far each step is: its words, how many are through, and how many there are where that is known."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._tasks: dict[str, TaskID] = {}
+        self._said_at = time.monotonic()
+
+    def __call__(self, words: str, through: int, total: int | None) -> None:
+        if not err.is_terminal:
+            if time.monotonic() - self._said_at >= _LINE_SECONDS:
+                self._said_at = time.monotonic()
+                err.print(f"{words}: {through:,}" + (f" of {total:,}" if total is not None else ""), markup=False)
+            return
+        if words not in self._tasks:
+            self._tasks[words] = self._shown.add_task(words)
+        self._shown.update(self._tasks[words], completed=through, total=total)
 
 
 class Counter:

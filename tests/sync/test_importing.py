@@ -1,0 +1,227 @@
+"""The import of a whole account: few calls, several customers at once, on from where it was stopped, and honest."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from plangate import drift, sync
+from plangate.billing import pacing
+from plangate.billing.gateway import StripeGateway
+from plangate.importing import ImportReport, import_account
+from plangate.mirroring import refetch
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, company_keys
+from plangate.store.inbox import cursor
+from tests.shop import Shop, new_company
+from tests.sync.crowds import grow
+
+
+@pytest.fixture(autouse=True)
+def _hurried(shop: Shop) -> None:
+    """Stripe's limits are not the sandbox's."""
+    shop.env.gateway._pace = pacing.Pace(10_000)  # noqa: SLF001 - the environment's own pace is for Stripe
+
+
+async def priced(shop: Shop, plan: str = "pro") -> str:
+    return (await shop.env.catalog()).plans[plan].prices[0].stripe_price_id or ""
+
+
+def calls(shop: Shop) -> list[str]:
+    return [one["path"] for one in shop.requests("GET")]
+
+
+async def test_a_whole_account_takes_few_calls_and_agrees_with_stripe(shop: Shop) -> None:
+    grow(shop, 120, price=await priced(shop))
+    before = len(calls(shop))
+    report = await import_account(shop.env)
+    asked = len(calls(shop)) - before
+    assert (report.customers, report.companies, report.changed, report.failed) == (120, 120, 120, [])
+    # Counting, reading and looking at everybody: two pages of a hundred each.
+    assert asked <= 6, calls(shop)[before:]
+    assert await drift.stripe_drift(shop.env) == []
+    again = await import_account(shop.env)
+    assert (again.companies, again.changed) == (120, 0)
+
+
+async def test_an_import_can_be_repeated(shop: Shop) -> None:
+    customer = await shop.customer()
+    shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop)}]})
+    shop.stripe.customers.create({"name": "Nobody"})
+    first = await import_account(shop.env)
+    assert (first.customers, first.companies, first.changed) == (2, 1, 1)
+    again = await import_account(shop.env)
+    assert (again.customers, again.companies, again.changed) == (2, 1, 0)
+    everyone = await import_account(shop.env, is_every_customer_wanted=True)
+    assert (everyone.customers, everyone.companies) == (2, 2)
+
+
+async def test_a_killed_import_goes_on_where_it_was(shop: Shop) -> None:
+    grow(shop, 130, price=await priced(shop))
+    reached = asyncio.Event()
+
+    def watch(words: str, through: int, _total: int | None) -> None:
+        if words == "Importing subscribers" and through >= 100:
+            reached.set()
+
+    running = asyncio.create_task(import_account(shop.env, progress=watch))
+    await reached.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    async with shop.env.reading() as session:
+        stored = await cursor(session, "import")
+    assert stored["step"] == "subscribers"
+    assert 100 <= stored["through"] < 130
+    told: list[tuple[str, int]] = []
+    report = await import_account(shop.env, progress=lambda words, through, _total: told.append((words, through)))
+    assert report.is_resumed
+    assert (report.customers, report.failed) == (130, [])
+    assert next(through for words, through in told if words == "Importing subscribers") > 100
+    assert await drift.stripe_drift(shop.env) == []
+    # What went through is not gone on with.
+    assert not (await import_account(shop.env)).is_resumed
+
+
+async def test_a_restarted_import_begins_anew(shop: Shop) -> None:
+    grow(shop, 110, price=await priced(shop))
+    running = asyncio.create_task(_stopped_after_a_page(shop))
+    await running
+    report = await import_account(shop.env, is_restarted=True)
+    assert (report.is_resumed, report.customers) == (False, 110)
+
+
+async def _stopped_after_a_page(shop: Shop) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(words: str, _through: int, _total: int | None) -> None:
+        if words == "Importing subscribers":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        await import_account(shop.env, progress=stop)
+
+
+async def test_s11_prices_without_a_plan_are_reported_with_their_customers(shop: Shop) -> None:
+    product = shop.stripe.products.create({"name": "Made by hand"}).id
+    price = shop.stripe.prices.create(
+        {"product": product, "currency": "usd", "unit_amount": 700, "recurring": {"interval": "year"}}
+    ).id
+    names = grow(shop, 5, price=price)
+    report = await import_account(shop.env)
+    (unmapped,) = report.unmapped
+    assert (unmapped.stripe_price_id, unmapped.stripe_product_id, unmapped.customers) == (price, product, 5)
+    assert (unmapped.amount_minor, unmapped.currency, unmapped.interval) == (700, "usd", "year")
+    assert len(unmapped.examples) == 3
+    assert set(unmapped.examples) <= set(names)
+    assert report.companies == 0
+
+
+async def test_several_subscriptions_and_several_customers_are_fetched_whole(shop: Shop) -> None:
+    price, starter = await priced(shop), await priced(shop, "starter")
+    first, second = await shop.customer(), await shop.customer()
+    for customer in (first, second):
+        shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": starter}]})
+    other = shop.stripe.customers.create({"name": "Twice"}).id
+    shop.new_card(other, "pm_card_visa")
+    for wanted in (starter, price):
+        shop.stripe.subscriptions.create({"customer": other, "items": [{"price": wanted}]})
+    report = await import_account(shop.env)
+    assert (report.customers, report.companies, report.failed) == (3, 3, [])
+    assert await drift.stripe_drift(shop.env) == []
+    assert await shop.plan() == "starter"
+
+
+async def test_w9_a_customer_deleted_unseen_ends_with_the_import(shop: Shop) -> None:
+    customer = await shop.customer()
+    made = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop)}]})
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    shop.stripe.customers.delete(customer)
+    # Not even its subscription is listed any more, as after a hard deletion.
+    world = shop.sandbox.app_state.sandbox.world
+    world.store.remove(world.store.get("subscription", made.id))
+    report = await import_account(shop.env)
+    assert report.changed == 1
+    assert await shop.plan() == "free"
+
+
+async def test_what_was_fetched_after_the_page_is_not_overwritten_by_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await shop.customer()
+    made = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop)}]})
+    completed = StripeGateway.completed_state
+
+    async def overtaken(self: StripeGateway, raw: Any, subscriptions: Any) -> Any:  # noqa: ANN401 - passed on
+        state = await completed(self, raw, subscriptions)
+        if shop.stripe.subscriptions.retrieve(made.id).status == "active":
+            shop.stripe.subscriptions.cancel(made.id)
+            await refetch(shop.env, shop.company_id)
+        return state
+
+    monkeypatch.setattr(StripeGateway, "completed_state", overtaken)
+    await import_account(shop.env)
+    assert await shop.plan() == "free"
+
+
+async def test_one_customer_that_cannot_be_read_keeps_nobody_else_out(shop: Shop) -> None:
+    price = await priced(shop)
+    # Of a company with two customers no page tells all, so both are fetched.
+    customer = await shop.customer()
+    shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]})
+    second = await shop.customer()
+    grow(shop, 3, price=price)
+    fault: dict[str, Any] = {"fault": "fail_call", "path": f"/v1/customers/{customer}", "status": 500, "count": 9}
+    shop.sandbox.control("POST", "faults", fault)
+    report = await import_account(shop.env)
+    assert (set(report.failed), report.companies) == ({customer, second}, 3)
+    shop.sandbox.control("DELETE", "faults")
+    assert (await import_account(shop.env)).failed == []
+
+
+async def test_a_busy_stripe_is_waited_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "_PAUSE_SECONDS", 0.01)
+    grow(shop, 2, price=await priced(shop))
+    fault: dict[str, Any] = {"fault": "fail_call", "path": "/v1/subscriptions", "status": 429, "count": 3}
+    shop.sandbox.control("POST", "faults", fault)
+    assert (await import_account(shop.env)).companies == 2
+
+
+async def test_long_work_keeps_its_pace_and_other_calls_do_not_wait() -> None:
+    pace = pacing.Pace(100)
+    began = time.monotonic()
+    with pacing.paced(pace):
+        for _ in range(11):
+            await pace.turn()
+        assert pacing.current_pace() is pace
+    assert time.monotonic() - began >= 0.1
+    assert pacing.current_pace() is None
+
+
+async def test_a_page_links_customers_without_subscriptions_by_metadata(shop: Shop) -> None:
+    metadata = {"plangate_company": shop.company_id, "plangate_environment": shop.env.id}
+    made = shop.stripe.customers.create({"metadata": metadata})
+    report: ImportReport = await import_account(shop.env)
+    assert (report.customers, report.companies) == (1, 1)
+    async with shop.env.reading() as session:
+        found = await session.scalar(
+            select(company_keys.c.company_id).where(
+                company_keys.c.name == STRIPE_CUSTOMER_KEY, company_keys.c.value == made.id
+            )
+        )
+    assert found == shop.company_id
+
+
+async def test_w10_the_first_sweep_of_an_environment_asks_for_all_that_stripe_kept(shop: Shop) -> None:
+    other = await new_company(shop.env, "other")
+    shop.company_id = other
+    customer = await shop.customer()
+    shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop)}]})
+    shop.advance("P20D")
+    assert await sync.sweep(shop.env) > 0
+    while await sync.work_inbox(shop.env):
+        pass
+    assert await shop.plan() == "pro"
