@@ -31,16 +31,28 @@ _LEASE_SECONDS = 30
 _LEASE_POLL_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lease:
-    """The right to write one company back. `still_held` is asked inside the transaction that writes."""
+    """The right to write one company back. `still_held` is asked inside the transaction that writes.
+
+    `is_over` is set once a transaction that gave it back was committed.
+    """
 
     subject: str
     fence: int
+    is_over: bool = False
 
     async def still_held(self, session: StoreSession) -> bool:
         """Whether nobody took over meanwhile; a False must end in writing nothing."""
         return await holds_lease(session, self.subject, self.fence)
+
+    async def give_back(self, session: StoreSession) -> None:
+        """Give it back in a transaction, such as the one that writes what it was taken for."""
+        await free_lease(session, self.subject, self.fence)
+        session.after_commit.append(self._end)
+
+    def _end(self) -> None:
+        self.is_over = True
 
 
 class Environment:
@@ -96,6 +108,8 @@ class Environment:
                 await announce(session, sorted(told), origin=PROCESS)
         for company_id in session.changed:
             self.forget(company_id)
+        for follow_up in session.after_commit:
+            follow_up()
 
     async def touch(self, session: StoreSession, company_id: str) -> int:
         """Count a change of the company's deciding facts in this transaction; answers the new version."""
@@ -150,13 +164,11 @@ class Environment:
 
         Raises Refusal (try again) when somebody else holds it for longer than `wait_seconds`.
         """
-        subject = f"company:{company_id}"
-        holder = f"{PROCESS}:{secrets.token_hex(4)}"
         give_up_at = asyncio.get_running_loop().time() + wait_seconds
         while True:
             async with self.writing() as session:
-                fence = await take_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
-            if fence is not None:
+                lease = await self.lease_in(session, company_id)
+            if lease is not None:
                 break
             if asyncio.get_running_loop().time() >= give_up_at:
                 raise Refusal(
@@ -166,10 +178,21 @@ class Environment:
                 )
             await asyncio.sleep(_LEASE_POLL_SECONDS)
         try:
-            yield Lease(subject, fence)
+            yield lease
         finally:
-            async with self.writing() as session:
-                await free_lease(session, subject, fence)
+            if not lease.is_over:
+                async with self.writing() as session:
+                    await lease.give_back(session)
+
+    async def lease_in(self, session: StoreSession, company_id: str) -> Lease | None:
+        """Take the company's lease in an open transaction; None while somebody else holds it.
+
+        Whoever takes it so gives it back in every case (`Lease.give_back`).
+        """
+        subject = f"company:{company_id}"
+        holder = f"{PROCESS}:{secrets.token_hex(4)}"
+        fence = await take_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
+        return None if fence is None else Lease(subject, fence)
 
     async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
         catalog = await self.catalog()

@@ -23,6 +23,7 @@ from plangate.store.leases import drop_old_leases
 from plangate.store.meter_outbox import prune_delivered
 
 _PAUSE_SECONDS_MAX: Final = 60.0
+_ACTING_MAX: Final = 8
 _SWEEP_SECONDS: Final = 3_600.0
 _TIDY_SECONDS: Final = 600.0
 _LEASES_KEPT: Final = timedelta(hours=1)
@@ -78,6 +79,7 @@ class Worker:
         self._loops = tuple(loops)
         self._woken = {env.id: asyncio.Event() for env in self._environments}
         self._tasks: list[asyncio.Task[None]] = []
+        self._acting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start every loop; answers at once."""
@@ -88,18 +90,38 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop every loop where it stands; what was begun is finished by the next start."""
-        for task in self._tasks:
+        stopped = [*self._tasks, *self._acting]
+        for task in stopped:
             task.cancel()
-        for task in self._tasks:
+        for task in stopped:
             with suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+
+    def act_on(self, env: Environment, claim: sync.Claim) -> None:
+        """Act beside the loops on an event that this process claimed as it stored it; answers at once."""
+        task = asyncio.create_task(self._acted_on(env, claim), name=f"webhook:{env.settings.name}")
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more event may be acted on at once; otherwise it waits its turn in the inbox."""
+        return len(self._acting) < _ACTING_MAX
 
     def wake(self, environment_id: str) -> None:
         """Let the inbox of one environment look now."""
         event = self._woken.get(environment_id)
         if event is not None:
             event.set()
+
+    async def _acted_on(self, env: Environment, claim: sync.Claim) -> None:
+        try:
+            await sync.act_on(env, claim)
+        except Exception:  # noqa: BLE001 - nobody waits for this task; the event is claimed again in a minute.
+            _log.exception("webhook_failed", environment=env.settings.name)
+        # Others about the same customer may have come meanwhile.
+        self.wake(env.id)
 
     async def _turn(self, env: Environment, loop: Loop) -> None:
         """One loop for one environment, until cancelled."""

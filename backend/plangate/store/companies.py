@@ -157,6 +157,10 @@ former_members = table_of(FormerMemberRow)
 traits = table_of(TraitRow)
 assignments = table_of(AssignmentRow)
 
+_OWNER: Final = Direct(
+    sqlite="SELECT company_id FROM company_keys WHERE environment_id = ? AND name = ? AND value = ?",
+    postgresql="SELECT company_id FROM company_keys WHERE environment_id = $1 AND name = $2 AND value = $3",
+)
 _BUMP: Final = Direct(
     sqlite="""
         UPDATE companies SET version = version + 1, updated_at = ?3 WHERE environment_id = ?1 AND id = ?2
@@ -185,6 +189,12 @@ async def owners_of_keys(
         held = and_(former_keys.c.held_from <= at, former_keys.c.held_until > at)
         found |= await _owners(session, former_keys, former_keys.c.company_id, keys, held=held)
     return found
+
+
+async def owner_of_key(session: StoreSession, name: str, value: str) -> str | None:
+    """The company that one key belongs to now."""
+    (rows,) = await together(session, _OWNER.of(session.environment_id, name, value))
+    return str(rows[0][0]) if rows else None
 
 
 async def user_owners_of_keys(

@@ -33,7 +33,8 @@ class StoreSession:
 
     `now` is the environment's business instant when the transaction was opened; it is what `recorded_at` gets.
     `changed` collects companies whose facts this transaction changes ("" stands for the catalogue and the clock),
-    `counted` those whose counters it moves; both are announced to other processes when it commits.
+    `counted` those whose counters it moves; both are announced to other processes when it commits. `after_commit` is
+    called once it has.
     """
 
     connection: AsyncConnection
@@ -41,6 +42,7 @@ class StoreSession:
     now: datetime
     changed: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def is_postgresql(self) -> bool:

@@ -71,6 +71,10 @@ _STORE: Final = Direct(
         RETURNING stripe_event_id
     """,
 )
+_CLAIM: Final = Direct(
+    sqlite="UPDATE inbox SET attempts = ?3, available_at = ?4 WHERE environment_id = ?1 AND stripe_event_id = ?2",
+    postgresql="UPDATE inbox SET attempts = $3, available_at = $4 WHERE environment_id = $1 AND stripe_event_id = $2",
+)
 _SETTLE: Final = Direct(
     sqlite="""
         UPDATE inbox SET state = ?3, last_error = ?4, processed_at = ?5, available_at = ?6
@@ -129,6 +133,14 @@ async def claim_events(session: StoreSession, *, wall_now: datetime, lease_secon
         .returning(inbox)
     )
     return sorted((InboxRow(**row) for row in rows.mappings()), key=lambda row: row.received_at)
+
+
+async def claim_event(session: StoreSession, row: InboxRow) -> None:
+    """Take an event that this transaction stored: nobody else gets it until its `available_at`."""
+    await together(
+        session,
+        _CLAIM.of(row.environment_id, row.stripe_event_id, row.attempts, to_microseconds(row.available_at)),
+    )
 
 
 async def settle_event(

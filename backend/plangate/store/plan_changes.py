@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select, text, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 
 # One change at a time per company: everything that has not ended, but for the one that waits for its date.
 _UNFINISHED = ("requested", "awaiting_payment", "requires_action", "applying", "cancelling")
@@ -107,8 +108,22 @@ async def changes_of(
     return [PlanChangeRow(**row) for row in rows]
 
 
+_ANY_IN: Final = Direct(
+    sqlite="""
+        SELECT 1 FROM plan_changes
+        WHERE environment_id = ? AND company_id = ? AND state IN (SELECT value FROM json_each(?)) LIMIT 1
+    """,
+    postgresql="""
+        SELECT 1 FROM plan_changes WHERE environment_id = $1 AND company_id = $2 AND state = ANY($3::text[]) LIMIT 1
+    """,
+)
+
+
 async def changes_in(session: StoreSession, company_id: str, states: Sequence[str]) -> list[PlanChangeRow]:
     """The company's changes in one of these states, newest first."""
+    (found,) = await together(session, _ANY_IN.of(session.environment_id, company_id, list(states)))
+    if not found:
+        return []
     rows = await session.all(
         select(plan_changes)
         .where(

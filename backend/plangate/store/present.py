@@ -21,7 +21,7 @@ from plangate.engine.model import (
 )
 from plangate.store.columns import from_microseconds, json_value, to_microseconds
 from plangate.store.database import StoreSession
-from plangate.store.direct import Direct, Filled, Rows
+from plangate.store.direct import Direct, Filled, Rows, together
 
 # Each row is a noun and its columns as one JSON array, so that eight tables are one answer on both databases.
 _TOLD: Final = """
@@ -71,6 +71,12 @@ class PresentFacts(NamedTuple):
 
     facts: CompanyFacts
     keys: tuple[tuple[str, str], ...]
+
+
+async def present_facts(session: StoreSession, company_id: str) -> PresentFacts | None:
+    """The company's facts and keys as they are; None when there is no such company, or it was merged."""
+    (rows,) = await together(session, asking_facts(session, company_id))
+    return facts_of(rows, company_id)
 
 
 def asking_facts(session: StoreSession, company_id: str) -> Filled:

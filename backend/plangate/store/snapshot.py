@@ -5,9 +5,8 @@ from datetime import datetime
 from plangate.engine.model import CompanyFacts
 from plangate.store.companies import assignments_of, company_row, keys_at, traits_of
 from plangate.store.database import StoreSession
-from plangate.store.direct import together
 from plangate.store.overrides import overrides_in_force
-from plangate.store.present import asking_facts, facts_of
+from plangate.store.present import present_facts
 from plangate.store.subscriptions import last_mapped_plan, subscriptions_of
 from plangate.store.version_migrations import pins_of
 
@@ -19,8 +18,7 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
     traits, assignments, subscriptions, the plan they last meant, overrides, pins.
     """
     if at is None:
-        (rows,) = await together(session, asking_facts(session, company_id))
-        present = facts_of(rows, company_id)
+        present = await present_facts(session, company_id)
         return None if present is None else present.facts
     row = await company_row(session, company_id)
     if row is None or row.created_at > at or (row.merged_at is not None and at >= row.merged_at):

@@ -37,8 +37,7 @@ def create_app(deployment: Deployment, *, has_worker: bool = True) -> ASGIApp:
 
     operations = (*OPERATIONS, *service_operations(Service(deployment, metrics, describe)))
     worker = Worker(deployment.environments.values()) if has_worker else None
-    wake = None if worker is None else worker.wake
-    webhooks = WebhookApp(deployment, metrics=metrics, address_limit=address_limit, wake=wake)
+    webhooks = WebhookApp(deployment, metrics=metrics, address_limit=address_limit, worker=worker)
     others = [
         Route(WEBHOOK_PATH, endpoint=webhooks, methods=["POST"]),
         Route(STRIPE_APP_PATH, endpoint=StripeAppApp(deployment, address_limit=address_limit)),

@@ -1,6 +1,5 @@
 """Stripe's webhooks: verified over their raw bytes, stored, answered; acted on later by the worker."""
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,12 +15,13 @@ from plangate.web.edge import exchange_of
 from plangate.web.exchange import encode_json, refuse_odd_json
 from plangate.web.limits import RateLimit
 from plangate.web.metrics import RequestMetrics
+from plangate.worker import Worker
 
 PATH: Final = "/webhooks/stripe"
 
 
 class WebhookApp:
-    """`POST /webhooks/stripe`. The secret that verifies an event names its environment; `wake` rouses its worker."""
+    """`POST /webhooks/stripe`. The secret that verifies an event names its environment; its `worker` acts at once."""
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class WebhookApp:
         *,
         metrics: RequestMetrics,
         address_limit: RateLimit,
-        wake: Callable[[str], None] | None,
+        worker: Worker | None,
     ) -> None:
         self._secrets = [
             (secret, env) for env in deployment.environments.values() for secret in env.settings.stripe_webhook_secrets
         ]
         self._metrics = metrics
         self._address_limit = address_limit
-        self._wake = wake
+        self._worker = worker
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Store one event and say so. Raises Refusal (400) for anything unsigned or malformed."""
@@ -51,7 +51,13 @@ class WebhookApp:
             self._metrics.webhook_received("", "refused")
             self._address_limit.spend(exchange.address, exchange.started)
             raise
-        row = await sync.receive(env, _event(body))
+        worker, claim = self._worker, None
+        if worker is not None and worker.has_room:
+            row, claim = await sync.receive_to_act(env, _event(body))
+        else:
+            row = await sync.receive(env, _event(body))
+        if worker is not None and claim is not None:
+            worker.act_on(env, claim)
         name = env.settings.name
         if row is None:
             outcome = "repeated"
@@ -59,8 +65,8 @@ class WebhookApp:
             outcome = "ignored"
         else:
             outcome = "stored"
-            if self._wake is not None:
-                self._wake(env.id)
+            if worker is not None and claim is None:
+                worker.wake(env.id)
         self._metrics.webhook_received(name, outcome)
         await exchange.answer(200, encode_json({"received": True, "outcome": outcome}))
 
