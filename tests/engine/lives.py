@@ -265,14 +265,22 @@ class Life:
     ) -> tuple[SubscriptionItem, ...]:
         keys = [self.dice.choice(["starter", "pro", "pro", "mystery"])]
         keys += [key for key in ADD_ONS if self.dice.random() < 0.3]
-        self.dice.shuffle(keys)
+        several: list[int | None] = [1, 1, 2, 3]
+        chosen = [(key, self.dice.choice(self._prices(key, interval)), several, 0.1) for key in keys]
+        if self.dice.random() < 0.05:
+            chosen = []
+        # Prices of single features: of what is held, sometimes of what is not, with a quantity or without.
+        parts = [price for price, owner in self.catalog.price_owners.items() if owner.feature is not None]
+        for price in self.dice.sample(parts, min(len(parts), self.dice.choice([0, 1, 3]))):
+            chosen.append((price, price, [None, 0, 1, 4, 9], 0.3))
+        self.dice.shuffle(chosen)
         return tuple(
             SubscriptionItem(
                 stripe_item_id=f"si_{key}",
-                stripe_price_id=self.dice.choice(self._prices(key, interval)),
+                stripe_price_id=price,
                 stripe_product_id=f"prod_{key}",
-                quantity=self.dice.choice([1, 1, 2, 3]),
-                is_metered=self.dice.random() < 0.1,
+                quantity=self.dice.choice(quantities),
+                is_metered=self.dice.random() < metered,
                 currency="usd",
                 interval=interval,
                 interval_count=1,
@@ -281,13 +289,17 @@ class Life:
                 period_end_at=paid[1],
                 held_since=self.dice.choice([None, self.at, self.at - timedelta(days=9)]),
             )
-            for key in keys
+            for key, price, quantities, metered in chosen or [("mystery", "price_mystery", several, 0.0)]
         )
 
     def _prices(self, key: str, interval: Interval) -> list[str]:
         """Every price ever of a plan or add-on, or one that nobody knows."""
         owners = self.catalog.price_owners.items()
-        known = [price for price, owner in owners if owner.key == key and owner.price.interval is interval]
+        known = [
+            price
+            for price, owner in owners
+            if owner.key == key and owner.price.interval is interval and owner.feature is None
+        ]
         return known or [f"price_{key}"]
 
     def _change_subscription(self) -> None:
@@ -324,7 +336,11 @@ class Life:
 
     def _keep_subscriptions(self, subscriptions: tuple[SubscriptionFact, ...]) -> None:
         held = [self.catalog.price_owners.get(item.stripe_price_id) for one in subscriptions for item in one.items]
-        plans = [PlanRef(one.key, one.version) for one in held if one is not None and one.kind == "plan"]
+        plans = [
+            PlanRef(one.key, one.version)
+            for one in held
+            if one is not None and one.kind == "plan" and one.feature is None
+        ]
         last = plans[0] if plans and self.dice.random() < 0.8 else self.company.last_mapped_plan
         self._know(subscriptions=subscriptions, last_mapped_plan=last)
 
@@ -378,12 +394,20 @@ class Life:
             version=number,
             kind=kind,
             name=key.capitalize(),
-            entitlements=tuple(self._entitlements()),
+            entitlements=tuple(self._priced(key, one) for one in self._entitlements()),
             prices=prices,
             is_archived=self.dice.random() < 0.1,
         )
-        sold = [owner.price for owner in self.catalog.price_owners.values() if (owner.kind, owner.key) == (kind, key)]
-        owners = {str(one.stripe_price_id): PriceOwner(kind, key, number, one) for one in (*sold, *prices)}
+        sold = [
+            (owner.price, owner.feature)
+            for owner in self.catalog.price_owners.values()
+            if (owner.kind, owner.key) == (kind, key)
+        ]
+        sold += [(price, None) for price in prices]
+        sold += [(price, one.feature) for one in made.entitlements for price in one.prices]
+        owners = {
+            str(one.stripe_price_id): PriceOwner(kind, key, number, one, feature=feature) for one, feature in sold
+        }
         newest = {**(self.catalog.plans if kind == "plan" else self.catalog.add_ons), key: made}
         left = [] if self.dice.random() < 0.5 else self.published.get(key, [])
         self.published[key] = [*left, (number, self.at)]
@@ -397,6 +421,17 @@ class Life:
             price_owners={**self.catalog.price_owners, **owners},
             kept=kept,
         )
+
+    def _priced(self, key: str, entitlement: Entitlement) -> Entitlement:
+        """What is not included has a price of its own, unless it was forgotten."""
+        if entitlement.price_behaviour is PriceBehaviour.INCLUDED or self.dice.random() < 0.2:
+            return entitlement
+        name = f"price_{key}_{entitlement.feature}_{entitlement.price_behaviour.value}"
+        is_metered = entitlement.price_behaviour is not PriceBehaviour.PAY_IN_ADVANCE
+        price = Price(
+            currency="usd", interval=Interval.MONTH, amount_minor=5, stripe_price_id=name, is_metered=is_metered
+        )
+        return replace(entitlement, prices=(price,))
 
     def _migrate(self) -> None:
         """Only this company is moved to a newer version."""
@@ -431,7 +466,7 @@ class Life:
             enabled=dice.choice([True, False]) if form == "enabled" else None,
             stacking=dice.choice(list(Stacking)),
             soft_limit=dice.choice([None, None, None, 4, 20, 30]),
-            price_behaviour=dice.choice([PriceBehaviour.INCLUDED, PriceBehaviour.PAY_IN_ADVANCE]),
+            price_behaviour=dice.choice([PriceBehaviour.INCLUDED, PriceBehaviour.PAY_IN_ADVANCE, *PriceBehaviour]),
             scope=dice.choice(["company", "company", "user"]),
         )
 

@@ -126,7 +126,7 @@ class Oracle:
         missing: Source | None = None
         is_counted = feature.type is FeatureType.EVENT
         for source, held, entitlement in self.standing.granting(feature):
-            amount = self._amount(entitlement, held)
+            amount = self._amount(source, entitlement, held)
             if amount is None:
                 if entitlement.limit is None and entitlement.limit_trait is not None:
                     missing = missing or source
@@ -146,8 +146,12 @@ class Oracle:
         mine = [*own_sets, *(own_adds if each_parts else [])]
         return for_all, overridden(stacked(each_parts), mine, fallback), missing
 
-    def _amount(self, entitlement: Entitlement, held: int | None) -> Bounds | None:
-        if entitlement.limit is not None:
+    def _amount(self, source: Source, entitlement: Entitlement, held: int | None) -> Bounds | None:
+        in_advance = entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE
+        bought = self.standing.paid_ahead(source, entitlement.feature) if in_advance else 0
+        if bought:
+            hard = float(bought)
+        elif entitlement.limit is not None:
             hard = float(max(0, entitlement.limit)) if isinstance(entitlement.limit, int) else inf
         elif entitlement.limit_trait is not None:
             stored = self.company.traits.get(entitlement.limit_trait)
@@ -159,9 +163,7 @@ class Oracle:
         else:
             return None
         times = 1
-        if held is not None and (
-            entitlement.stacking is Stacking.SUM or entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE
-        ):
+        if held is not None and entitlement.stacking is Stacking.SUM and not in_advance:
             times = held
         soft = entitlement.soft_limit
         if soft is not None and hard <= soft:
@@ -316,11 +318,14 @@ def room(answer: Mapping[str, object], bounds: Bounds) -> tuple[float, float]:
 
 
 def stacked(parts: Sequence[tuple[PeriodKind | None, bool, Bounds, Source]]) -> Granted:
-    """One allowance for each period: the largest of those that do not add up, and all that do."""
+    """One allowance for each period: the most of those that do not add up, and all that do."""
     found: Granted = {}
     for kind in {part[0] for part in parts}:
         singles = [(bounds, source) for of, is_sum, bounds, source in parts if of == kind and not is_sum]
-        counting = [max(singles, key=lambda one: one[0])] if singles else []
+        counting: list[tuple[Bounds, Source]] = []
+        if singles:
+            bounds = (max(one[0][0] for one in singles), max(one[0][1] for one in singles))
+            counting = [(bounds, max(singles, key=lambda one: one[0])[1])]
         counting += [(bounds, source) for of, is_sum, bounds, source in parts if of == kind and is_sum]
         total = (capped(sum(one[0][0] for one in counting)), capped(sum(one[0][1] for one in counting)))
         found[kind] = total, max(counting, key=lambda one: one[0])[1]
@@ -346,6 +351,8 @@ def overridden(granted: Granted, overrides: Sequence[Override], usual: PeriodKin
             after = (value, value)
             if before is not None and mode is OverrideMode.ADD:
                 after = (capped(before[0][0] + value), capped(before[0][1] + value))
+            elif before is not None:
+                after = (max(before[0][0], value), max(before[0][1], value))
             if before is None or after > before[0]:
                 found[kind] = after, ("override", one.id, None)
     return found

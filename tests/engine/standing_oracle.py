@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from plangate.engine.model import (
+    INT64_MAX,
     AssignmentFact,
     Catalog,
     CompanyFacts,
@@ -51,12 +52,35 @@ class Standing:
         days = self.catalog.settings.past_due_grace_days if days is None else days
         return not failed or self.at < max(failed) + timedelta(days=days)
 
+    def paid_ahead(self, source: Source, feature: str) -> int:
+        """How many units of a feature live subscriptions paid for in advance, as parts of one plan or add-on."""
+        total = 0
+        for one in self.live:
+            for item in one.items:
+                owner = self.catalog.price_owners.get(item.stripe_price_id)
+                if owner is not None and (owner.feature, owner.kind, owner.key) == (feature, source[0], source[1]):
+                    total += 0 if item.is_metered else item.quantity or 0
+        return min(total, INT64_MAX)
+
     def _bought(self, one: SubscriptionFact) -> list[tuple[PlanVersion, int | None, Fraction]]:
-        """What each item of a subscription buys, how many, and what one costs each month."""
+        """What each item of a subscription buys, how many, and what one costs each month.
+
+        Prices of single features buy nothing, unless there is nothing else and their plan has no price of its own.
+        """
+        whole = self._items_bought(one, are_parts=False)
+        return whole or [
+            (version, None, Fraction(0))
+            for version, *_ in self._items_bought(one, are_parts=True)
+            if not version.prices
+        ]
+
+    def _items_bought(
+        self, one: SubscriptionFact, *, are_parts: bool
+    ) -> list[tuple[PlanVersion, int | None, Fraction]]:
         found = []
         for item in one.items:
             owner = self.catalog.price_owners.get(item.stripe_price_id)
-            if owner is None:
+            if owner is None or (owner.feature is not None) is not are_parts:
                 continue
             version = next(
                 (v for v in self._versions(owner.kind, owner.key) if v.version == owner.version),
@@ -88,11 +112,7 @@ class Standing:
         was_migrated = since < kept.versions[0][1] and kept.versions[0][0] > 1
         if stripe_price_id is not None and not was_migrated:
             known = {version.version: version for version in self._versions(kind, key)}
-            selling = [
-                one
-                for one, _ in kept.versions
-                if one in known and stripe_price_id in {price.stripe_price_id for price in known[one].prices}
-            ]
+            selling = [one for one, _ in kept.versions if one in known and stripe_price_id in every_price(known[one])]
             before = [one for one in selling if one <= number]
             number = before[-1] if before else selling[0] if selling else number
         pins = [pin.version for pin in self.company.pins if (pin.kind, pin.key) == (kind, key)]
@@ -241,6 +261,12 @@ class Standing:
             for entitlement in version.entitlements
             if entitlement.feature == feature.key
         ]
+
+
+def every_price(version: PlanVersion) -> set[str | None]:
+    """The ids of all prices of a version, those of single features among them."""
+    prices = [*version.prices, *(price for entitlement in version.entitlements for price in entitlement.prices)]
+    return {price.stripe_price_id for price in prices}
 
 
 def together(held: Iterable[Held]) -> list[Held]:

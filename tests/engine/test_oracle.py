@@ -1,5 +1,6 @@
 """Compares metered decisions with an oracle that reads the rules naively: nothing compiled, infinity as a number."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import inf
 
@@ -63,6 +64,10 @@ def added(first: Bounds, second: Bounds) -> Bounds:
     return first[0] + second[0], first[1] + second[1]
 
 
+def most(amounts: Sequence[Bounds]) -> Bounds:
+    return max(hard for hard, _ in amounts), max(soft for _, soft in amounts)
+
+
 def effective(catalog: Catalog, company: CompanyFacts, at: datetime) -> dict[PeriodKind, Bounds]:
     """What is allowed in each window, by the rules of product.md read one after the other."""
     found: dict[PeriodKind, Bounds] = {}
@@ -70,7 +75,7 @@ def effective(catalog: Catalog, company: CompanyFacts, at: datetime) -> dict[Per
     for kind in KINDS:
         mine = [one for one in granted if one.period is kind]
         singles = [bounds(one) for one in mine if one.stacking is Stacking.MAX]
-        total: Bounds | None = max(singles) if singles else None
+        total: Bounds | None = most(singles) if singles else None
         for one in mine:
             if one.stacking is Stacking.SUM:
                 total = bounds(one) if total is None else added(total, bounds(one))
@@ -95,7 +100,7 @@ def effective(catalog: Catalog, company: CompanyFacts, at: datetime) -> dict[Per
                 if before is None:
                     found[kind] = (value, value)
                 elif mode is OverrideMode.SET:
-                    found[kind] = max(before, (value, value))
+                    found[kind] = most([before, (value, value)])
                 else:
                     found[kind] = added(before, (value, value))
     return found

@@ -19,9 +19,11 @@ from plangate.engine.model import (
     PeriodKind,
     PlanRef,
     PlanSource,
+    Price,
     PriceBehaviour,
     PriceOwner,
     Reason,
+    Stacking,
     UserFacts,
 )
 from plangate.engine.snapshot import SINCE_EVER, HeldAddOn, HeldPlan
@@ -135,12 +137,31 @@ def test_an_unmapped_price_beside_a_mapped_one_is_only_noticed() -> None:
     ("quantity", "is_metered", "limit"),
     [(None, True, 3), (None, False, 3), (7, True, 3), (0, False, 0), (4, False, 12)],
 )
-def test_only_licensed_items_say_how_many(quantity: int | None, *, is_metered: bool, limit: int) -> None:
-    # S18: without a quantity the plan's own number stands, and nothing is ever unlimited by accident.
-    seats = Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE)
+def test_s18_only_licensed_items_say_how_many(quantity: int | None, *, is_metered: bool, limit: int) -> None:
+    # Without a quantity the plan's own number stands, and nothing is ever unlimited by accident.
+    seats = Entitlement(feature="seats", limit=3, stacking=Stacking.SUM)
     catalog = catalog_of([plan("pro", seats, monthly=100)])
     held = subscribed(items=(item("price_pro_month_usd", quantity=quantity, is_metered=is_metered),))
     snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
+    decision = decide(snapshot, "seats", {}, at=NOW)
+    assert (decision.limit, decision.unlimited) == (limit, False)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "is_metered", "limit"),
+    [(None, True, 3), (None, False, 3), (7, True, 3), (0, False, 3), (4, False, 4)],
+)
+def test_s18_what_was_paid_in_advance_is_the_limit(quantity: int | None, *, is_metered: bool, limit: int) -> None:
+    price = Price(currency="usd", interval=Interval.MONTH, amount_minor=900, stripe_price_id="price_seats")
+    seats = Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(price,))
+    catalog = catalog_of([plan("pro", seats, monthly=100)])
+    owners = {**catalog.price_owners, "price_seats": PriceOwner("plan", "pro", 1, price, feature="seats")}
+    catalog = msgspec.structs.replace(catalog, price_owners=owners)
+    paid = item("price_seats", quantity=quantity, is_metered=is_metered)
+    held = subscribed(items=(paid, item("price_pro_month_usd", quantity=5)))
+    snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
+    assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.SUBSCRIPTION, quantity=5)
+    assert snapshot.notices == ()
     decision = decide(snapshot, "seats", {}, at=NOW)
     assert (decision.limit, decision.unlimited) == (limit, False)
 
@@ -397,7 +418,7 @@ def test_limits_stop_at_64_bits() -> None:
             plan(
                 "pro",
                 exports(largest),
-                Entitlement(feature="seats", limit=largest, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE),
+                Entitlement(feature="seats", limit=largest, stacking=Stacking.SUM),
                 monthly=1,
             )
         ],

@@ -33,6 +33,7 @@ from plangate.engine.model import (
     Period,
     PeriodKind,
     PlanVersion,
+    PriceBehaviour,
     Reason,
     Source,
     SourceKind,
@@ -146,13 +147,23 @@ def is_counted_per_user(catalog: Catalog, feature_key: str) -> bool:
 def gather(
     feature: Feature, facts: CompanyFacts, holdings: Holdings
 ) -> list[tuple[PlanVersion, Source, int | None, Entitlement]]:
-    """Every entitlement held for a feature, base plan first, then other plans, then add-ons."""
+    """Every entitlement held for a feature, base plan first, then other plans, then add-ons.
+
+    Where units of it were paid in advance, they are the limit; nothing paid (no quantity, or none) leaves the limit as
+    the version says it.
+    """
+    bought = holdings.bought.get(feature.key, {})
 
     def of(held: Sequence[Held], kind: SourceKind) -> Iterable[tuple[PlanVersion, Source, int | None, Entitlement]]:
         for version, quantity in held:
             source = Source(kind=kind, key=version.key, version=version.version)
             for entitlement in version.entitlements:
-                if entitlement.feature == feature.key:
+                if entitlement.feature != feature.key:
+                    continue
+                units = bought.get((version.kind, version.key))
+                if units is not None and entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE:
+                    yield version, source, quantity, msgspec.structs.replace(entitlement, limit=units, limit_trait=None)
+                else:
                     yield version, source, quantity, entitlement
 
     return [*of(holdings.plans, SourceKind.PLAN), *of(holdings.add_ons, SourceKind.ADD_ON)]

@@ -5,6 +5,7 @@ Sources with the same period make one allowance; different periods each keep the
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
 import msgspec
 
@@ -38,11 +39,22 @@ class Amount(msgspec.Struct, frozen=True):
         """Sorts amounts by generosity."""
         return self.hard is None, self.hard or 0, self.soft is None, self.soft or 0
 
+    @property
+    def included(self) -> int | None:
+        """How much is used before overage begins, or all there is; None when it never ends."""
+        return self.hard if self.soft is None else self.soft
+
+    def most(self, other: "Amount") -> "Amount":
+        """The more generous of both, in what is refused and, apart from it, in where overage begins."""
+        hard = None if self.hard is None or other.hard is None else max(self.hard, other.hard)
+        mine, theirs = self.included, other.included
+        soft = None if mine is None or theirs is None else max(mine, theirs)
+        return Amount(hard, None if soft == hard else soft)
+
     def plus(self, other: "Amount") -> "Amount":
         """Both together. Overage begins where all that is included is used; int64 is the ceiling."""
         hard = None if self.hard is None or other.hard is None else min(self.hard + other.hard, INT64_MAX)
-        mine = self.hard if self.soft is None else self.soft
-        theirs = other.hard if other.soft is None else other.soft
+        mine, theirs = self.included, other.included
         soft = None if mine is None or theirs is None else min(mine + theirs, INT64_MAX)
         return Amount(hard, None if soft == hard else soft)
 
@@ -78,8 +90,9 @@ def contribution(
 ) -> Contribution | None:
     """What a numeric entitlement grants, times the quantity held; None when it grants nothing at all.
 
-    The quantity multiplies allowances that add up and those paid in advance; without one (metered, or not sold by
-    quantity) the entitlement stands as written. Usage without a period never resets.
+    The quantity multiplies allowances that add up; without one (metered, or not sold by quantity) the entitlement
+    stands as written, and so does what was paid in advance, which has a quantity of its own. Usage without a period
+    never resets.
     """
     base: int | None
     is_counted = feature_type is FeatureType.EVENT
@@ -100,7 +113,8 @@ def contribution(
     if soft is not None and base is not None and base <= soft:
         # A limit that ends where overage begins would leave no overage: the soft limit says yes.
         base = None
-    is_multiplied = entitlement.stacking is Stacking.SUM or entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE
+    is_in_advance = entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE
+    is_multiplied = entitlement.stacking is Stacking.SUM and not is_in_advance
     factor = quantity if quantity is not None and is_multiplied else 1
     amount = Amount(
         None if base is None else min(base * factor, INT64_MAX), None if soft is None else min(soft * factor, INT64_MAX)
@@ -141,7 +155,7 @@ def combine(
             if before is None:
                 by_kind[kind] = Combined(kind=kind, amount=amount, source=source)
                 continue
-            after = amount if mode is OverrideMode.SET else before.amount.plus(amount)
+            after = before.amount.most(amount) if mode is OverrideMode.SET else before.amount.plus(amount)
             if after.rank > before.amount.rank:
                 by_kind[kind] = Combined(kind=kind, amount=after, source=source)
     return tuple(sorted(by_kind.values(), key=lambda one: _position(one.kind)))
@@ -176,17 +190,14 @@ def whole(value: Json, *, is_limit: bool) -> int | None:
 
 
 def _stacked(kind: PeriodKind | None, contributions: Sequence[Contribution]) -> Combined:
-    best: Contribution | None = None
+    singles: list[tuple[Amount, Source]] = []
     parts: list[tuple[Amount, Source]] = []
     for one in contributions:
-        if one.amount is None:
-            continue
-        if one.is_summed:
-            parts.append((one.amount, one.source))
-        elif best is None or best.amount is None or one.amount.rank > best.amount.rank:
-            best = one
-    if best is not None and best.amount is not None:
-        parts.insert(0, (best.amount, best.source))
+        if one.amount is not None:
+            (parts if one.is_summed else singles).append((one.amount, one.source))
+    if singles:
+        most = max(singles, key=lambda single: single[0].rank)
+        parts.insert(0, (reduce(Amount.most, (amount for amount, _ in singles)), most[1]))
     total, source = parts[0]
     for amount, _ in parts[1:]:
         total = total.plus(amount)

@@ -5,7 +5,7 @@ initial plan of a company that never had a subscription, the plan for trials tha
 fallback plan.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from plangate.engine.model import (
+    INT64_MAX,
     AssignmentFact,
     Catalog,
     CompanyFacts,
@@ -32,6 +33,8 @@ from plangate.engine.versions import held_version, kept_key
 
 # A version held, and how many of it; None when it is not sold by quantity.
 Held: TypeAlias = tuple[PlanVersion, int | None]
+# Units paid in advance: feature -> (kind, key) of the plan or add-on whose price was paid -> how many.
+Bought: TypeAlias = Mapping[str, Mapping[tuple[str, str], int]]
 
 _LIVE = frozenset({"active", "trialing"})
 _NEVER_LIVE = frozenset({"incomplete", "incomplete_expired"})
@@ -44,6 +47,7 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
 
     `suspended` are the versions that a subscription would grant if it were paid or resumed. `audience` is the key of
     the audience the base plan comes from, if it does; `products` are the Stripe products live subscriptions hold.
+    `bought` says how much of a feature was paid in advance, by feature and then by (kind, key) of the plan or add-on.
     """
 
     plans: tuple[Held, ...]
@@ -55,6 +59,7 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
     cycle: Cycle
     audience: str | None = None
     products: frozenset[str] = frozenset()
+    bought: Bought = {}
 
 
 class _Mapping(msgspec.Struct, frozen=True):
@@ -73,6 +78,7 @@ class _Mapped(msgspec.Struct, frozen=True):
     plans: tuple[_Mapping, ...]
     add_ons: tuple[Held, ...]
     unmapped: tuple[str, ...]
+    advances: tuple[tuple[PriceOwner, int], ...] = ()
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -140,6 +146,7 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
         cycle=cycle,
         audience=base.audience if base is not None else None,
         products=products,
+        bought=_paid_in_advance(live),
     )
 
 
@@ -198,9 +205,11 @@ def boundaries(catalog: Catalog, facts: CompanyFacts) -> set[datetime]:
 def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> _Mapped:
     # Every item is mapped by its price; the order of items means nothing, and metered ones may come first.
     found: dict[tuple[str, str, int], _Mapping] = {}
+    parts: dict[tuple[str, str, int], _Mapping] = {}
     unmapped: list[str] = []
+    advances: list[tuple[PriceOwner, int]] = []
     for item in subscription.items:
-        owner = catalog.price_owners.get(item.stripe_price_id)
+        owner = catalog.owner_of(item.stripe_price_id, facts.company_id)
         version = None
         if owner is not None:
             version = _bought(catalog, facts, subscription, item, owner)
@@ -208,20 +217,42 @@ def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact)
             unmapped.append(item.stripe_price_id)
             continue
         # Only licensed items say how many; a metered item holds the plan without a quantity.
-        new = _Mapping(version, None if item.is_metered else item.quantity, owner.price, item)
+        quantity = None if item.is_metered else item.quantity
         key = (version.kind, version.key, version.version)
+        if owner.feature is not None:
+            # What is paid for one feature is a part of its plan or add-on: it says nothing of how many are held.
+            if quantity:
+                advances.append((owner, quantity))
+            if not version.prices:
+                parts.setdefault(key, _Mapping(version, None, None, item))
+            continue
+        new = _Mapping(version, quantity, owner.price, item)
         old = found.get(key)
         if old is not None:
             quantity = new.quantity if old.quantity is None else old.quantity + (new.quantity or 0)
             dearer = old if _monthly(old, owner.price.currency) >= monthly_amount(owner.price) else new
             new = _Mapping(version, quantity, dearer.price, dearer.item)
         found[key] = new
+    # A plan that costs nothing but what is used is held by such a part alone.
+    held = found or parts
     return _Mapped(
         subscription,
-        tuple(one for one in found.values() if one.version.kind == "plan"),
-        tuple((one.version, one.quantity) for one in found.values() if one.version.kind == "add_on"),
+        tuple(one for one in held.values() if one.version.kind == "plan"),
+        tuple((one.version, one.quantity) for one in held.values() if one.version.kind == "add_on"),
         tuple(unmapped),
+        tuple(advances),
     )
+
+
+def _paid_in_advance(live: Iterable[_Mapped]) -> Bought:
+    """What live subscriptions paid for in advance; several items of one feature add up."""
+    bought: dict[str, dict[tuple[str, str], int]] = {}
+    for one in live:
+        for owner, quantity in one.advances:
+            of_feature = bought.setdefault(owner.feature or "", {})
+            key = (owner.kind, owner.key)
+            of_feature[key] = min(of_feature.get(key, 0) + quantity, INT64_MAX)
+    return bought
 
 
 def _bought(

@@ -33,6 +33,7 @@ class CompiledFeatures:
             _names(holdings.plans),
             _names(holdings.add_ons),
             tuple((version.kind, version.key, version.version) for version in holdings.suspended),
+            tuple(sorted(holdings.bought[feature.key].items())) if feature.key in holdings.bought else (),
         )
         compiled = self._compiled.get(key)
         if compiled is None:

@@ -5,11 +5,11 @@ some or none). So the version held follows from when it was taken, the oldest ve
 migrations of the one company.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Literal
 
-from plangate.engine.model import Catalog, KeptVersions, PlanVersion, VersionPin
+from plangate.engine.model import Catalog, KeptVersions, PlanVersion, Price, VersionPin
 
 
 def held_version(
@@ -51,7 +51,14 @@ def _taken(
         version
         for version, _ in kept.versions
         if (one := catalog.version_of(newest.kind, newest.key, version)) is not None
-        and any(price.stripe_price_id == stripe_price_id for price in one.prices)
+        and any(price.stripe_price_id == stripe_price_id for price in _sold_for(one))
     ]
     # A checkout begun before a publication may end after it: then the price tells which version was bought.
     return max((version for version in selling if version <= taken), default=min(selling, default=taken))
+
+
+def _sold_for(version: PlanVersion) -> Iterator[Price]:
+    """The prices of a version: its own, and those of what it grants."""
+    yield from version.prices
+    for entitlement in version.entitlements:
+        yield from entitlement.prices

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy import BigInteger, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.store.columns import Instant
+from plangate.store.columns import Instant, to_microseconds
 from plangate.store.database import StoreSession, table_of
+from plangate.store.direct import Direct, together
 from plangate.store.ledger import halves, whole
 
 WAITING: Final = "waiting"
@@ -17,16 +18,19 @@ SET_ASIDE: Final = "set_aside"
 
 
 class MeterEventRow(SQLModel, table=True):
-    """One quantity to report to a Stripe meter. `id` is Stripe's identifier of it, whenever and however often sent.
+    """One quantity to report to a Stripe meter, alone or together with others.
 
-    `first_sent_at` is written before the first call, so that a crash leaves a trace; the customer is chosen then, once
-    for all. `state` is waiting, delivered, or set_aside with a `reason`.
+    `report_id` is chosen before the first call, once for all, and so is the customer: rows that have the same one are
+    added up and sent under it as Stripe's identifier, whenever and however often. It is the `id` of the first of them.
+    `first_sent_at` is written with it, so that a crash leaves a trace. `state` is waiting, delivered, or set_aside with
+    a `reason`.
     """
 
     __tablename__ = "meter_outbox"
     __table_args__ = (
         Index("meter_outbox_by_turn", "environment_id", "state", "available_at"),
         Index("meter_outbox_by_customer", "environment_id", "stripe_customer_id", "meter", "occurred_at"),
+        Index("meter_outbox_by_report", "report_id"),
     )
 
     id: str = Field(primary_key=True)
@@ -43,9 +47,34 @@ class MeterEventRow(SQLModel, table=True):
     attempts: int = 0
     first_sent_at: datetime | None = Field(default=None, sa_type=Instant, nullable=True)
     reason: str | None = None
+    report_id: str | None = None
 
 
 meter_outbox = table_of(MeterEventRow)
+
+_SAVE: Final = Direct(
+    sqlite="""
+        UPDATE meter_outbox
+        SET available_at = json_extract(saved.value, '$[1]'), state = json_extract(saved.value, '$[2]'),
+            stripe_customer_id = json_extract(saved.value, '$[3]'), attempts = json_extract(saved.value, '$[4]'),
+            first_sent_at = json_extract(saved.value, '$[5]'), reason = json_extract(saved.value, '$[6]'),
+            report_id = json_extract(saved.value, '$[7]')
+        FROM json_each(?) AS saved
+        WHERE meter_outbox.id = json_extract(saved.value, '$[0]') AND meter_outbox.state = 'waiting'
+    """,
+    postgresql="""
+        UPDATE meter_outbox
+        SET available_at = saved.available_at, state = saved.state, stripe_customer_id = saved.stripe_customer_id,
+            attempts = saved.attempts, first_sent_at = saved.first_sent_at, reason = saved.reason,
+            report_id = saved.report_id
+        FROM unnest(
+            $1::text[], $2::bigint[], $3::text[], $4::text[], $5::integer[], $6::bigint[], $7::text[], $8::text[]
+        ) AS saved (
+            id, available_at, state, stripe_customer_id, attempts, first_sent_at, reason, report_id
+        )
+        WHERE meter_outbox.id = saved.id AND meter_outbox.state = 'waiting'
+    """,
+)
 
 
 async def add_meter_events(session: StoreSession, rows: Sequence[Mapping[str, object]]) -> None:
@@ -55,49 +84,52 @@ async def add_meter_events(session: StoreSession, rows: Sequence[Mapping[str, ob
 
 
 async def due_meter_events(session: StoreSession, *, limit: int, lock: bool = False) -> list[MeterEventRow]:
-    """Waiting rows whose turn has come, oldest first; with `lock` held, and those another process holds left out."""
+    """Waiting rows whose turn has come, oldest first; with `lock` held, and those another process holds left out.
+
+    Rows that were sent together before come together again, whatever the limit.
+    """
     query = (
         select(meter_outbox)
         .where(
             meter_outbox.c.environment_id == session.environment_id,
             meter_outbox.c.state == WAITING,
             meter_outbox.c.available_at <= session.now,
+            # Whoever holds the first row of a report holds all of it.
+            or_(meter_outbox.c.report_id.is_(None), meter_outbox.c.report_id == meter_outbox.c.id),
         )
         .order_by(meter_outbox.c.available_at, meter_outbox.c.id)
         .limit(limit)
     )
     if lock and session.is_postgresql:
         query = query.with_for_update(skip_locked=True)
-    return [MeterEventRow(**row) for row in await session.all(query)]
+    rows = [MeterEventRow(**row) for row in await session.all(query)]
+    sent = [row.id for row in rows if row.report_id is not None]
+    if sent:
+        others = select(meter_outbox).where(
+            meter_outbox.c.report_id.in_(sent),
+            meter_outbox.c.id != meter_outbox.c.report_id,
+            meter_outbox.c.state == WAITING,
+        )
+        rows += [MeterEventRow(**row) for row in await session.all(others.order_by(meter_outbox.c.id))]
+    return rows
 
 
 async def save_meter_events(session: StoreSession, rows: Sequence[MeterEventRow]) -> None:
     """Write what became of rows that are still waiting; one that was delivered meanwhile stays so."""
-    if rows:
-        await session.run(
-            update(meter_outbox)
-            .where(meter_outbox.c.id == bindparam("row_id"), meter_outbox.c.state == WAITING)
-            .values(
-                available_at=bindparam("new_available_at"),
-                state=bindparam("new_state"),
-                stripe_customer_id=bindparam("new_customer"),
-                attempts=bindparam("new_attempts"),
-                first_sent_at=bindparam("new_first_sent_at"),
-                reason=bindparam("new_reason"),
-            ),
-            [
-                {
-                    "row_id": row.id,
-                    "new_available_at": row.available_at,
-                    "new_state": row.state,
-                    "new_customer": row.stripe_customer_id,
-                    "new_attempts": row.attempts,
-                    "new_first_sent_at": row.first_sent_at,
-                    "new_reason": row.reason,
-                }
-                for row in rows
-            ],
+    saved = [
+        (
+            row.id,
+            to_microseconds(row.available_at),
+            row.state,
+            row.stripe_customer_id,
+            row.attempts,
+            None if row.first_sent_at is None else to_microseconds(row.first_sent_at),
+            row.reason,
+            row.report_id,
         )
+        for row in rows
+    ]
+    await together(session, _SAVE.for_all(saved))
 
 
 async def reported_between(
