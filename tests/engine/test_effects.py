@@ -7,6 +7,7 @@ import pytest
 from plangate.engine.decide import decide
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.holding import Holding, holding_of
 from plangate.engine.model import (
     Entitlement,
     Feature,
@@ -16,7 +17,7 @@ from plangate.engine.model import (
     PeriodKind,
     PlanSource,
 )
-from plangate.engine.plan_change import Holding, Violation, holding_of
+from plangate.engine.plan_change import Violation
 from plangate.engine.what_if import with_holding
 from plangate.engine.wording import shown_number
 from tests.engine.factories import (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.holding import Holding, holding_of
 from plangate.engine.model import (
     Catalog,
     CatalogSettings,
@@ -18,7 +19,6 @@ from plangate.engine.model import (
 )
 from plangate.engine.plan_change import (
     ChangeKind,
-    Holding,
     Immediate,
     Reduction,
     Refused,
@@ -27,7 +27,6 @@ from plangate.engine.plan_change import (
     Violation,
     classify,
     fitted,
-    holding_of,
     judge,
     reductions,
     timing,

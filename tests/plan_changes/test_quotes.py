@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from plangate import plan_changes
+from plangate.engine.holding import Holding
 from plangate.engine.model import Interval
-from plangate.engine.plan_change import Holding
 from plangate.errors import Code, Refusal
 from plangate.plan_changes import ChangeRequest, Force, quotes
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over, signed

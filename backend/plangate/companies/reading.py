@@ -6,8 +6,9 @@ from datetime import datetime
 import msgspec
 
 from plangate.companies.paging import LARGEST_PAGE, PAGE, after_id, checked_search, cursor_of
-from plangate.engine.model import Catalog, Interval, Json, PeriodKind, SubscriptionFact
-from plangate.engine.plan_change import Holding, classify, holding_of
+from plangate.engine.holding import Holding, holding_of, unit_key
+from plangate.engine.model import Catalog, Interval, Json, PeriodKind, Price, SubscriptionFact
+from plangate.engine.plan_change import classify
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
@@ -222,15 +223,32 @@ def _holding_of(catalog: Catalog, prices: tuple[tuple[str, int | None], ...], cu
     interval: Interval | None = None
     quantity = 1
     add_ons: dict[str, int] = {}
+    units: dict[str, int] = {}
+    own_price: Price | None = None
     for stripe_price_id, count in prices:
         owner = catalog.price_owners.get(stripe_price_id)
         if owner is None:
             continue
-        if owner.kind == "plan":
+        if owner.feature is not None:
+            if count:
+                units[unit_key(owner.kind, owner.key, owner.feature)] = count
+            if plan is None and owner.kind == "plan":
+                plan, version, interval = owner.key, owner.version, owner.price.interval
+        elif owner.kind == "plan":
+            own_price = owner.price if owner.company_id is not None else None
             plan, version, interval, quantity = owner.key, owner.version, owner.price.interval, count or 1
         else:
             add_ons[owner.key] = add_ons.get(owner.key, 0) + (count or 1)
-    return Holding(plan=plan, version=version, interval=interval, currency=currency, quantity=quantity, add_ons=add_ons)
+    return Holding(
+        plan=plan,
+        version=version,
+        interval=interval,
+        currency=currency,
+        quantity=quantity,
+        add_ons=add_ons,
+        units=units,
+        own_price=own_price,
+    )
 
 
 def _sequence(cursor: str) -> int:

@@ -3,7 +3,7 @@
 The rules are product.md's (Plan changes). Nothing here talks to Stripe: a verdict is a value the journey acts on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -11,8 +11,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from plangate.engine.holding import Holding, sold_in_advance, version_held
 from plangate.engine.model import Catalog, Interval, PlanVersion, Price, SubscriptionFact
-from plangate.engine.pricing import monthly_amount, months_in, price_for
+from plangate.engine.pricing import monthly_amount, months_in, price_among, price_for, prices_of
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.errors import Code
 
@@ -25,21 +26,6 @@ class ChangeKind(StrEnum):
     UPGRADE = "upgrade"
     DOWNGRADE = "downgrade"
     NO_CHANGE = "no_change"
-
-
-class Holding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a company is on, or wants to be on. `add_ons` maps keys to quantities; `plan` None is no plan at all.
-
-    `version` None means the newest published one. Interval and currency are None where nothing is paid.
-    """
-
-    plan: str | None
-    version: int | None = None
-    interval: Interval | None = None
-    interval_count: int = 1
-    currency: str | None = None
-    quantity: int = 1
-    add_ons: Mapping[str, int] = {}
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,22 +110,25 @@ def classify(catalog: Catalog, current: Holding, target: Holding) -> ChangeKind:
     a longer interval is an upgrade, a shorter one a downgrade; then more quantity or add-ons, or less. Where those
     pull both ways the monthly total decides, equal again being an upgrade.
     """
-    before, after = _version(catalog, current), _version(catalog, target)
-    if _is_paid(before) != _is_paid(after):
-        return ChangeKind.SUBSCRIBE if _is_paid(after) else ChangeKind.CANCEL
+    before, after = version_held(catalog, current), version_held(catalog, target)
+    if _is_paid(before, current) != _is_paid(after, target):
+        return ChangeKind.SUBSCRIBE if _is_paid(after, target) else ChangeKind.CANCEL
     if current.plan != target.plan:
         return _by_amount(catalog, current, target, base_only=True)
-    if _is_paid(after):
+    if _is_paid(after, target):
         length = _length(target) - _length(current)
         if length:
             return ChangeKind.UPGRADE if length > 0 else ChangeKind.DOWNGRADE
     steps = [target.quantity - current.quantity]
     steps += [target.add_ons.get(key, 0) - current.add_ons.get(key, 0) for key in {*current.add_ons, *target.add_ons}]
+    steps += [target.units.get(key, 0) - current.units.get(key, 0) for key in {*current.units, *target.units}]
     is_more, is_less = any(step > 0 for step in steps), any(step < 0 for step in steps)
     if is_more and is_less:
         return _by_amount(catalog, current, target, base_only=False)
     if is_more or is_less:
         return ChangeKind.UPGRADE if is_more else ChangeKind.DOWNGRADE
+    if current.own_price != target.own_price:
+        return _by_amount(catalog, current, target, base_only=True)
     if before is not None and after is not None and before.version != after.version:
         return _by_amount(catalog, current, target, base_only=True)
     return ChangeKind.NO_CHANGE
@@ -161,15 +150,21 @@ def reductions(catalog: Catalog, current: Holding, target: Holding) -> tuple[Red
         after = target.add_ons.get(key, 0)
         if after < before:
             found.append(Reduction(kind="add_on", key=key, before=before, after=after))
+    for key, before in current.units.items():
+        after = target.units.get(key, 0)
+        if after < before:
+            found.append(Reduction(kind="quantity", key=key, before=before, after=after))
     return tuple(found)
 
 
 def fitted(catalog: Catalog, target: Holding) -> tuple[Holding, tuple[str, ...]]:
     """The target without the add-ons that cannot stand beside its plan, and the keys of those, which end with it."""
-    after = _version(catalog, target)
+    after = version_held(catalog, target)
     ends = tuple(key for key in target.add_ons if not _fits(catalog, key, after))
     kept = {key: quantity for key, quantity in target.add_ons.items() if key not in ends}
-    return (msgspec.structs.replace(target, add_ons=kept) if ends else target), ends
+    # What is paid in advance beside an add-on is a part of it.
+    units = {key: number for key, number in target.units.items() if key.partition("/")[0] not in ends}
+    return (msgspec.structs.replace(target, add_ons=kept, units=units) if ends else target), ends
 
 
 def judge(
@@ -268,20 +263,6 @@ def timing(
     return period_end_at if is_later else None
 
 
-def holding_of(snapshot: CompanySnapshot) -> Holding:
-    """What the company is on now, read from its snapshot."""
-    subscription, plan = snapshot.subscription, snapshot.plan
-    return Holding(
-        plan=None if plan is None else plan.key,
-        version=None if plan is None else plan.version,
-        interval=None if subscription is None else snapshot.cycle.interval,
-        interval_count=snapshot.cycle.interval_count,
-        currency=None if subscription is None else subscription.currency,
-        quantity=1 if plan is None or plan.quantity is None else plan.quantity,
-        add_ons={one.key: one.quantity for one in snapshot.add_ons},
-    )
-
-
 _REDUCING = frozenset({ChangeKind.DOWNGRADE, ChangeKind.CANCEL})
 
 
@@ -300,7 +281,7 @@ def _refused_by_catalogue(
     if target.plan is not None and target.plan != current.plan:
         if newest is None:
             return Refused(code=Code.NOT_FOUND, detail="There is no such plan: choose one that is on sale.")
-        if newest.is_contact_us and (is_self_service or not newest.prices):
+        if newest.is_contact_us and (is_self_service or not (newest.prices or target.own_price)):
             return Refused(
                 code=Code.CONTACT_US,
                 detail=f"{newest.name} is sold by our team: contact us to move to it.",
@@ -323,8 +304,9 @@ def _refused_by_catalogue(
                 detail=f"{add_on.name} cannot be added to this plan: choose a plan it fits first.",
                 way_out="choose_other",
             )
-    after = _version(catalog, target)
-    if target.currency is not None and after is not None and _is_paid(after) and not after.is_contact_us:
+    after = version_held(catalog, target)
+    is_listed = target.own_price is None and after is not None and not after.is_contact_us
+    if target.currency is not None and after is not None and is_listed and _is_paid(after, target):
         price = price_for(after, currency=target.currency, interval=target.interval)
         if price is None or (target.interval is not None and price.interval is not target.interval):
             return Refused(
@@ -371,7 +353,9 @@ def _refused_while_scheduled(
     if not is_same_base and kind is not ChangeKind.DOWNGRADE:
         return None
     is_buying = target.quantity > current.quantity or any(
-        quantity > current.add_ons.get(key, 0) for key, quantity in target.add_ons.items()
+        after > before.get(key, 0)
+        for before, wanted in ((current.add_ons, target.add_ons), (current.units, target.units))
+        for key, after in wanted.items()
     )
     if not is_buying:
         return None
@@ -389,15 +373,8 @@ def _has_scheduled(subscription: SubscriptionFact | None, at: datetime) -> bool:
     return is_phased or subscription.scheduled_end_at is not None
 
 
-def _version(catalog: Catalog, holding: Holding) -> PlanVersion | None:
-    if holding.plan is None:
-        return None
-    pinned = catalog.version_of("plan", holding.plan, holding.version) if holding.version is not None else None
-    return pinned or catalog.newest("plan", holding.plan)
-
-
-def _is_paid(version: PlanVersion | None) -> bool:
-    return version is not None and not version.is_free
+def _is_paid(version: PlanVersion | None, holding: Holding) -> bool:
+    return version is not None and (not version.is_free or holding.own_price is not None)
 
 
 def _fits(catalog: Catalog, key: str, plan: PlanVersion | None) -> bool:
@@ -423,33 +400,54 @@ def _by_amount(catalog: Catalog, current: Holding, target: Holding, *, base_only
 
 
 def _both(catalog: Catalog, current: Holding, target: Holding) -> tuple[PlanVersion | None, PlanVersion | None]:
-    return _version(catalog, current), _version(catalog, target)
+    return version_held(catalog, current), version_held(catalog, target)
 
 
 def _currencies(catalog: Catalog, current: Holding, target: Holding) -> list[str]:
     """The currencies to compare in: the one paid in first. The order is the same in both directions."""
-    offered = {
-        price.currency for version in _both(catalog, current, target) if version is not None for price in version.prices
-    }
+    versions = [version for version in _both(catalog, current, target) if version is not None]
+    offered = {price.currency for version in versions for price in prices_of(version)}
     paid = sorted({one for one in (current.currency, target.currency) if one is not None})
     return [*paid, *sorted(offered - set(paid))] or ["usd"]
 
 
 def _amount(catalog: Catalog, holding: Holding, currency: str, *, base_only: bool) -> Fraction | None:
-    """What a holding costs each month in a currency; None when it has no price there."""
-    version = _version(catalog, holding)
-    total = _monthly(version, holding, currency)
-    if total is None or base_only:
-        return total
-    total *= holding.quantity
+    """What a holding costs each month in a currency; None when it has no price there.
+
+    Usage costs what it costs: what is billed as it is used does not count.
+    """
+    version = version_held(catalog, holding)
+    base = _monthly_base(version, holding, currency)
+    if base is None or base_only:
+        return base
+    total = base * holding.quantity
+    held = [version] if version is not None else []
     for key, quantity in holding.add_ons.items():
-        amount = _monthly(catalog.newest("add_on", key), holding, currency)
-        total += (amount or Fraction(0)) * quantity
+        add_on = catalog.newest("add_on", key)
+        if add_on is not None and add_on.prices:
+            held.append(add_on)
+            total += _monthly(add_on.prices, holding, currency, quantity) * quantity
+    for one in held:
+        for key, entitlement in sold_in_advance(one).items():
+            bought = holding.units.get(key, 0)
+            total += _monthly(entitlement.prices, holding, currency, bought) * bought
     return total
 
 
-def _monthly(version: PlanVersion | None, holding: Holding, currency: str) -> Fraction | None:
-    if not _is_paid(version) or version is None:
+def _monthly_base(version: PlanVersion | None, holding: Holding, currency: str) -> Fraction | None:
+    """What one of the plan costs each month; where its amount depends on the quantity, at the one held."""
+    if version is None or not _is_paid(version, holding):
         return Fraction(0)
-    price: Price | None = price_for(version, currency=currency, interval=holding.interval)
-    return None if price is None else monthly_amount(price)
+    own = holding.own_price
+    if own is not None:
+        return monthly_amount(own, holding.quantity) if own.currency == currency else None
+    price = price_for(version, currency=currency, interval=holding.interval)
+    if price is None:
+        return None
+    # A plan without a price of its own costs what is used.
+    return monthly_amount(price, holding.quantity) if version.prices else Fraction(0)
+
+
+def _monthly(prices: Sequence[Price], holding: Holding, currency: str, quantity: int) -> Fraction:
+    price = price_among(prices, currency=currency, interval=holding.interval)
+    return Fraction(0) if price is None else monthly_amount(price, quantity)

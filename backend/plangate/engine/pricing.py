@@ -1,6 +1,7 @@
 """What a quantity costs, and prices made comparable: what one comes to each month, exactly, whatever its interval."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from plangate.engine.model import Interval, PlanVersion, Price
@@ -44,12 +45,22 @@ def price_for(version: PlanVersion, *, currency: str | None, interval: Interval 
     """The version's price in a currency (None: its first one), preferring the interval asked for.
 
     Without a price of that interval the one that is cheapest each month is taken; None when there is no price in
-    that currency.
+    that currency. Of a version that costs nothing but what it grants it is a price of that.
     """
-    wanted = currency if currency is not None else (version.prices[0].currency if version.prices else None)
-    prices = [price for price in version.prices if price.currency == wanted]
-    exact = [price for price in prices if price.interval is interval and price.interval_count == 1]
-    return min(exact or prices, key=monthly_amount, default=None)
+    return price_among(prices_of(version), currency=currency, interval=interval)
+
+
+def prices_of(version: PlanVersion) -> Sequence[Price]:
+    """What the version is sold for; where it has no price of its own, those of what it grants."""
+    return version.prices or tuple(price for one in version.entitlements for price in one.prices)
+
+
+def price_among(prices: Sequence[Price], *, currency: str | None, interval: Interval | None = None) -> Price | None:
+    """The price in a currency (None: that of the first), preferring the interval asked for, as `price_for`."""
+    wanted = currency if currency is not None else (prices[0].currency if prices else None)
+    found = [price for price in prices if price.currency == wanted]
+    exact = [price for price in found if price.interval is interval and price.interval_count == 1]
+    return min(exact or found, key=monthly_amount, default=None)
 
 
 def _exact(price: Price, quantity: int) -> Fraction:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.holding import Holding, holding_of
 from plangate.engine.model import (
     Catalog,
     Decision,
@@ -16,7 +17,7 @@ from plangate.engine.model import (
     Reason,
     Unlock,
 )
-from plangate.engine.plan_change import Holding, fitted, holding_of
+from plangate.engine.plan_change import fitted
 from plangate.engine.pricing import monthly_amount, price_for
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.what_if import with_holding

@@ -1,11 +1,12 @@
 """The facts as they would be on another plan: what previews, limits after a change and unlocks are computed from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
 from msgspec.structs import replace
 
+from plangate.engine.holding import Holding, sold_in_advance, unit_key
 from plangate.engine.holdings import resolve_holdings
 from plangate.engine.model import (
     AssignmentFact,
@@ -15,12 +16,12 @@ from plangate.engine.model import (
     PeriodKind,
     PlanSource,
     PlanVersion,
+    Price,
     SubscriptionFact,
     SubscriptionItem,
 )
 from plangate.engine.periods import window_at
-from plangate.engine.plan_change import Holding
-from plangate.engine.pricing import price_for
+from plangate.engine.pricing import price_among
 
 
 def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: datetime) -> CompanyFacts:
@@ -39,13 +40,17 @@ def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: da
         if (version := _version(catalog, "add_on", key, None)) is not None
     ]
     wanted = [*([(plan, holding.quantity)] if plan is not None else []), *add_ons]
-    items = [_item(catalog, version, quantity, holding, base, at) for version, quantity in wanted]
-    sold = tuple(item for item in items if item is not None)
-    assigned = [held for held, item in zip(wanted, items, strict=True) if item is None]
+    sold: list[SubscriptionItem] = []
+    assigned: list[tuple[PlanVersion, int]] = []
+    for version, quantity in wanted:
+        items = _items(catalog, facts.company_id, version, quantity, holding, base, at)
+        sold.extend(items)
+        if not items:
+            assigned.append((version, quantity))
 
     kept = tuple(one for one in facts.assignments if one.kind == "plan" or one.held_from > at)
     if sold:
-        subscription = _subscription(base, sold, holding, at)
+        subscription = _subscription(base, tuple(sold), holding, at)
         facts = replace(facts, subscriptions=(*others, subscription), assignments=kept)
     else:
         ended = () if base is None else (replace(base, status="canceled", ended_at=at),)
@@ -86,30 +91,69 @@ def _assignments(held: Iterable[tuple[PlanVersion, int]], at: datetime) -> list[
     ]
 
 
-def _item(
+def _items(
     catalog: Catalog,
+    company_id: str,
     version: PlanVersion,
     quantity: int,
     holding: Holding,
     base: SubscriptionFact | None,
     at: datetime,
-) -> SubscriptionItem | None:
-    """The subscription item that holds this version, by a price the catalogue knows; None when there is none."""
+) -> list[SubscriptionItem]:
+    """The subscription items that hold this version, by prices the catalogue knows; nothing when it knows none.
+
+    They are the price of the version itself, and those of what it grants: all that is billed as it is used, and what
+    is paid in advance as far as any was bought.
+    """
+    own = holding.own_price if version.kind == "plan" else None
+    parts: list[tuple[str | None, Sequence[Price], int | None]] = []
+    if own is not None or version.prices:
+        parts.append((None, (own,) if own is not None else version.prices, quantity))
+    advances = sold_in_advance(version)
+    for entitlement in version.entitlements:
+        if not entitlement.prices:
+            continue
+        key = unit_key(version.kind, version.key, entitlement.feature)
+        if key not in advances:
+            parts.append((entitlement.feature, entitlement.prices, None))
+        elif holding.units.get(key):
+            parts.append((entitlement.feature, entitlement.prices, holding.units[key]))
     currency = holding.currency or (base.currency if base is not None else None)
-    price = price_for(version, currency=currency, interval=holding.interval or Interval.MONTH)
-    if price is None:
-        return None
-    stripe_price_id = next(
-        (
-            stripe_id
-            for stripe_id, owner in catalog.price_owners.items()
-            if (owner.kind, owner.key, owner.version) == (version.kind, version.key, version.version)
-            and (owner.price.currency, owner.price.interval) == (price.currency, price.interval)
-        ),
-        None,
-    )
-    if stripe_price_id is None:
-        return None
+    found: list[SubscriptionItem] = []
+    for feature, prices, number in parts:
+        price = price_among(prices, currency=currency, interval=holding.interval or Interval.MONTH)
+        stripe_price_id = None if price is None else _known_as(catalog, company_id, version, feature, price)
+        if price is not None and stripe_price_id is not None:
+            found.append(_item(version, feature, price, stripe_price_id, number, base, at))
+    return found
+
+
+def _known_as(catalog: Catalog, company_id: str, version: PlanVersion, feature: str | None, price: Price) -> str | None:
+    """The Stripe price that sells this part of a version to the company."""
+    for stripe_id, owner in catalog.price_owners.items():
+        is_part = (owner.kind, owner.key, owner.version, owner.feature) == (
+            version.kind,
+            version.key,
+            version.version,
+            feature,
+        )
+        is_same = (owner.price.currency, owner.price.interval) == (price.currency, price.interval)
+        if owner.company_id is not None:
+            is_same = owner.company_id == company_id and stripe_id == price.stripe_price_id
+        if is_part and is_same:
+            return stripe_id
+    return None
+
+
+def _item(
+    version: PlanVersion,
+    feature: str | None,
+    price: Price,
+    stripe_price_id: str,
+    quantity: int | None,
+    base: SubscriptionFact | None,
+    at: datetime,
+) -> SubscriptionItem:
     running = next((one for one in base.items if one.interval is price.interval), None) if base is not None else None
     if running is not None and running.period_start_at <= at < running.period_end_at:
         period = running.period_start_at, running.period_end_at
@@ -123,11 +167,11 @@ def _item(
         )
         period = start or at, end or at
     return SubscriptionItem(
-        stripe_item_id=f"{version.kind}/{version.key}",
+        stripe_item_id=f"{version.kind}/{version.key}" + (f"/{feature}" if feature is not None else ""),
         stripe_price_id=stripe_price_id,
         stripe_product_id=version.stripe_product_id or "",
         quantity=quantity,
-        is_metered=False,
+        is_metered=price.is_metered,
         currency=price.currency,
         interval=price.interval,
         interval_count=price.interval_count,

@@ -13,17 +13,16 @@ from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
 from plangate.clock import wall_now
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.holding import Holding, holding_of
 from plangate.engine.model import Catalog, SubscriptionFact
 from plangate.engine.plan_change import (
     ChangeKind as EngineKind,
 )
 from plangate.engine.plan_change import (
-    Holding,
     Immediate,
     Refused,
     Scheduled,
     fitted,
-    holding_of,
     judge,
     timing,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from plangate.engine.plan_change import Holding
+from plangate.engine.holding import Holding
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import (

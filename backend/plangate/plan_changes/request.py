@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from plangate.engine.holding import Holding
 from plangate.engine.model import Catalog, Interval
-from plangate.engine.plan_change import Holding
 from plangate.engine.pricing import price_for
 from plangate.errors import Code, Refusal, invalid
 

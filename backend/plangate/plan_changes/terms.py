@@ -8,8 +8,9 @@ import msgspec
 
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Line, Terms
+from plangate.engine.holding import Holding
 from plangate.engine.model import Catalog, Price, SubscriptionFact, SubscriptionItem
-from plangate.engine.plan_change import ChangeKind, Holding, Immediate, Scheduled
+from plangate.engine.plan_change import ChangeKind, Immediate, Scheduled
 from plangate.engine.pricing import price_for
 from plangate.errors import Code, Refusal
 
