@@ -12,9 +12,10 @@ from plangate.store.database import Database
 from plangate.store.direct import Direct, together
 from plangate.store.ledger import UsedKey, add_usage
 from plangate.store.races import is_lost_race
-from plangate.store.usage import asking_used_keys, used_keys_of
+from plangate.store.usage import asking_used_keys, used_key_hash, used_keys_of
 
 _LARGEST = 2**63 - 1
+_HASH, _ANOTHER = used_key_hash("env_one", "key"), used_key_hash("env_one", "another")
 _ECHO = Direct(
     sqlite="SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)",
     postgresql="SELECT $1::text, * FROM unnest($2::text[], $3::bigint[])",
@@ -30,17 +31,19 @@ async def test_rows_come_back_as_they_went(environment: Environment) -> None:
 
 
 async def test_a_key_used_twice_is_a_lost_race_and_leaves_nothing(environment: Environment) -> None:
-    key = UsedKey("hash", "body", {"allowed": True, "used": _LARGEST})
+    key = UsedKey(_HASH, b"one body", {"allowed": True, "used": _LARGEST})
     async with environment.writing() as session:
         await add_usage(session, [], keys=[key])
     with pytest.raises(IntegrityError) as caught:
         async with environment.writing() as session:
-            await add_usage(session, [], keys=[UsedKey("another", "body", None), key])
+            await add_usage(session, [], keys=[UsedKey(_ANOTHER, b"one body", None), key])
     assert is_lost_race(caught.value)
-    assert "hash" not in str(caught.value.statement)
+    assert caught.value.statement is None
     async with environment.reading() as session:
-        (found,) = await together(session, asking_used_keys(session, ["hash", "another"]))
-    assert used_keys_of(found) == {"hash": ("body", {"allowed": True, "used": _LARGEST})}
+        (found,) = await together(session, asking_used_keys([_HASH, _ANOTHER]))
+        (nothing,) = await together(session, asking_used_keys([]))
+    assert used_keys_of(found) == {_HASH: (b"one body", {"allowed": True, "used": _LARGEST})}
+    assert nothing == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

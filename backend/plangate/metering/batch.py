@@ -89,7 +89,7 @@ class _Batch:
         self._standings: dict[str, Standing] = {}
         self._usage: dict[str, CompanyUsage] = {}
         self._stale: set[str] = set()
-        self._keys: dict[str, tuple[str, object]] = {}
+        self._keys: dict[bytes, tuple[bytes, object]] = {}
         self._ids = id_series("evt")
         self._events: list[LedgerEntry] = []
         self._waiting: list[Row] = []
@@ -405,7 +405,7 @@ async def _member(env: Environment, standing: Standing, item: Item) -> UserFacts
         return None
 
 
-def _repeated(item: Item, body_hash: str, answer: object) -> Outcome:
+def _repeated(item: Item, body_hash: bytes, answer: object) -> Outcome:
     if body_hash != item.body_hash:
         return Refusal(
             Code.IDEMPOTENCY_CONFLICT,

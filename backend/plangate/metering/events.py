@@ -1,9 +1,9 @@
 """What may be counted: one event or one consume, checked against every bound before it joins a batch."""
 
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Final, Literal
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from plangate.engine.model import INT64_MAX
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys
+from plangate.store.usage import BODY_HASH_BYTES, used_key_hash
 from plangate.usage_windows import PULLED
 
 EVENTS_PER_BATCH: Final = 1_000
@@ -20,6 +21,7 @@ SHORTEST_RESERVATION: Final = timedelta(seconds=1)
 LONGEST_RESERVATION: Final = timedelta(days=1)
 NAME_LENGTH: Final = 200
 KEY_LENGTH: Final = 255
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class TrackEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,14 +63,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     user: Mapping[str, str] | None
     quantity: int
     occurred_at: datetime | None
-    key_hash: str | None
-    body_hash: str
+    key_hash: bytes | None
+    body_hash: bytes
     time_to_live: timedelta | None = None
     reservation_id: str | None = None
     has_trace: bool = False
 
 
-def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
+def tracked(event: TrackEvent, *, environment_id: str, now: datetime, may_correct: bool) -> Item:
     """An event ready to count. `now` is business time; only a secret key `may_correct` with negative quantities.
 
     Raises Refusal: 422 for anything out of bounds, 403 for a correction without the right.
@@ -88,6 +90,7 @@ def tracked(event: TrackEvent, *, now: datetime, may_correct: bool) -> Item:
         quantity=event.quantity,
         occurred_at=event.occurred_at,
         key=event.idempotency_key,
+        environment_id=environment_id,
         now=now,
     )
 
@@ -100,6 +103,7 @@ def consumed(
     quantity: int,
     occurred_at: datetime | None,
     idempotency_key: str,
+    environment_id: str,
     now: datetime,
     trace: bool = False,
 ) -> Item:
@@ -115,6 +119,7 @@ def consumed(
         quantity=quantity,
         occurred_at=occurred_at,
         key=idempotency_key,
+        environment_id=environment_id,
         now=now,
     )
     return msgspec.structs.replace(item, has_trace=True) if trace else item
@@ -144,6 +149,7 @@ def reserved(
         quantity=quantity,
         occurred_at=None,
         key=None,
+        environment_id="",
         now=now,
     )
     return msgspec.structs.replace(item, time_to_live=time_to_live, has_trace=trace)
@@ -161,7 +167,7 @@ def closing(kind: Literal["settle", "release"], reservation_id: str, *, quantity
         quantity=quantity,
         occurred_at=None,
         key_hash=None,
-        body_hash="",
+        body_hash=b"",
         reservation_id=reservation_id,
     )
 
@@ -176,6 +182,7 @@ def _item(
     quantity: int,
     occurred_at: datetime | None,
     key: str | None,
+    environment_id: str,
     now: datetime,
 ) -> Item:
     if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable():
@@ -199,11 +206,11 @@ def _item(
                 "The event is more than 35 days old and can no longer be counted.",
                 code=Code.TIMESTAMP_TOO_OLD,
             )
-    key_hash, body_hash = None, ""
+    key_hash, body_hash = None, b""
     if key is not None:
         body = [kind, name, sorted(company.items()), sorted((user or {}).items()), quantity, occurred_at]
-        key_hash = hashlib.sha256(key.encode()).hexdigest()
-        body_hash = hashlib.sha256(msgspec.json.encode(body)).hexdigest()
+        key_hash = used_key_hash(environment_id, key)
+        body_hash = blake2b(_encode(body), digest_size=BODY_HASH_BYTES).digest()
     return Item(
         kind=kind,
         name=name,

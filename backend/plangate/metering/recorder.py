@@ -68,6 +68,7 @@ async def consume(
         quantity=quantity,
         occurred_at=occurred_at,
         idempotency_key=idempotency_key,
+        environment_id=env.id,
         now=env.clock.now(),
         trace=trace,
     )
@@ -160,7 +161,7 @@ async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct:
     items: list[Item] = []
     for event in events:
         try:
-            items.append(tracked(event, now=now, may_correct=may_correct))
+            items.append(tracked(event, environment_id=env.id, now=now, may_correct=may_correct))
         except Refusal as refusal:
             results.append(_refused(refusal))
         else:

@@ -35,6 +35,12 @@ _WAITING_SECONDS: Final = 10
 Rows: TypeAlias = Sequence[Sequence[Any]]
 
 
+class Packed(NamedTuple):
+    """Byte strings of one length: on SQLite, where JSON cannot carry them, one after the other; else one array."""
+
+    pieces: Sequence[bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Direct:
     """One statement in both dialects: single values first, then lists or rows.
@@ -101,8 +107,10 @@ class SqliteConnection(aiosqlite.Connection):
 
 
 async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
-    """Execute in order; answers the rows of each. Raises the errors of SQLAlchemy."""
-    wanted = [one for one in statements if one.rows is None or one.rows]
+    """Execute in order, after what the session deferred; answers the rows of each. Raises the errors of SQLAlchemy."""
+    deferred = [one for one in session.deferred if one.rows is None or one.rows]
+    session.deferred.clear()
+    wanted = [*deferred, *(one for one in statements if one.rows is None or one.rows)]
     found: list[Rows] = []
     if wanted:
         driver = (await session.connection.get_raw_connection()).driver_connection
@@ -115,7 +123,8 @@ async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
                 await session.connection.exec_driver_sql("SELECT 1")
             with translated():
                 found = [await driver.fetch(one.statement.postgresql, *_for_postgresql(one)) for one in wanted]
-    if len(wanted) == len(statements):
+    del found[: len(deferred)]
+    if len(found) == len(statements):
         return found
     answered = iter(found)
     return [next(answered) if one.rows is None or one.rows else [] for one in statements]
@@ -140,7 +149,7 @@ def translated() -> Iterator[None]:
 
 
 def _for_sqlite(filled: Filled) -> tuple[str, Sequence[Any]]:
-    values = [_json(value) if isinstance(value, list) else value for value in filled.values]
+    values = [_as_one(value) for value in filled.values]
     if filled.rows is not None:
         values.append(_json(filled.rows))
     return filled.statement.sqlite, values
@@ -148,7 +157,13 @@ def _for_sqlite(filled: Filled) -> tuple[str, Sequence[Any]]:
 
 def _for_postgresql(filled: Filled) -> Sequence[Any]:
     columns = [] if filled.rows is None else [list(column) for column in zip(*filled.rows, strict=True)]
-    return [*filled.values, *columns]
+    return [*(value.pieces if isinstance(value, Packed) else value for value in filled.values), *columns]
+
+
+def _as_one(value: object) -> object:
+    if isinstance(value, Packed):
+        return b"".join(value.pieces)
+    return _json(value) if isinstance(value, list) else value
 
 
 def _json(value: object) -> str:

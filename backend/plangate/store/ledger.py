@@ -11,7 +11,7 @@ from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.store.columns import json_text, to_microseconds
 from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession
-from plangate.store.direct import Direct, Filled, Rows, together
+from plangate.store.direct import Direct, Filled, Packed, Rows, together
 from plangate.store.usage import (
     UsageEventRow,
     WindowKey,
@@ -54,8 +54,8 @@ class LedgerEntry(NamedTuple):
 class UsedKey(NamedTuple):
     """An idempotency key that counts from now on, and what its repeats are answered (None: that they are repeats)."""
 
-    key_hash: str
-    body_hash: str
+    key_hash: bytes
+    body_hash: bytes
     answer: object
 
 
@@ -90,13 +90,12 @@ _ADD_ENTRIES: Final = Direct(
 )
 _ADD_KEYS: Final = Direct(
     sqlite="""
-        INSERT INTO usage_keys (environment_id, key_hash, body_hash, answer)
-        SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-        FROM json_each(?)
+        INSERT INTO usage_keys (key_hash, body_hash, answer)
+        SELECT substr(?, key * 16 + 1, 16), substr(?, key * 8 + 1, 8), value FROM json_each(?)
     """,
     postgresql="""
-        INSERT INTO usage_keys (environment_id, key_hash, body_hash, answer)
-        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+        INSERT INTO usage_keys (key_hash, body_hash, answer)
+        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[])
     """,
 )
 
@@ -108,7 +107,7 @@ async def lock_companies(session: StoreSession, company_ids: Collection[str]) ->
     """
     if not company_ids:
         return {}
-    (rows,) = await together(session, _holding(session, company_ids))
+    (rows,) = await together(session, locking(session, company_ids))
     return _held(rows)
 
 
@@ -117,11 +116,11 @@ class Counted(NamedTuple):
 
     companies: dict[str, HeldCompany]
     windows: dict[WindowKey, WindowCounter]
-    keys: dict[str, tuple[str, Any]]
+    keys: dict[bytes, tuple[bytes, Any]]
 
 
 async def hold(
-    session: StoreSession, company_ids: Collection[str], *, user_ids: Collection[str], key_hashes: Collection[str]
+    session: StoreSession, company_ids: Collection[str], *, user_ids: Collection[str], key_hashes: Collection[bytes]
 ) -> Counted:
     """`lock_companies`, and then, in as few round trips as possible, what counting for them stands on.
 
@@ -129,14 +128,15 @@ async def hold(
     """
     held, windows, keys = await together(
         session,
-        _holding(session, company_ids),
+        locking(session, company_ids),
         asking_newest(session, sorted(company_ids), sorted(user_ids)),
-        asking_used_keys(session, sorted(key_hashes)),
+        asking_used_keys(key_hashes),
     )
     return Counted(_held(held), windows_of(windows), used_keys_of(keys))
 
 
-def _holding(session: StoreSession, company_ids: Collection[str]) -> Filled:
+def locking(session: StoreSession, company_ids: Collection[str]) -> Filled:
+    """The statement of `lock_companies`, to be executed with others."""
     return _LOCK.of(session.environment_id, session.environment_id, sorted(set(company_ids)))
 
 
@@ -198,13 +198,19 @@ async def add_usage(
     ]
     if waiting:
         await session.run(unattributed_events.insert(), waiting)
+    statements = [_ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))]
+    if keys:
+        statements.append(_adding(keys))
+    await together(session, *statements, setting_counters(counters))
+
+
+def _adding(keys: Sequence[UsedKey]) -> Filled:
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
-    used = sorted((one.key_hash, one.body_hash, json_text(one.answer)) for one in keys)
-    await together(
-        session,
-        _ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now)),
-        _ADD_KEYS.for_all(used, session.environment_id),
-        setting_counters(counters),
+    used = sorted(keys, key=lambda one: one.key_hash)
+    return _ADD_KEYS.of(
+        Packed([one.key_hash for one in used]),
+        Packed([one.body_hash for one in used]),
+        [json_text(one.answer) for one in used],
     )
 
 

@@ -1,24 +1,28 @@
 """The append-only usage ledger, its deduplication keys, and the windows whose counters follow it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import BigInteger, and_, or_, select, update
+from sqlalchemy import BigInteger, LargeBinary, and_, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import PeriodKind, WindowCounter
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, from_microseconds, json_value
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, Filled, Rows, together
+from plangate.store.direct import Direct, Filled, Packed, Rows, together
 
 
 class UsageEventRow(SQLModel, table=True):
     """One fact of usage; never changed. `company_id` is empty while the event waits for its company's key."""
 
     __tablename__ = "usage_events"
-    __table_args__ = (Index("usage_events_by_company", "environment_id", "company_id", "event", "occurred_at"),)
+    __table_args__ = (
+        Index("usage_events_by_company", "environment_id", "company_id", "event", "occurred_at"),
+        {"sqlite_with_rowid": False},  # the time-ordered id is the order of the table, not a tree beside it
+    )
 
     id: str = Field(primary_key=True)
     environment_id: str
@@ -31,13 +35,17 @@ class UsageEventRow(SQLModel, table=True):
 
 
 class UsageKeyRow(SQLModel, table=True):
-    """A used idempotency key: it counts once for ever. `answer` is what `consume` said, for its retries."""
+    """A used idempotency key: it counts once for ever. `answer` is what `consume` said, for its retries.
+
+    Keys are random and never go, so their rows are as short as can be: `key_hash` holds the environment as well
+    (`used_key_hash`), and there is no tree beside the table.
+    """
 
     __tablename__ = "usage_keys"
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
-    environment_id: str = Field(primary_key=True)
-    key_hash: str = Field(primary_key=True)
-    body_hash: str
+    key_hash: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    body_hash: bytes = Field(sa_type=LargeBinary)
     answer: Any = Field(default=None, sa_type=JsonText, nullable=True)
 
 
@@ -149,14 +157,15 @@ _SET_COUNTERS: Final = Direct(
 )
 _USED_KEYS: Final = Direct(
     sqlite="""
-        SELECT key_hash, body_hash, answer FROM usage_keys
-        WHERE environment_id = ? AND key_hash IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
+        WITH RECURSIVE places (at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM places WHERE at + 16 < length(?1))
+        SELECT key_hash, body_hash, answer FROM usage_keys WHERE key_hash IN (SELECT substr(?1, at, 16) FROM places)
     """,
-    postgresql="""
-        SELECT key_hash, body_hash, answer FROM usage_keys WHERE environment_id = $1 AND key_hash = ANY($2::text[])
-    """,
+    postgresql="SELECT key_hash, body_hash, answer FROM usage_keys WHERE key_hash = ANY($1::bytea[])",
 )
 _PERIOD_KINDS: Final = {kind.value: kind for kind in PeriodKind}
+
+KEY_HASH_BYTES: Final = 16
+BODY_HASH_BYTES: Final = 8  # tells another body from the same by accident; nobody gains by making two that collide
 
 WindowKey: TypeAlias = tuple[str, str, PeriodKind, str]  # company id, feature, period kind, user id or ""
 
@@ -268,12 +277,18 @@ async def known_windows(
     }
 
 
-def asking_used_keys(session: StoreSession, key_hashes: Sequence[str]) -> Filled:
+def used_key_hash(environment_id: str, key: str) -> bytes:
+    """What an idempotency key is remembered by. The same key in two environments is two keys."""
+    # No key holds a line break, so no two pairs are one text.
+    return blake2b(f"{environment_id}\n{key}".encode(), digest_size=KEY_HASH_BYTES).digest()
+
+
+def asking_used_keys(key_hashes: Collection[bytes]) -> Filled:
     """Which of these idempotency keys were used? `used_keys_of` reads the rows."""
-    return _USED_KEYS.for_all([(one,) for one in key_hashes], session.environment_id)
+    return _USED_KEYS.of(Packed(sorted(key_hashes)))
 
 
-def used_keys_of(rows: Rows) -> dict[str, tuple[str, Any]]:
+def used_keys_of(rows: Rows) -> dict[bytes, tuple[bytes, Any]]:
     """Used keys in the rows of `asking_used_keys`: hash → (hash of the body, stored answer)."""
     return {key_hash: (body_hash, json_value(answer)) for key_hash, body_hash, answer in rows}
 

@@ -236,6 +236,27 @@ def upgrade() -> None:
         batch_op.create_index("meter_outbox_by_turn", ["environment_id", "state", "available_at"], unique=False)
 
     op.create_table(
+        "overage_reports",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("feature", sa.String(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("start_at", sa.BigInteger(), nullable=False),
+        sa.Column("reported", sa.BigInteger(), nullable=False),
+        sa.Column("seen_used", sa.BigInteger(), nullable=False),
+        sa.Column("seen_version", sa.Integer(), nullable=False),
+        sa.Column("seen_revision", sa.Integer(), nullable=False),
+        sa.Column("is_open", sa.Boolean(), nullable=False),
+        sa.Column("look_again_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("overage_reports", schema=None) as batch_op:
+        batch_op.create_index(
+            "overage_reports_by_window", ["environment_id", "company_id", "feature", "period", "start_at"], unique=False
+        )
+
+    op.create_table(
         "overrides",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -456,6 +477,7 @@ def upgrade() -> None:
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("usage_events", schema=None) as batch_op:
         batch_op.create_index(
@@ -464,11 +486,11 @@ def upgrade() -> None:
 
     op.create_table(
         "usage_keys",
-        sa.Column("environment_id", sa.String(), nullable=False),
-        sa.Column("key_hash", sa.String(), nullable=False),
-        sa.Column("body_hash", sa.String(), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("body_hash", sa.LargeBinary(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("environment_id", "key_hash"),
+        sa.PrimaryKeyConstraint("key_hash"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "usage_window_bounds",
@@ -699,6 +721,10 @@ def downgrade() -> None:
         batch_op.drop_index("overrides_by_company")
 
     op.drop_table("overrides")
+    with op.batch_alter_table("overage_reports", schema=None) as batch_op:
+        batch_op.drop_index("overage_reports_by_window")
+
+    op.drop_table("overage_reports")
     with op.batch_alter_table("meter_outbox", schema=None) as batch_op:
         batch_op.drop_index("meter_outbox_by_turn")
         batch_op.drop_index("meter_outbox_by_report")
