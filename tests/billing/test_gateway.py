@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from plangate.billing.catalog_calls import counts_otherwise
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import LineItem, StripeGateway
 from tests.sandbox_server import SandboxServer
@@ -20,9 +22,11 @@ async def gateway(sandbox: SandboxServer) -> AsyncIterator[StripeGateway]:
 
 
 async def a_price(gateway: StripeGateway) -> str:
-    await gateway.ensure_product("plangate_plan_pro", name="Pro", metadata={}, idempotency_key="product")
-    made = await gateway.ensure_price(
-        lookup_key="pro", params={"product": "plangate_plan_pro", **MONTHLY}, idempotency_key="price"
+    await gateway.catalog.create_product(
+        "plangate_plan_pro", name="Pro", description="", metadata={}, idempotency_key="product"
+    )
+    made = await gateway.catalog.create_price(
+        "pro", {"product": "plangate_plan_pro", **MONTHLY}, idempotency_key="price"
     )
     return str(made["id"])
 
@@ -46,26 +50,53 @@ async def test_a_wrong_key_is_an_operators_matter(sandbox: SandboxServer) -> Non
     assert "sk_test" not in caught.value.detail
 
 
-async def test_products_and_prices_are_made_once(gateway: StripeGateway, sandbox: SandboxServer) -> None:
+async def test_products_and_prices_are_found_again(gateway: StripeGateway, sandbox: SandboxServer) -> None:
+    calls = gateway.catalog
     first = await a_price(gateway)
-    again = await gateway.ensure_price(
-        lookup_key="pro", params={"product": "plangate_plan_pro", **MONTHLY}, idempotency_key="another"
-    )
+    again = await calls.find_price("pro")
+    assert again is not None
     assert again["id"] == first
-    archived = await gateway.archive_price(first, idempotency_key="archive")
+    assert await calls.find_price("starter") is None
+    archived = await calls.set_price_active(first, is_active=False, idempotency_key="archive")
     assert not archived["active"]
-    back = await gateway.ensure_price(
-        lookup_key="pro", params={"product": "plangate_plan_pro", **MONTHLY}, idempotency_key="third"
-    )
+    back = await calls.set_price_active(first, is_active=True, idempotency_key="back")
     assert (back["id"], back["active"]) == (first, True)
-    renamed = await gateway.ensure_product(
-        "plangate_plan_pro", name="Pro+", metadata={"k": "v"}, idempotency_key="rename"
-    )
-    assert (renamed["name"], renamed["metadata"]) == ("Pro+", {"k": "v"})
-    same = await gateway.ensure_product("plangate_plan_pro", name="Pro+", metadata={"k": "v"}, idempotency_key="no")
-    assert same["id"] == renamed["id"]
+    product = await calls.fetch_product("plangate_plan_pro")
+    assert product is not None
+    shown: dict[str, Any] = {"name": "Pro+", "description": "For teams", "metadata": {"k": "v"}}
+    renamed = await calls.update_product(product, **shown, idempotency_key="rename")
+    assert (renamed["name"], renamed["description"], renamed["metadata"]) == ("Pro+", "For teams", {"k": "v"})
+    asked = len(sandbox.control("GET", "requests")["data"])
+    assert await calls.update_product(renamed, **shown, idempotency_key="no") == renamed
+    assert len(sandbox.control("GET", "requests")["data"]) == asked
     objects = sandbox.control("GET", "state")["objects"]
     assert (len(objects["product"]), len(objects["price"])) == (1, 1)
+
+
+async def test_a_meter_adds_up_by_customer(gateway: StripeGateway) -> None:
+    made = await gateway.catalog.create_meter("calls", display_name="Calls", idempotency_key="meter")
+    assert counts_otherwise(made) is None
+    renamed = await gateway.catalog.rename_meter(made["id"], display_name="API calls", idempotency_key="rename")
+    assert [one["display_name"] for one in await gateway.catalog.active_meters()] == ["API calls"]
+    assert renamed["event_name"] == "calls"
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"default_aggregation": {"formula": "count"}}, "aggregation is count"),
+        ({"customer_mapping": {"type": "by_id", "event_payload_key": "account"}}, "customers by account"),
+        ({"value_settings": {"event_payload_key": "tokens"}}, "adds up tokens"),
+    ],
+)
+def test_a_meter_that_counts_otherwise_is_told_from_ours(part: dict[str, Any], said: str) -> None:
+    ours = {
+        "default_aggregation": {"formula": "sum"},
+        "customer_mapping": {"type": "by_id", "event_payload_key": "stripe_customer_id"},
+        "value_settings": {"event_payload_key": "value"},
+    }
+    assert counts_otherwise(ours) is None
+    assert said in (counts_otherwise({**ours, **part}) or "")
 
 
 async def test_the_same_key_is_answered_alike_and_other_parameters_are_refused(gateway: StripeGateway) -> None:

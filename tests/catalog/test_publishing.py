@@ -152,9 +152,8 @@ async def test_how_a_plan_is_shown_changes_without_a_version(connected_environme
     assert [(change.key, change.version) for change in diff.changes] == [("pro", None)]
     plan = (await connected_environment.catalog()).plans["pro"]
     assert (plan.name, plan.is_recommended, plan.version) == ("Professional", True, 1)
-    product = await connected_environment.gateway.ensure_product(
-        "plangate_plan_pro", name="Professional", metadata={}, idempotency_key="unused"
-    )
+    product = await connected_environment.gateway.catalog.fetch_product("plangate_plan_pro")
+    assert product is not None
     assert product["name"] == "Professional"
 
 
@@ -283,10 +282,9 @@ async def test_a_price_in_stripe_is_found_again_by_its_terms(
     async with connected_environment.reading() as session:
         (known,) = await all_stripe_prices(session)
     gateway = StripeGateway(sandbox.secret_key, api_base=sandbox.url)
-    found = await gateway.ensure_price(
-        lookup_key="plangate_plan_pro_usd_1_month_4900", params={}, idempotency_key="unused"
-    )
+    found = await gateway.catalog.find_price("plangate_plan_pro_usd_1_month_4900")
     await gateway.aclose()
+    assert found is not None
     assert found["id"] == known.stripe_price_id
 
 

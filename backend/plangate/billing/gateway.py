@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from plangate.billing.catalog_calls import CatalogCalls
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.pacing import Pace, paced
 from plangate.billing.transport import StripeJson, Transport
@@ -62,6 +63,11 @@ class StripeGateway:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+    @property
+    def catalog(self) -> CatalogCalls:
+        """Products, prices and meters: what is sold, and what counts it."""
+        return CatalogCalls(self._transport)
 
     def long_work(self) -> AbstractContextManager[None]:
         """Calls inside this block, and in tasks started there, stay below the environment's rate."""
@@ -173,81 +179,6 @@ class StripeGateway:
             )
         )
         return attached["data"][0]["id"] if attached["data"] else None
-
-    # --- catalogue ---------------------------------------------------------------------------------
-
-    async def ensure_product(
-        self, stripe_product_id: str, *, name: str, metadata: Mapping[str, str], idempotency_key: str
-    ) -> StripeJson:
-        """The product with exactly this id (ours are chosen, so creating twice is impossible), active and so named."""
-        wanted: StripeJson = {"name": name, "active": True, "metadata": dict(metadata)}
-        found = await self._transport.find(
-            lambda options: self._v1.products.retrieve_async(stripe_product_id, options=options)
-        )
-        if found is None or found.get("deleted"):
-            created = {"id": stripe_product_id, **wanted}
-            return await self._transport.write(
-                lambda options: self._v1.products.create_async(_any(created), options),
-                idempotency_key=idempotency_key,
-            )
-        held = found.get("metadata") or {}
-        if found["name"] == name and found["active"] and all(held.get(key) == text for key, text in metadata.items()):
-            return found
-        return await self._transport.write(
-            lambda options: self._v1.products.update_async(stripe_product_id, _any(wanted), options),
-            idempotency_key=f"{idempotency_key}:update",
-        )
-
-    async def fetch_product(self, stripe_product_id: str) -> StripeJson | None:
-        """The product, or None when it does not exist or was deleted."""
-        found = await self._transport.find(
-            lambda options: self._v1.products.retrieve_async(stripe_product_id, options=options)
-        )
-        return None if found is None or found.get("deleted") else found
-
-    async def fetch_price(self, stripe_price_id: str) -> StripeJson | None:
-        """The price, or None when it does not exist."""
-        return await self._transport.find(
-            lambda options: self._v1.prices.retrieve_async(stripe_price_id, options=options)
-        )
-
-    async def products_on_sale(self) -> list[StripeJson]:
-        """The account's active products, newest first."""
-        return await self._transport.all(
-            lambda params, options: self._v1.products.list_async(_any(params), options), {"active": True}
-        )
-
-    async def prices_on_sale(self) -> list[StripeJson]:
-        """The account's active recurring prices, newest first."""
-        return await self._transport.all(
-            lambda params, options: self._v1.prices.list_async(_any(params), options),
-            {"active": True, "type": "recurring"},
-        )
-
-    async def ensure_price(self, *, lookup_key: str, params: StripeJson, idempotency_key: str) -> StripeJson:
-        """The price with this lookup key, created from `params` when there is none. A price's amount never changes."""
-        listed = await self._transport.read(
-            lambda options: self._v1.prices.list_async(_any({"lookup_keys": [lookup_key], "limit": 1}), options)
-        )
-        if listed["data"]:
-            found: StripeJson = listed["data"][0]
-            if not found["active"]:
-                return await self._set_price_active(found["id"], active=True, idempotency_key=f"{idempotency_key}:on")
-            return found
-        wanted = {"lookup_key": lookup_key, **params}
-        return await self._transport.write(
-            lambda options: self._v1.prices.create_async(_any(wanted), options), idempotency_key=idempotency_key
-        )
-
-    async def archive_price(self, stripe_price_id: str, *, idempotency_key: str) -> StripeJson:
-        """Take a price off sale; subscriptions that hold it keep it."""
-        return await self._set_price_active(stripe_price_id, active=False, idempotency_key=idempotency_key)
-
-    async def _set_price_active(self, stripe_price_id: str, *, active: bool, idempotency_key: str) -> StripeJson:
-        return await self._transport.write(
-            lambda options: self._v1.prices.update_async(stripe_price_id, _any({"active": active}), options),
-            idempotency_key=idempotency_key,
-        )
 
     async def fetch_promotion_code(self, text: str) -> StripeJson | None:
         """An active promotion code with its coupon, by Stripe's id or by what customers type; None when none is."""

@@ -19,6 +19,7 @@ from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, p
 from plangate.catalog.publishing import CatalogDiff, apply, current_document, current_revision, plan
 from plangate.catalog.revision import Change, Detail
 from plangate.catalog.shelf import tidy_shelf
+from plangate.catalog.stripe_side import StripeCall
 
 __all__ = [
     "CatalogDiff",
@@ -33,6 +34,7 @@ __all__ = [
     "PublicEntitlement",
     "PublicPlan",
     "PublicPrice",
+    "StripeCall",
     "apply",
     "carry_on_migrations",
     "current_document",

@@ -4,21 +4,42 @@ from typing import Literal
 
 import msgspec
 
-from plangate.engine.model import UNLIMITED, Catalog, Entitlement, Feature, Json, PlanVersion
+from plangate.engine.model import (
+    UNLIMITED,
+    Catalog,
+    Entitlement,
+    Feature,
+    Json,
+    PlanVersion,
+    Price,
+    PriceBehaviour,
+    PriceTier,
+)
 from plangate.environment import Environment
 
 
 class PublicPrice(msgspec.Struct, frozen=True, kw_only=True):
-    """What it costs each `interval_count` intervals, in minor units."""
+    """What it costs each `interval_count` intervals, in minor units for each unit, or each package of `package_size`.
+
+    `amount_minor` is 0 where `amount_decimal` (decimal text) or `tiers` say it.
+    """
 
     currency: str
     interval: str
     amount_minor: int
     interval_count: int = 1
+    amount_decimal: str | None = None
+    tiers_mode: Literal["graduated", "volume"] | None = None
+    tiers: tuple[PriceTier, ...] = ()
+    package_size: int = 1
+    package_rounding: Literal["up", "down"] = "up"
 
 
 class PublicEntitlement(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature it grants. `limit` is a number or null and `unlimited` says the rest; `value`: a switch or config."""
+    """One feature it grants. `limit` is a number or null and `unlimited` says the rest; `value`: a switch or config.
+
+    `prices` are paid for the feature beside the plan's own, as `price_behaviour` says.
+    """
 
     feature: str
     name: str
@@ -33,6 +54,8 @@ class PublicEntitlement(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "unit"
     units: str = "units"
     display_divisor: int = 1
+    price_behaviour: PriceBehaviour = PriceBehaviour.INCLUDED
+    prices: tuple[PublicPrice, ...] = ()
 
 
 class PublicPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +99,7 @@ def _public(catalog: Catalog, version: PlanVersion) -> PublicPlan:
         contact_us=version.is_contact_us,
         contact_url=version.contact_url,
         trial_days=version.trial_days,
-        prices=tuple(
-            PublicPrice(
-                currency=price.currency,
-                interval=price.interval.value,
-                amount_minor=price.amount_minor,
-                interval_count=price.interval_count,
-            )
-            for price in version.prices
-        ),
+        prices=tuple(map(_price, version.prices)),
         entitlements=tuple(
             _entitlement(feature, entitlement)
             for entitlement in version.entitlements
@@ -109,4 +124,20 @@ def _entitlement(feature: Feature, entitlement: Entitlement) -> PublicEntitlemen
         unit=feature.unit,
         units=feature.units,
         display_divisor=feature.display_divisor,
+        price_behaviour=entitlement.price_behaviour,
+        prices=tuple(map(_price, entitlement.prices)),
+    )
+
+
+def _price(price: Price) -> PublicPrice:
+    return PublicPrice(
+        currency=price.currency,
+        interval=price.interval.value,
+        amount_minor=price.amount_minor,
+        interval_count=price.interval_count,
+        amount_decimal=price.amount_decimal,
+        tiers_mode=price.tiers_mode,
+        tiers=price.tiers,
+        package_size=price.package_size,
+        package_rounding=price.package_rounding,
     )

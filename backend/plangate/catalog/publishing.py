@@ -11,9 +11,10 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.migrating import new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
-from plangate.catalog.shelf import LEASE, clear_shelf
-from plangate.catalog.stripe_side import make_in_stripe
-from plangate.catalog_compiled import compile_catalog, offered_version
+from plangate.catalog.shelf import LEASE, clear_shelf, unneeded
+from plangate.catalog.stripe_objects import WantedInStripe, price_words, wanted_in_stripe
+from plangate.catalog.stripe_side import InStripe, Missing, StripeCall, make_in_stripe, missing_in_stripe
+from plangate.catalog_compiled import compile_catalog, price_of
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
 from plangate.engine.model import Catalog, CompanyFacts, VersionPin
@@ -44,12 +45,14 @@ _BUSY: Final = "Another catalogue is being applied. Try again in a minute."
 class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
     """What a document changes, and for whom. `revision` is the one in force afterwards (planned: that it is based on).
 
-    `impact` is None where it was not asked for.
+    `stripe` are the calls that applying makes in Stripe, or made, as far as what is stored here tells. `impact` is None
+    where it was not asked for.
     """
 
     revision: int
     changes: tuple[Change, ...]
     is_applied: bool = False
+    stripe: tuple[StripeCall, ...] = ()
     impact: Impact | None = None
 
     @property
@@ -66,6 +69,17 @@ class _Stored(msgspec.Struct, frozen=True):
     prices: list[StripePriceRow]
     plan_products: dict[str, str]
     add_on_products: dict[str, str]
+    feature_products: dict[str, str]
+    meters: dict[str, str]
+
+    @property
+    def in_stripe(self) -> InStripe:
+        products = {"plan": self.plan_products, "add_on": self.add_on_products, "entitlement": self.feature_products}
+        return InStripe(
+            {(kind, key): stripe_id for kind, found in products.items() for key, stripe_id in found.items()},
+            self.meters,
+            tuple(self.prices),
+        )
 
     @property
     def number(self) -> int:
@@ -112,7 +126,8 @@ async def plan(
         impact = await impact_of(
             environment, before, after, moved=_moves(drafted), limit=impact_limit, progress=progress
         )
-    return CatalogDiff(revision=stored.number, changes=drafted.changes, impact=impact)
+    calls = (*_missing(stored, drafted).calls(), *(await _archived(environment, stored, drafted)))
+    return CatalogDiff(revision=stored.number, changes=drafted.changes, stripe=calls, impact=impact)
 
 
 async def apply(
@@ -137,17 +152,10 @@ async def apply(
             stored = await _stored(session)
         _assert_revision(stored.number, expected_revision)
         drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
+        missing = _missing(stored, drafted)
+        calls = (*missing.calls(), *(await _archived(environment, stored, drafted)))
         if drafted.changes:
-            intent_id = _intent(environment, drafted)
-            made = await make_in_stripe(
-                environment,
-                [
-                    offered_version(drafted.document, kind, key, version=drafted.versions[f"{kind}:{key}"])
-                    for kind, key, _ in drafted.document.sold()
-                    if _needs_stripe(stored, drafted, kind, key)
-                ],
-                intent_id=intent_id,
-            )
+            made = await make_in_stripe(environment, missing, stored.in_stripe, intent_id=_intent(environment, drafted))
             async with environment.writing() as session:
                 if not await lease.still_held(session):
                     raise Refusal(Code.CHANGE_IN_PROGRESS, _BUSY)
@@ -172,8 +180,8 @@ async def apply(
                         for (kind, key), who in drafted.migrations.items()
                     ]
                 )
-                for product in made.products:
-                    await save_stripe_object(session, product)
+                for one in made.objects:
+                    await save_stripe_object(session, one)
                 # Holders of a changed plan move with their price: every price of it now sells the newest version.
                 for price in _moved(stored.prices, drafted):
                     await save_stripe_price(session, price)
@@ -190,8 +198,8 @@ async def apply(
                 environment.touch_catalog(session)
             await open_windows_of_new_periods(environment, _compiled(environment, stored), await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
-        await clear_shelf(environment, drafted.document, revision=number)
-    return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes))
+        await clear_shelf(environment, drafted.document, revision=number, versions=drafted.versions)
+    return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes), stripe=calls)
 
 
 @asynccontextmanager
@@ -227,7 +235,45 @@ async def _stored(session: StoreSession) -> _Stored:
         await all_stripe_prices(session),
         await stripe_objects_of(session, "plan"),
         await stripe_objects_of(session, "add_on"),
+        await stripe_objects_of(session, "entitlement"),
+        await stripe_objects_of(session, "meter"),
     )
+
+
+def _missing(stored: _Stored, drafted: Draft) -> Missing:
+    """What the draft needs in Stripe beyond what stands there; nothing where nothing changes."""
+    if not drafted.changes:
+        return Missing(products=(), meters=(), prices=())
+    before = WantedInStripe((), (), ())
+    if stored.revision is not None:
+        document = CatalogDocument.model_validate(stored.revision.document)
+        before = wanted_in_stripe(document, stored.revision.versions, with_archived=True)
+    wanted = wanted_in_stripe(drafted.document, drafted.versions)
+    return missing_in_stripe(wanted, stored.in_stripe, before=before)
+
+
+async def _archived(environment: Environment, stored: _Stored, drafted: Draft) -> list[StripeCall]:
+    """The prices that would leave the shelf once the draft is published."""
+    rows = _moved(stored.prices, drafted)
+    moved = {row.stripe_price_id: row for row in rows}
+    after = _compiled_draft(environment, stored, drafted) if drafted.changes else _compiled(environment, stored)
+    async with environment.reading() as session:
+        gone = await unneeded(
+            session,
+            wanted_in_stripe(drafted.document, drafted.versions),
+            [moved.get(row.stripe_price_id, row) for row in stored.prices],
+            after,
+        )
+    return [
+        StripeCall(
+            action="archive",
+            kind="price",
+            key=row.stripe_price_id,
+            name=f"{row.owner_key}{f': {row.feature}' if row.feature else ''}, {price_words(price_of(row))}",
+        )
+        for row in gone
+        if not row.is_adopted
+    ]
 
 
 def _compiled(environment: Environment, stored: _Stored) -> Catalog:
@@ -280,13 +326,6 @@ def _moves(drafted: Draft) -> Mover:
         )
 
     return moved
-
-
-def _needs_stripe(stored: _Stored, drafted: Draft, kind: str, key: str) -> bool:
-    """Whether Stripe must hear of it: it is published anew, its name changes, or it comes back from the archive."""
-    return any((change.kind, change.key) == (kind, key) for change in drafted.changes) or key not in (
-        stored.plan_products if kind == "plan" else stored.add_on_products
-    )
 
 
 def _intent(environment: Environment, drafted: Draft) -> str:

@@ -1,11 +1,15 @@
 """Takes Stripe prices off sale once nothing on sale uses them and no subscription holds them any more."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from plangate.catalog.stripe_side import archive_in_stripe
+from plangate.catalog.stripe_objects import WantedInStripe, wanted_in_stripe
+from plangate.catalog.stripe_side import archive_in_stripe, rows_of
 from plangate.catalog_document import CatalogDocument
+from plangate.engine.model import Catalog, PlanVersion
 from plangate.environment import Environment
-from plangate.store.catalog import all_stripe_prices, revision_row, save_stripe_price
+from plangate.store.catalog import StripePriceRow, all_stripe_prices, revision_row, save_stripe_price
+from plangate.store.database import StoreSession
 from plangate.store.subscriptions import is_price_held
 
 LEASE: Final = "catalog"  # held by whoever changes what is on sale
@@ -21,36 +25,21 @@ async def tidy_shelf(environment: Environment) -> int:
             row = await revision_row(session)
         if row is None:
             return 0
-        return await clear_shelf(environment, CatalogDocument.model_validate(row.document), revision=row.revision)
+        document = CatalogDocument.model_validate(row.document)
+        return await clear_shelf(environment, document, revision=row.revision, versions=row.versions)
 
 
-async def clear_shelf(environment: Environment, document: CatalogDocument, *, revision: int) -> int:
+async def clear_shelf(
+    environment: Environment, document: CatalogDocument, *, revision: int, versions: Mapping[str, int]
+) -> int:
     """Archive the prices that nobody needs, in Stripe and then here; answers how many. Raises StripeFailure.
 
-    A price that a subscription still holds, now or in a scheduled phase, stays: Stripe takes no inactive price when
-    the subscription is written anew. Prices that others made are left alone.
+    `versions` are the document's newest, by `plan:KEY`. Prices that others made are left alone in Stripe.
     """
-    on_sale = {
-        (kind, key, price.currency, price.interval, price.interval_count, price.amount_minor)
-        for kind, key, sold in document.sold()
-        if not sold.archived
-        for price in sold.prices
-    }
-    adopted = {price.stripe_price for _, _, sold in document.sold() for price in sold.prices}
-    replaced = {
-        (kind, key, price.currency, price.interval, price.interval_count, price.amount_minor)
-        for kind, key, sold in document.sold()
-        for price in sold.prices
-        if price.stripe_price is not None
-    }
+    wanted = wanted_in_stripe(document, versions)
     async with environment.reading() as session:
         rows = await all_stripe_prices(session)
-        gone = []
-        for row in rows:
-            terms = (row.owner_kind, row.owner_key, row.currency, row.interval, row.interval_count, row.amount_minor)
-            is_sold = terms in on_sale and (terms not in replaced or row.stripe_price_id in adopted)
-            if row.is_active and not is_sold and not await is_price_held(session, row.stripe_price_id):
-                gone.append(row)
+        gone = await unneeded(session, wanted, rows, await environment.catalog_in(session))
     for row in gone:
         if not row.is_adopted:
             await archive_in_stripe(environment, [row], intent_id=f"catalog:{environment.id}:{revision}:shelf")
@@ -58,3 +47,40 @@ async def clear_shelf(environment: Environment, document: CatalogDocument, *, re
             await save_stripe_price(session, row.model_copy(update={"is_active": False}))
             environment.touch_catalog(session)
     return len(gone)
+
+
+async def unneeded(
+    session: StoreSession, wanted: WantedInStripe, rows: Sequence[StripePriceRow], catalog: Catalog
+) -> list[StripePriceRow]:
+    """The prices on sale that nothing wanted is sold at and nobody needs.
+
+    A price is needed while a subscription holds it, now or in a scheduled phase: Stripe takes no inactive price when
+    the subscription is written anew. Then all prices of the version it is of are needed too, if companies were left on
+    that version: they may change what they hold of it.
+    """
+    sold = {row.stripe_price_id for price in wanted.prices for row in rows_of(price, rows)}
+    candidates = [row for row in rows if row.is_active and row.stripe_price_id not in sold]
+    if not candidates:
+        return []
+    kept = [_price_ids(version) for version in _kept_versions(catalog)]
+    held: set[str] = set()
+    for stripe_price_id in {row.stripe_price_id for row in candidates}.union(*kept):
+        if await is_price_held(session, stripe_price_id):
+            held.add(stripe_price_id)
+    needed = held.union(*(prices for prices in kept if prices & held))
+    return [row for row in candidates if row.stripe_price_id not in needed]
+
+
+def _kept_versions(catalog: Catalog) -> Iterator[PlanVersion]:
+    """The older versions that companies may still hold."""
+    for name, kept in catalog.kept.items():
+        kind, _, key = name.partition("/")
+        for number, _ in kept.versions[:-1]:
+            version = catalog.version_of("plan" if kind == "plan" else "add_on", key, number)
+            if version is not None:
+                yield version
+
+
+def _price_ids(version: PlanVersion) -> set[str]:
+    granted = (price for entitlement in version.entitlements for price in entitlement.prices)
+    return {price.stripe_price_id for price in (*version.prices, *granted) if price.stripe_price_id is not None}

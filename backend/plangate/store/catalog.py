@@ -141,7 +141,9 @@ async def save_stripe_price(session: StoreSession, row: StripePriceRow) -> None:
 
 
 async def stripe_objects_of(session: StoreSession, kind: str) -> dict[str, str]:
-    """Catalogue key → Stripe id, for one kind: `plan`, `add_on` (products) or `meter`."""
+    """Key → Stripe id, for one kind: `plan`, `add_on` and `entitlement` (`plan:pro:exports`) are products; a `meter`
+    is by event name.
+    """
     rows = await session.all(
         select(stripe_objects).where(
             stripe_objects.c.environment_id == session.environment_id, stripe_objects.c.kind == kind
