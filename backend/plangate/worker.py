@@ -61,6 +61,7 @@ LOOPS: Final = (
     Loop("reservations", metering.release_expired, 0.5),
     Loop("migrations", catalog.carry_on_migrations, 2.0),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
+    Loop("overage", metering.settle_overage, 5.0),
     Loop("meters", metering.forward, 1.0),
     Loop("pulled_meters", metering.pull, 300.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),

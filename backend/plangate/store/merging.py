@@ -24,6 +24,7 @@ from plangate.store.companies import (
 )
 from plangate.store.database import StoreSession
 from plangate.store.meter_outbox import meter_outbox
+from plangate.store.overage import overage_reports
 from plangate.store.overrides import OverrideRow, current_overrides, replace_override
 from plangate.store.plan_changes import plan_changes
 from plangate.store.reservations import reservations
@@ -174,6 +175,11 @@ async def move_records(session: StoreSession, former_id: str, company_id: str) -
     await session.run(
         update(meter_outbox)
         .where(meter_outbox.c.environment_id == session.environment_id, meter_outbox.c.company_id == former_id)
+        .values(company_id=company_id)
+    )
+    await session.run(
+        update(overage_reports)
+        .where(overage_reports.c.environment_id == session.environment_id, overage_reports.c.company_id == former_id)
         .values(company_id=company_id)
     )
     moved = await session.run(

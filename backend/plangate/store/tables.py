@@ -14,6 +14,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     inbox,
     leases,
     meter_outbox,
+    overage,
     overrides,
     plan_changes,
     reservations,
