@@ -20,9 +20,9 @@ from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
 from plangate.store.companies import bump_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
-from plangate.store.direct import Rows, together
+from plangate.store.direct import Filled, Rows, together
 from plangate.store.feed import CATALOG, EVERYTHING, announce
-from plangate.store.leases import free_lease, holds_lease, take_lease
+from plangate.store.leases import asking_fence, free_lease, holds_lease, take_lease
 from plangate.store.present import asking_facts, facts_of
 from plangate.store.usage import asking_newest, windows_of
 
@@ -46,9 +46,17 @@ class Lease:
         """Whether nobody took over meanwhile; a False must end in writing nothing."""
         return await holds_lease(session, self.subject, self.fence)
 
-    async def give_back(self, session: StoreSession) -> None:
+    def asking(self, session: StoreSession) -> Filled:
+        """The statement of `still_held`, to be executed with others; `is_in` reads its rows."""
+        return asking_fence(session, self.subject)
+
+    def is_in(self, rows: Rows) -> bool:
+        """Whether the rows of `asking` say that it is still held."""
+        return bool(rows) and rows[0][0] == self.fence
+
+    def give_back(self, session: StoreSession) -> None:
         """Give it back in a transaction, such as the one that writes what it was taken for."""
-        await free_lease(session, self.subject, self.fence)
+        free_lease(session, self.subject, self.fence)
         session.after_commit.append(self._end)
 
     def _end(self) -> None:
@@ -182,7 +190,7 @@ class Environment:
         finally:
             if not lease.is_over:
                 async with self.writing() as session:
-                    await lease.give_back(session)
+                    lease.give_back(session)
 
     async def lease_in(self, session: StoreSession, company_id: str) -> Lease | None:
         """Take the company's lease in an open transaction; None while somebody else holds it.

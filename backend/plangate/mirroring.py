@@ -25,7 +25,7 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import LIVE_STATUSES, Action, Terms, followed, outcome, restored, started_by
 from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, PlanRef, PlanSource, SubscriptionFact
+from plangate.engine.model import Catalog, CompanyFacts, PlanRef, PlanSource, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
@@ -42,11 +42,18 @@ from plangate.store.companies import (
     owner_of_key,
 )
 from plangate.store.database import StoreSession
-from plangate.store.ledger import lock_companies, lock_pairs
+from plangate.store.direct import together
+from plangate.store.ledger import lock_pairs, locking
 from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
-from plangate.store.present import present_facts
+from plangate.store.present import asking_facts, facts_of, present_facts
 from plangate.store.snapshot import company_facts
-from plangate.store.subscriptions import newest_state_at, save_subscriptions, subscriptions_of
+from plangate.store.subscriptions import (
+    asking_states,
+    newest_state_at,
+    save_subscriptions,
+    states_of,
+    subscriptions_of,
+)
 from plangate.usage_windows import attribute_waiting, rebind_windows
 
 STRIPE = Actor(kind="stripe", id="stripe")
@@ -87,7 +94,7 @@ async def refetch(
         async def close(session: StoreSession) -> None:
             if closing is not None:
                 await closing(session)
-            await lease.give_back(session)
+            lease.give_back(session)
 
         return await refetch_held(env, company_id, lease, closing=close)
 
@@ -181,14 +188,25 @@ async def _stored(
     subscriptions = tuple(one for state in states for one in state.subscriptions)
     catalog = await env.catalog()
     async with env.writing() as session:
-        if not await lease.still_held(session):
+        # The company before the audit, as everywhere, so that two writers never wait for each other.
+        fence, _, told, states_known = await together(
+            session,
+            lease.asking(session),
+            locking(session, [company_id]),
+            asking_facts(session, company_id),
+            asking_states(session, company_id),
+        )
+        if not lease.is_in(fence):
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
-        # The company before the audit, as everywhere, so that two writers never wait for each other.
-        await lock_companies(session, [company_id])
+        present = facts_of(told, company_id)
+        if present is None:
+            raise Refusal(Code.NOT_FOUND, "There is no such company.")
         found = with_holding_times(found, known, at=session.now)
-        is_changed = await _write_back(env, session, catalog, company_id, known, found)
+        is_changed = await _write_back(
+            env, session, catalog, present.facts, known, found, stored=states_of(states_known)
+        )
         is_settled = await _settle_changes(session, company_id, found, subscriptions, closed)
         if is_changed or is_settled:
             await env.touch(session, company_id)
@@ -207,19 +225,20 @@ async def _write_back(
     env: Environment,
     session: StoreSession,
     catalog: Catalog,
-    company_id: str,
+    before: CompanyFacts,
     known: Sequence[SubscriptionFact],
     found: Sequence[SubscriptionFact],
+    *,
+    stored: Mapping[str, str],
 ) -> bool:
-    """Save what differs from what is known, note it, and move usage windows along. Answers whether anything did."""
-    before = await company_facts(session, company_id)
-    if before is None:
-        raise Refusal(Code.NOT_FOUND, "There is no such company.")
+    """Save what differs from what is `stored`, note it, and move usage windows along. Answers whether anything did."""
     after = build_snapshot(catalog, msgspec.structs.replace(before, subscriptions=tuple(found)), session.now)
     states_found = [(fact, state_hash([fact])) for fact in found]
-    is_changed = await save_subscriptions(session, company_id, states_found, mapped_plan=plan_meant(after))
+    is_changed = await save_subscriptions(
+        session, before.company_id, states_found, mapped_plan=plan_meant(after), stored=stored
+    )
     if is_changed:
-        await _note_change(session, company_id, known, found)
+        await _note_change(session, before.company_id, known, found)
         await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
     return is_changed
 
@@ -328,7 +347,9 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
             if row is None:
                 # Nobody else can know of a company made here, so its state needs no lease.
                 found = with_holding_times(mirrored(state), (), at=session.now)
-                await _write_back(env, session, catalog, company_id, (), found)
+                made = await company_facts(session, company_id)
+                if made is not None:
+                    await _write_back(env, session, catalog, made, (), found, stored={})
             await attribute_waiting(session, catalog, company_id, [key])
             await append_audit(
                 session,

@@ -177,8 +177,8 @@ async def act_on(env: Environment, claim: Claim) -> None:
         # The process is stopping; another may act at once.
         if not claim.lease.is_over:
             async with env.writing() as session:
-                await claim.lease.give_back(session)
-                await settle_event(session, claim.row.stripe_event_id, state=InboxState.PENDING, wall_now=wall_now())
+                claim.lease.give_back(session)
+                settle_event(session, claim.row.stripe_event_id, state=InboxState.PENDING, wall_now=wall_now())
         raise
 
 
@@ -192,9 +192,9 @@ async def _act_on(
 
     async def settle(session: StoreSession) -> None:
         for row in rows:
-            await settle_event(session, row.stripe_event_id, state=InboxState.PROCESSED, wall_now=wall_now())
+            settle_event(session, row.stripe_event_id, state=InboxState.PROCESSED, wall_now=wall_now())
         if claim is not None:
-            await claim.lease.give_back(session)
+            claim.lease.give_back(session)
         session.after_commit.append(lambda: settled.extend(rows))
 
     try:
@@ -215,12 +215,12 @@ async def _act_on(
     now = wall_now()
     async with env.writing() as session:
         if claim is not None:
-            await claim.lease.give_back(session)
+            claim.lease.give_back(session)
         for row in rows:
             if error is None:
-                await settle_event(session, row.stripe_event_id, state=state, wall_now=now)
+                settle_event(session, row.stripe_event_id, state=state, wall_now=now)
             elif row.attempts >= _ATTEMPTS_MAX:
-                await settle_event(
+                settle_event(
                     session,
                     row.stripe_event_id,
                     state=InboxState.FAILED,
@@ -228,7 +228,7 @@ async def _act_on(
                     error=error[:_ERROR_LENGTH_MAX],
                 )
             else:
-                await settle_event(
+                settle_event(
                     session,
                     row.stripe_event_id,
                     state=InboxState.PENDING,

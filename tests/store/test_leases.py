@@ -25,7 +25,7 @@ async def test_a_lease_that_ended_is_taken_over_and_the_slow_holder_notices(envi
     assert (first, second) == (1, 2)
     async with environment.writing() as session:
         assert not await holds_lease(session, "company:a", 1)
-        await free_lease(session, "company:a", 1)
+        free_lease(session, "company:a", 1)
         assert await holds_lease(session, "company:a", 2)
 
 
@@ -47,9 +47,9 @@ async def test_a_freed_lease_is_free_at_once_and_is_forgotten_later(environment:
     async with environment.writing() as session:
         fence = await take_lease(session, "company:a", "one", wall_now=now, seconds=30)
         assert fence is not None
-        await free_lease(session, "company:a", fence)
+        free_lease(session, "company:a", fence)
         assert await take_lease(session, "company:a", "two", wall_now=now, seconds=30) == 2
-        await free_lease(session, "company:a", 2)
+        free_lease(session, "company:a", 2)
         assert await drop_old_leases(session, before=now) == 0
         assert await drop_old_leases(session, before=now + timedelta(minutes=1)) == 1
 

@@ -109,8 +109,8 @@ async def append_audit(
         entry_hash="",
     )
     row.entry_hash = entry_hash(row)
-    await together(
-        session,
+    # The head is held already, so that nobody comes between.
+    session.defer(
         _APPEND.of(
             row.environment_id,
             row.sequence,

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import SQLModel
 
-from plangate.store.direct import SqliteConnection, translated
+from plangate.store.direct import Filled, SqliteConnection, together, translated
 
 _BUSY_TIMEOUT_MILLISECONDS = 10_000
 _READERS = 4
@@ -34,7 +34,7 @@ class StoreSession:
     `now` is the environment's business instant when the transaction was opened; it is what `recorded_at` gets.
     `changed` collects companies whose facts this transaction changes ("" stands for the catalogue and the clock),
     `counted` those whose counters it moves; both are announced to other processes when it commits. `after_commit` is
-    called once it has.
+    called once it has. `deferred` are statements that wait for the next one, or the commit, to go out with it.
     """
 
     connection: AsyncConnection
@@ -43,26 +43,43 @@ class StoreSession:
     changed: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
+    deferred: list[Filled] = field(default_factory=list)
 
     @property
     def is_postgresql(self) -> bool:
         """Whether row locks exist; on SQLite the transaction itself excludes other writers."""
         return self.connection.dialect.name == "postgresql"
 
+    def defer(self, *statements: Filled) -> None:
+        """Execute these before whatever is executed next, at the latest with the commit: nobody needs their rows.
+
+        They take no lock that the transaction does not hold already, or the order of locks would no longer hold.
+        """
+        self.deferred.extend(statements)
+
+    async def flush(self) -> None:
+        """Execute what was deferred."""
+        if self.deferred:
+            await together(self)
+
     async def run(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> CursorResult[Any]:
         """Execute one statement, or the same statement for many rows."""
+        await self.flush()
         return await self.connection.execute(statement, rows)
 
     async def one(self, statement: Executable) -> RowMapping | None:
         """The first row as a mapping, or None."""
+        await self.flush()
         return (await self.connection.execute(statement)).mappings().first()
 
     async def all(self, statement: Executable) -> Sequence[RowMapping]:
         """All rows as mappings."""
+        await self.flush()
         return (await self.connection.execute(statement)).mappings().all()
 
     async def scalar(self, statement: Executable) -> Any:  # noqa: ANN401 - a column's value
         """The first column of the first row, or None."""
+        await self.flush()
         return (await self.connection.execute(statement)).scalar()
 
     def insert(self, model: type[SQLModel]) -> "sqlite.Insert | postgresql.Insert":
@@ -72,10 +89,12 @@ class StoreSession:
 
     async def add(self, row: SQLModel) -> None:
         """Insert one row as it stands."""
+        await self.flush()
         await self.connection.execute(table_of(type(row)).insert(), row.model_dump())
 
     async def add_all(self, rows: Sequence[SQLModel]) -> None:
         """Insert many rows of one table in as few round trips as the driver allows."""
+        await self.flush()
         if rows:
             await self.connection.execute(table_of(type(rows[0])).insert(), [row.model_dump() for row in rows])
 
@@ -130,7 +149,9 @@ class Database:
     async def writing(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
         """A read-write transaction for one environment: committed at the end, rolled back when something is raised."""
         async with self._writer.begin() as connection:
-            yield StoreSession(connection, environment_id, now)
+            session = StoreSession(connection, environment_id, now)
+            yield session
+            await session.flush()
 
     @asynccontextmanager
     async def reading(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:

@@ -143,7 +143,7 @@ async def claim_event(session: StoreSession, row: InboxRow) -> None:
     )
 
 
-async def settle_event(
+def settle_event(
     session: StoreSession,
     stripe_event_id: str,
     *,
@@ -155,8 +155,7 @@ async def settle_event(
     """Record what came of an event; a `pending` one comes back at `available_at`."""
     is_over = state in {InboxState.PROCESSED, InboxState.IGNORED}
     now = to_microseconds(wall_now)
-    await together(
-        session,
+    session.defer(
         _SETTLE.of(
             session.environment_id,
             stripe_event_id,

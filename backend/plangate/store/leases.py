@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import Instant, to_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, together
 
 
 class LeaseRow(SQLModel, table=True):
@@ -75,15 +75,20 @@ async def take_lease(
     return int(rows[0][0]) if rows else None
 
 
-async def free_lease(session: StoreSession, subject: str, fence: int) -> None:
+def free_lease(session: StoreSession, subject: str, fence: int) -> None:
     """Give the lease back, unless somebody took it over meanwhile."""
-    await together(session, _FREE.of(session.environment_id, subject, fence))
+    session.defer(_FREE.of(session.environment_id, subject, fence))
 
 
 async def holds_lease(session: StoreSession, subject: str, fence: int) -> bool:
     """Whether the fence is still the newest. On PostgreSQL the row stays locked until the transaction ends."""
-    (rows,) = await together(session, _FENCE.of(session.environment_id, subject))
+    (rows,) = await together(session, asking_fence(session, subject))
     return bool(rows) and rows[0][0] == fence
+
+
+def asking_fence(session: StoreSession, subject: str) -> Filled:
+    """The statement of `holds_lease`: its one row is the newest fence."""
+    return _FENCE.of(session.environment_id, subject)
 
 
 async def drop_old_leases(session: StoreSession, *, before: datetime) -> int:

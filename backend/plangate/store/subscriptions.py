@@ -1,6 +1,6 @@
 """The mirror of Stripe subscriptions: what each fetch found, kept as history of what we knew when."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, Rows, together
 
 
 class SubscriptionRow(SQLModel, table=True):
@@ -162,22 +162,35 @@ async def last_mapped_plan(session: StoreSession, company_id: str, *, at: dateti
     return None if found is None else msgspec.convert(found, PlanRef)
 
 
+def asking_states(session: StoreSession, company_id: str) -> Filled:
+    """The statement that reads which states of the company's subscriptions are known; `states_of` reads its rows."""
+    return _HASHES.of(session.environment_id, company_id)
+
+
+def states_of(rows: Rows) -> dict[str, str]:
+    """The state hash of each subscription, in the rows of `asking_states`."""
+    return {str(name): str(state_hash) for name, state_hash in rows}
+
+
 async def save_subscriptions(
     session: StoreSession,
     company_id: str,
     fetched: Sequence[tuple[SubscriptionFact, str]],
     *,
     mapped_plan: PlanRef | None,
+    stored: Mapping[str, str] | None = None,
 ) -> bool:
     """Record what a fetch found: `(fact, state_hash)` of every subscription of the company's customers.
 
     `mapped_plan` is the base plan they mean together, None when a price among them is unknown or none grants.
-    Only states that differ from the last known are stored. Answers whether anything changed.
+    Only states that differ from the last known (`stored`, read here without it) are stored. Answers whether anything
+    changed.
     """
-    (held,) = await together(session, _HASHES.of(session.environment_id, company_id))
-    known = {str(name): str(stored) for name, stored in held}
+    if stored is None:
+        (rows,) = await together(session, asking_states(session, company_id))
+        stored = states_of(rows)
     changed = [
-        (fact, state_hash) for fact, state_hash in fetched if known.get(fact.stripe_subscription_id) != state_hash
+        (fact, state_hash) for fact, state_hash in fetched if stored.get(fact.stripe_subscription_id) != state_hash
     ]
     if not changed:
         return False
@@ -196,8 +209,7 @@ async def save_subscriptions(
         for fact, state_hash in changed
     ]
     superseded = [fact.stripe_subscription_id for fact, _ in changed]
-    await together(
-        session,
+    session.defer(
         _SUPERSEDE.of(session.environment_id, now, superseded),
         _SAVE.for_all(rows, session.environment_id, company_id, now),
     )
