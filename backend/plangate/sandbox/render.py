@@ -170,7 +170,7 @@ def _show_items(world: World, shown: Obj, obj: Obj) -> None:
 
 
 # Shown as null when asked for and never set; every other field that is not there cannot be expanded.
-_ABSENT_WHEN_UNSET = {("coupon", "applies_to"), ("coupon", "currency_options")}
+_ABSENT_WHEN_UNSET = {("coupon", "applies_to"), ("coupon", "currency_options"), ("price", "tiers")}
 
 
 def expand(world: World, answer: Obj, paths: Sequence[str]) -> Obj:
