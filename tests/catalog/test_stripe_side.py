@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import update
@@ -141,8 +141,7 @@ async def test_names_and_descriptions_follow_on_our_products_alone(shop: Shop) -
 async def test_changed_terms_are_a_new_price_and_the_old_one_leaves_when_nobody_holds_it(shop: Shop) -> None:
     old = on_sale(shop)["Pro: Messages"]["id"]
     pro, customer = on_sale(shop)["Pro"]["id"], await shop.customer()
-    items = [{"price": pro}, {"price": old}]
-    held = shop.stripe.subscriptions.create({"customer": customer, "items": items})  # type: ignore[typeddict-item]  # built up
+    held = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": pro}, {"price": old}]})
     await refetch(shop.env, shop.company_id)
     document = priced()
     document["plans"]["pro"]["entitlements"]["messages"]["prices"] = [
@@ -199,11 +198,11 @@ async def test_all_prices_of_a_version_that_somebody_keeps_stay_on_sale(shop: Sh
     ],
 )
 async def test_a_meter_that_says_something_else_is_refused(
-    shop: Shop, formula: str, feature: dict[str, Any], said: str
+    shop: Shop, formula: Literal["count", "sum"], feature: dict[str, Any], said: str
 ) -> None:
     for event_name in ("plangate_uploads", "theirs"):
         shop.stripe.billing.meters.create(
-            {"display_name": "M", "event_name": event_name, "default_aggregation": {"formula": formula}}  # type: ignore[typeddict-item]  # a name
+            {"display_name": "M", "event_name": event_name, "default_aggregation": {"formula": formula}}
         )
     document = priced()
     document["features"]["uploads"] = {"name": "Uploads", "type": "event", **feature}
