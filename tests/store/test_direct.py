@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from plangate.environment import Environment
@@ -16,6 +17,7 @@ from plangate.store.usage import asking_used_keys, used_key_hash, used_keys_of
 
 _LARGEST = 2**63 - 1
 _HASH, _ANOTHER = used_key_hash("env_one", "key"), used_key_hash("env_one", "another")
+_BEGINS = select(1)  # a transaction begins with its first statement
 _ECHO = Direct(
     sqlite="SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)",
     postgresql="SELECT $1::text, * FROM unnest($2::text[], $3::bigint[])",
@@ -57,23 +59,26 @@ async def test_a_writer_waits_for_the_other_process(
 
     async def hold() -> None:
         nonlocal ended
-        async with other.writing(environment.id, environment.clock.now()):
+        async with other.writing(environment.id, environment.clock.now()) as session:
+            await session.scalar(_BEGINS)
             released.set()
             await asyncio.sleep(0.1)
             ended = True
 
     holding = asyncio.create_task(hold())
     await released.wait()
-    async with environment.writing():
+    async with environment.writing() as session:
+        await session.scalar(_BEGINS)
         assert ended
     await holding
     monkeypatch.setattr(direct, "_WAITING_SECONDS", 0.02)
-    async with other.writing(environment.id, environment.clock.now()):
+    async with other.writing(environment.id, environment.clock.now()) as session:
+        await session.scalar(_BEGINS)
         with pytest.raises(OperationalError, match="locked"):
-            async with environment.writing():
-                pass
+            async with environment.writing() as waiting:
+                await waiting.scalar(_BEGINS)
     async with environment.writing() as session:
-        assert session.environment_id == environment.id
+        assert await session.scalar(_BEGINS) == 1
     await other.close()
 
 
@@ -82,10 +87,11 @@ async def test_a_writer_that_gives_up_waiting_leaves_nothing_open(environment: E
     other = Database.at(database_url)
 
     async def write() -> None:
-        async with environment.writing():
-            pass
+        async with environment.writing() as session:
+            await session.scalar(_BEGINS)
 
-    async with other.writing(environment.id, environment.clock.now()):
+    async with other.writing(environment.id, environment.clock.now()) as session:
+        await session.scalar(_BEGINS)
         waiting = asyncio.create_task(write())
         await asyncio.sleep(0.05)
         waiting.cancel()
@@ -93,8 +99,8 @@ async def test_a_writer_that_gives_up_waiting_leaves_nothing_open(environment: E
             await waiting
     for _ in range(3):
         await write()
-        async with other.writing(environment.id, environment.clock.now()):
-            pass
+        async with other.writing(environment.id, environment.clock.now()) as session:
+            await session.scalar(_BEGINS)
     await other.close()
 
 

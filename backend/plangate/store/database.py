@@ -4,26 +4,28 @@ SQLite runs in WAL mode with `synchronous=FULL`; one writer connection per proce
 writers queue in order instead of failing half-way; readers have connections of their own. PostgreSQL uses one pool.
 """
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, CursorResult, RowMapping
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import SQLModel
 
-from plangate.store.direct import Filled, SqliteConnection, together, translated
+from plangate.store.direct import Filled, SqliteConnection, end_with_deferred, together
 
 _BUSY_TIMEOUT_MILLISECONDS = 10_000
 _READERS = 4
+_RESTED_SECONDS = 1.0
 _PARAMETERS_PER_STATEMENT = 30_000  # below both databases' limit of bound parameters
 
 
@@ -134,9 +136,10 @@ class Database:
             pool_size=10,
             max_overflow=10,
             pool_timeout=30,
-            pool_pre_ping=True,
             connect_args={"server_settings": {"jit": "off", "application_name": "plangate"}},
         )
+        event.listen(engine.sync_engine, "checkout", _refusing_lost(engine))
+        event.listen(engine.sync_engine, "checkin", _rest)
         return cls(parsed, engine, engine)
 
     async def close(self) -> None:
@@ -151,7 +154,8 @@ class Database:
         async with self._writer.begin() as connection:
             session = StoreSession(connection, environment_id, now)
             yield session
-            await session.flush()
+            if session.deferred:
+                await end_with_deferred(session)
 
     @asynccontextmanager
     async def reading(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
@@ -246,19 +250,37 @@ def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: PoolRese
 
 
 def _begin_immediate(connection: Connection) -> None:
-    _begin(connection, SqliteConnection.begin)
+    _driver(connection).begin()
 
 
 def _begin_deferred(connection: Connection) -> None:
-    _begin(connection, SqliteConnection.begin_reading)
+    _driver(connection).begin_reading()
 
 
-def _begin(connection: Connection, begin: Callable[[SqliteConnection], Awaitable[None]]) -> None:
+def _driver(connection: Connection) -> SqliteConnection:
     adapted: Any = connection.connection.dbapi_connection
-    try:
-        with translated():
-            adapted.run_async(begin)
-    except asyncio.CancelledError:
-        # The connection's thread may still begin; nobody would ever end that transaction.
-        connection.invalidate()
-        raise
+    driver: SqliteConnection = adapted.driver_connection
+    return driver
+
+
+def _refusing_lost(engine: AsyncEngine) -> Callable[[Any, ConnectionPoolEntry, object], None]:
+    """Refuses a connection the server closed, so that the pool opens others.
+
+    The driver hears of a close by itself. Asking costs three round trips, so it is done only after a rest.
+    """
+    dialect: Any = engine.dialect
+
+    def refuse_lost(connection: Any, entry: ConnectionPoolEntry, _proxy: object) -> None:  # noqa: ANN401 - same
+        if connection.driver_connection.is_closed():
+            raise InvalidatePoolError("the server closed the connection")
+        if monotonic() - entry.info.get("rested_since", 0.0) > _RESTED_SECONDS:
+            try:
+                dialect.do_ping(connection)
+            except dialect.loaded_dbapi.Error as error:
+                raise InvalidatePoolError("the server does not answer") from error
+
+    return refuse_lost
+
+
+def _rest(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.info["rested_since"] = monotonic()
