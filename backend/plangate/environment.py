@@ -24,6 +24,7 @@ from plangate.store.direct import Filled, Rows, together
 from plangate.store.feed import CATALOG, EVERYTHING, announce
 from plangate.store.leases import asking_fence, free_lease, holds_lease, take_lease
 from plangate.store.present import asking_facts, facts_of
+from plangate.store.price_mappings import prices_as_known
 from plangate.store.usage import asking_newest, windows_of
 
 PROCESS = secrets.token_hex(8)  # tells this process's own changes from others' in the change feed
@@ -96,6 +97,11 @@ class Environment:
             )
         return self._gateway
 
+    @property
+    def has_stripe(self) -> bool:
+        """Whether there is a way to Stripe."""
+        return self._gateway is not None
+
     async def close(self) -> None:
         """Close the connections to Stripe."""
         if self._gateway is not None:
@@ -160,7 +166,7 @@ class Environment:
         return compile_catalog(
             row,
             await catalog_store.all_plan_versions(session),
-            await catalog_store.all_stripe_prices(session),
+            await (catalog_store.all_stripe_prices(session) if at is None else prices_as_known(session, at)),
             await catalog_store.stripe_objects_of(session, "plan"),
             await catalog_store.stripe_objects_of(session, "add_on"),
             time_zone=self.settings.time_zone,

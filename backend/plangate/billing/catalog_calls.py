@@ -85,6 +85,13 @@ class CatalogCalls:
             {"active": True, "type": "recurring", "expand": ["data.tiers"]},
         )
 
+    async def prices_of_product(self, stripe_product_id: str) -> list[StripeJson]:
+        """Every price of a product with its tiers, on sale or not, newest first."""
+        return await self._transport.all(
+            lambda params, options: self._v1.prices.list_async(_any(params), options),
+            {"product": stripe_product_id, "expand": ["data.tiers"]},
+        )
+
     async def find_price(self, lookup_key: str) -> StripeJson | None:
         """The price with this lookup key and its tiers, on sale or not; None when there is none."""
         params: StripeJson = {"lookup_keys": [lookup_key], "limit": 1, "expand": ["data.tiers"]}

@@ -5,6 +5,7 @@ A changed plan becomes a new version, which all, some or none of its holders get
 
 from plangate.catalog.impact import Effect, Impact, PlanImpact
 from plangate.catalog.importing import Imported, draft_from_stripe
+from plangate.catalog.mapping import ProductPage, Target, map_product, product_page
 from plangate.catalog.migrating import (
     MigratingCompany,
     Migration,
@@ -31,19 +32,23 @@ __all__ = [
     "MigratingCompany",
     "Migration",
     "PlanImpact",
+    "ProductPage",
     "PublicEntitlement",
     "PublicPlan",
     "PublicPrice",
     "StripeCall",
+    "Target",
     "apply",
     "carry_on_migrations",
     "current_document",
     "current_revision",
     "draft_from_stripe",
+    "map_product",
     "migrating_companies",
     "migration",
     "migrations",
     "plan",
+    "product_page",
     "public_plans",
     "read_migrations",
     "retry_migration",

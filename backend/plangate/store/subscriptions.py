@@ -49,7 +49,7 @@ class SubscriptionRow(SQLModel, table=True):
 
 
 subscriptions = table_of(SubscriptionRow)
-_ENDED = ("canceled", "incomplete_expired")
+ENDED = ("canceled", "incomplete_expired")
 _HASHES: Final = Direct(
     sqlite="""
         SELECT stripe_subscription_id, state_hash FROM subscriptions
@@ -124,7 +124,7 @@ async def running_subscriptions(
     ).where(
         subscriptions.c.environment_id == session.environment_id,
         subscriptions.c.superseded_at.is_(None),
-        subscriptions.c.status.not_in(_ENDED),
+        subscriptions.c.status.not_in(ENDED),
     )
     if after is not None:
         query = query.where(subscriptions.c.stripe_subscription_id > after)
@@ -140,7 +140,7 @@ async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:
         .where(
             subscriptions.c.environment_id == session.environment_id,
             subscriptions.c.superseded_at.is_(None),
-            subscriptions.c.status.not_in(_ENDED),
+            subscriptions.c.status.not_in(ENDED),
             # The documents are text; an index would have to follow every item for a question asked once a month.
             cast(subscriptions.c.document, Text).like(f'%"{quoted}"%', escape="\\"),
         )

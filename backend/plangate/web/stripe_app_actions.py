@@ -9,12 +9,10 @@ import msgspec
 import structlog
 from pydantic import Field
 
-from plangate import access, companies, metering, overrides, plan_changes
-from plangate.billing.transport import within
+from plangate import access, catalog, companies, metering, overrides, plan_changes
 from plangate.engine.model import INT64_MAX, Catalog, Decision, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
-from plangate.mirroring import refetch
 from plangate.settings import Role
 from plangate.shapes import Actor, ChangeState, Company, OverrideView, PlanChange, ScheduledChange, SubscriptionView
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
@@ -138,6 +136,28 @@ class LinkPayload(ChangePayload):
     company: Id
 
 
+class ProductPayload(Payload):
+    """About one Stripe product. With a `kind` and `key`, also what mapping it, or one `price` of it, there would do."""
+
+    product: Id
+    kind: Literal["plan", "add_on"] | None = None
+    key: CatalogKey | None = None
+    feature: BodyFeature | None = None
+    price: Id | None = None
+
+
+class MapPayload(Payload):
+    """What a product's prices stand for from now on: all that stand for nothing yet, or one. `mapping` is as shown."""
+
+    operation_id: Id
+    product: Id
+    kind: Literal["plan", "add_on"]
+    key: CatalogKey
+    feature: BodyFeature | None = None
+    price: Id | None = None
+    mapping: Id
+
+
 class Named(Decision, frozen=True, kw_only=True):
     """A Decision with the feature's name for people."""
 
@@ -175,6 +195,12 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     features: int
     expiring: list[OverrideView]
     at: datetime
+
+
+class ProductAnswer(catalog.ProductPage, frozen=True, kw_only=True):
+    """A product as the catalogue knows it, and what whoever asks may do about it."""
+
+    role: Role
 
 
 class CompanyMatches(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +252,7 @@ async def customer_get(asked: Asked) -> CustomerPage:
             role=asked.role,
         )
     company = await companies.get(env, company_id)
-    catalog = await env.catalog()
+    known = await env.catalog()
     decisions = await access.entitlements(env, company_id)
     standing = await env.standings.of(company_id)
     notices = () if standing is None else standing.snapshot_at(env.clock.now()).notices
@@ -235,7 +261,7 @@ async def customer_get(asked: Asked) -> CustomerPage:
     return CustomerPage(
         company=company,
         subscription=company.subscription,
-        entitlements=[_named(decision, catalog) for decision in decisions],
+        entitlements=[_named(decision, known) for decision in decisions],
         overrides=list(await overrides.listing(env, company_id))[:_OVERRIDES_SHOWN],
         scheduled_change=ours or company.scheduled_change,
         notices=[Notice(kind=notice.code, text=notice.detail) for notice in notices],
@@ -246,9 +272,9 @@ async def customer_get(asked: Asked) -> CustomerPage:
 async def decision_trace(asked: Asked) -> Named:
     """One Decision with every source considered."""
     payload = asked.payload
-    catalog = await asked.env.catalog()
+    known = await asked.env.catalog()
     await asked.company_id()
-    if payload.feature not in catalog.features:
+    if payload.feature not in known.features:
         raise invalid("/feature", "The catalogue has no such feature.")
     decision = await access.check(
         asked.env,
@@ -258,7 +284,7 @@ async def decision_trace(asked: Asked) -> Named:
         at=payload.at,
         trace=True,
     )
-    return _named(decision, catalog)
+    return _named(decision, known)
 
 
 async def usage_history(asked: Asked) -> metering.UsageSeries:
@@ -378,35 +404,59 @@ async def company_link(asked: Asked) -> Company:
         stripe_customer_ids=tuple(dict.fromkeys((*known, asked.payload.customer))),
         actor=asked.actor,
     )
-    try:
-        with within(_FETCH_SECONDS):
-            await refetch(asked.env, linked.id, wait_seconds=_FETCH_SECONDS)
-    except Refusal as refusal:
-        # Linked all the same: the next webhook or sweep brings what Stripe could not tell now.
-        _log.info("linked_customer_not_fetched", company=linked.id, code=refusal.code.value)
-    return await companies.get(asked.env, linked.id)
+    return linked
 
 
 async def overview_get(asked: Asked) -> Overview:
     """What stands behind the app."""
-    catalog = await asked.env.catalog()
+    known = await asked.env.catalog()
     soon = asked.env.clock.now() + _SOON
     expiring, _ = await overrides.search(asked.env, expires_before=soon, limit=_EXPIRING_SHOWN)
     return Overview(
         environment=asked.env.settings.name,
         mode=asked.env.settings.stripe_mode,
         role=asked.role,
-        catalog_revision=catalog.revision,
-        plans=sum(not plan.is_archived for plan in catalog.plans.values()),
-        add_ons=sum(not add_on.is_archived for add_on in catalog.add_ons.values()),
-        features=sum(not feature.is_archived for feature in catalog.features.values()),
+        catalog_revision=known.revision,
+        plans=sum(not plan.is_archived for plan in known.plans.values()),
+        add_ons=sum(not add_on.is_archived for add_on in known.add_ons.values()),
+        features=sum(not feature.is_archived for feature in known.features.values()),
         expiring=expiring,
         at=asked.env.clock.now(),
     )
 
 
-def _named(decision: Decision, catalog: Catalog) -> Named:
-    feature = catalog.features.get(decision.feature)
+async def product_get(asked: Asked) -> ProductAnswer:
+    """What a product and its prices stand for, who holds them, and what mapping them would do."""
+    payload = asked.payload
+    if (payload.kind is None) is not (payload.key is None):
+        raise invalid("/key", "Say both `kind` and `key` to see what mapping would do, or neither.")
+    target = None if payload.kind is None else _target(payload)
+    return _product_answer(asked, await catalog.product_page(asked.env, payload.product, target=target))
+
+
+async def product_map(asked: Asked) -> ProductAnswer:
+    """Map a product's prices to a plan or add-on."""
+    payload = asked.payload
+    page = await catalog.map_product(
+        asked.env, payload.product, target=_target(payload), mapping=payload.mapping, actor=asked.actor
+    )
+    return _product_answer(asked, page)
+
+
+def _target(payload: ProductPayload | MapPayload) -> catalog.Target:
+    if payload.kind is None or payload.key is None:
+        raise invalid("/kind", "Say what to map to.")
+    return catalog.Target(kind=payload.kind, key=payload.key, feature=payload.feature, price=payload.price)
+
+
+def _product_answer(asked: Asked, page: catalog.ProductPage) -> ProductAnswer:
+    return ProductAnswer(
+        **{field: getattr(page, field) for field in catalog.ProductPage.__struct_fields__}, role=asked.role
+    )
+
+
+def _named(decision: Decision, known: Catalog) -> Named:
+    feature = known.features.get(decision.feature)
     name = decision.feature if feature is None else feature.name
     return Named(**{field: getattr(decision, field) for field in Decision.__struct_fields__}, name=name)
 
@@ -438,6 +488,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Action("plan.change", "agent", ConfirmPayload, plan_change, is_change=True),
         Action("plan.cancel_scheduled", "agent", CancelPayload, plan_cancel_scheduled, is_change=True),
         Action("trial.extend", "agent", TrialPayload, trial_extend, is_change=True),
+        Action("product.get", "viewer", ProductPayload, product_get),
+        Action("product.map", "admin", MapPayload, product_map, is_change=True),
         Action("company.link", "admin", LinkPayload, company_link, is_change=True),
     )
 }

@@ -130,6 +130,21 @@ def upgrade() -> None:
         batch_op.create_index("company_keys_by_company", ["environment_id", "company_id"], unique=False)
 
     op.create_table(
+        "company_terms",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=True),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("company_terms", schema=None) as batch_op:
+        batch_op.create_index("company_terms_by_company", ["environment_id", "company_id"], unique=False)
+
+    op.create_table(
         "cursors",
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
@@ -170,6 +185,18 @@ def upgrade() -> None:
         sa.Column("held_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "user_id", "company_id", "held_from"),
     )
+    op.create_table(
+        "former_stripe_prices",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("stripe_price_id", sa.String(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("superseded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("former_stripe_prices", schema=None) as batch_op:
+        batch_op.create_index("former_stripe_prices_by_time", ["environment_id", "superseded_at"], unique=False)
+
     op.create_table(
         "idempotency",
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -737,6 +764,10 @@ def downgrade() -> None:
 
     op.drop_table("inbox")
     op.drop_table("idempotency")
+    with op.batch_alter_table("former_stripe_prices", schema=None) as batch_op:
+        batch_op.drop_index("former_stripe_prices_by_time")
+
+    op.drop_table("former_stripe_prices")
     op.drop_table("former_members")
     with op.batch_alter_table("former_keys", schema=None) as batch_op:
         batch_op.drop_index("former_keys_by_company")
@@ -744,6 +775,10 @@ def downgrade() -> None:
     op.drop_table("former_keys")
     op.drop_table("environments")
     op.drop_table("cursors")
+    with op.batch_alter_table("company_terms", schema=None) as batch_op:
+        batch_op.drop_index("company_terms_by_company")
+
+    op.drop_table("company_terms")
     with op.batch_alter_table("company_keys", schema=None) as batch_op:
         batch_op.drop_index("company_keys_by_company")
 
