@@ -481,6 +481,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Action("usage.history", "viewer", UsagePayload, usage_history),
         Action("company.search", "viewer", SearchPayload, company_search),
         Action("overview.get", "viewer", Payload, overview_get),
+        Action("product.get", "viewer", ProductPayload, product_get),
         Action("plan.preview", "agent", PreviewPayload, plan_preview),
         Action("override.grant", "agent", GrantPayload, override_grant, is_change=True),
         Action("override.edit", "agent", EditPayload, override_edit, is_change=True),
@@ -488,7 +489,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Action("plan.change", "agent", ConfirmPayload, plan_change, is_change=True),
         Action("plan.cancel_scheduled", "agent", CancelPayload, plan_cancel_scheduled, is_change=True),
         Action("trial.extend", "agent", TrialPayload, trial_extend, is_change=True),
-        Action("product.get", "viewer", ProductPayload, product_get),
         Action("product.map", "admin", MapPayload, product_map, is_change=True),
         Action("company.link", "admin", LinkPayload, company_link, is_change=True),
     )
