@@ -17,6 +17,8 @@ from plangate.billing.transport import StripeJson
 from plangate.engine.model import Interval, SubscriptionFact
 from plangate.shapes import ChangeState
 
+# Stands for the price agreed on with the company until it is made in Stripe, which previews never do.
+OWN_PRICE = "plangate:own_price"
 LIVE_STATUSES = frozenset({"trialing", "active", "past_due"})
 OVER_STATUSES = frozenset({"canceled", "incomplete_expired"})
 
@@ -28,6 +30,7 @@ class Action(StrEnum):
     CREATE = "create"  # A subscription is started with the card on file.
     UPDATE = "update"  # The items of the running subscription change now.
     SCHEDULE = "schedule"  # A subscription schedule changes the items at the period's end.
+    START_LATER = "start_later"  # A subscription schedule starts the subscription on its day.
     CANCEL_AT_PERIOD_END = "cancel_at_period_end"
     CANCEL_NOW = "cancel_now"
     KEEP = "keep"  # A scheduled change or end is taken back.
@@ -40,6 +43,22 @@ class Line(msgspec.Struct, frozen=True):
     quantity: int | None = None
 
 
+class OwnPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """The price agreed on with one company for a plan, made in Stripe before the change; amounts in minor units.
+
+    Until it is made, `change_terms.OWN_PRICE` stands for its id in the terms.
+    """
+
+    plan: str
+    version: int
+    stripe_product_id: str
+    currency: str
+    interval: Interval
+    interval_count: int
+    amount_minor: int
+    name: str | None = None
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Everything needed to carry a change out, saved with it, so that a resumed change does what was promised.
 
@@ -47,7 +66,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     unchanged. `boundary` is when a schedule takes effect, in whole seconds; `held` are the items and
     `held_plan_price_id` the plan's price until then, and `revision` counts how often an edit of them was followed.
     `stripe_schedule_id` is our schedule already attached, to be rewritten or released first; `is_end_undone` takes
-    back a scheduled end first.
+    back a scheduled end first. `own` is a price to be made first, `collection` how its invoices are collected, as
+    Stripe's parameters.
     """
 
     action: Action
@@ -66,6 +86,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     trial_days: int = 0
     trial_end: int | None = None
     promotion_code: str | None = None
+    own: OwnPrice | None = None
+    collection: Mapping[str, Any] = {}
 
 
 def outcome(
@@ -75,12 +97,15 @@ def outcome(
     *,
     fact: SubscriptionFact | None,
     subscriptions: Sequence[StripeJson],
+    schedules: Sequence[StripeJson] | None = None,
 ) -> ChangeState | None:
     """The state a recorded change is in now, or None when the facts do not say.
 
     `fact` is the subscription the change is about, as just fetched; `subscriptions` are all fetched ones, among which
-    one started by this change is found by its metadata.
+    one started by this change is found by its metadata, and `schedules` those that have not begun (None: not known).
     """
+    if terms.action is Action.START_LATER:
+        return _outcome_of_later_start(state, change_id, subscriptions, schedules)
     if terms.action in {Action.CHECKOUT, Action.CREATE}:
         return _outcome_of_start(change_id, subscriptions)
     if fact is None:
@@ -153,6 +178,48 @@ def _outcome_of_start(change_id: str, subscriptions: Sequence[StripeJson]) -> Ch
     if started["status"] in {"active", "trialing"}:
         return ChangeState.APPLIED
     return ChangeState.FAILED if started["status"] == "incomplete_expired" else None
+
+
+def _outcome_of_later_start(
+    state: ChangeState, change_id: str, subscriptions: Sequence[StripeJson], schedules: Sequence[StripeJson] | None
+) -> ChangeState | None:
+    started = _outcome_of_start(change_id, subscriptions)
+    if started is not None or started_by(change_id, subscriptions) is not None:
+        return started
+    if schedules is None:
+        return None
+    is_waiting = scheduled_by(change_id, schedules) is not None
+    if state is ChangeState.CANCELLING:
+        return None if is_waiting else ChangeState.CANCELLED
+    if is_waiting:
+        return ChangeState.SCHEDULED
+    return ChangeState.CANCELLED if state is ChangeState.SCHEDULED else None
+
+
+def scheduled_by(change_id: str, schedules: Sequence[StripeJson]) -> StripeJson | None:
+    """The fetched schedule, in force, that is to start a subscription for this change."""
+    for schedule in schedules:
+        if (schedule.get("metadata") or {}).get(CHANGE_METADATA) == change_id:
+            return schedule
+    return None
+
+
+def priced(terms: Terms, stripe_price_id: str) -> Terms:
+    """The terms with the price that was made, wherever they spoke of the one to be made."""
+
+    def named(text: str | None) -> str | None:
+        return stripe_price_id if text == OWN_PRICE else text
+
+    items = terms.params.get("items")
+    params = dict(terms.params)
+    if items is not None:
+        params["items"] = [{**item, "price": named(item["price"])} if "price" in item else item for item in items]
+    return msgspec.structs.replace(
+        terms,
+        lines=tuple(msgspec.structs.replace(line, stripe_price_id=named(line.stripe_price_id)) for line in terms.lines),
+        plan_price_id=named(terms.plan_price_id),
+        params=params,
+    )
 
 
 def started_by(change_id: str, subscriptions: Sequence[StripeJson]) -> StripeJson | None:

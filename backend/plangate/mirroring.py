@@ -4,7 +4,7 @@ Used by everything that learns that something may have changed: webhooks, the sw
 each of their own calls. No transaction is open while Stripe is asked; the lease's fence is checked when writing.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -63,6 +63,13 @@ Closing = Callable[[StoreSession], Awaitable[None]]  # what is written in the co
 _log = structlog.get_logger(__name__)
 
 
+class _Awaited(msgspec.Struct, frozen=True):
+    """What changes wait for: those whose hosted page can no longer be paid, and the schedules that have not begun."""
+
+    closed: frozenset[str]
+    schedules: tuple[StripeJson, ...]
+
+
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
     """What one refetch found: the facts now stored, the raw subscriptions behind them, and whether anything changed."""
 
@@ -107,20 +114,19 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closi
     """
     async with env.reading() as session:
         present = await present_facts(session, company_id)
-        waiting = await changes_in(session, company_id, ("awaiting_payment",))
+        watched = await changes_in(session, company_id, _WATCHED)
     known = () if present is None else present.facts.subscriptions
     keys = () if present is None else present.keys
     stripe_customer_ids = [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
-    # Looked at before the subscriptions: a page that was paid by now has its subscription in what is fetched next.
-    closed = {row.id for row in waiting if await _is_page_closed(env, row)}
+    awaited = await _awaited(env, watched, stripe_customer_ids)
     states = [
         state
         for stripe_customer_id in stripe_customer_ids
         if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
     ]
-    return await _stored(env, company_id, lease, states, known, closed=closed, closing=closing)
+    return await _stored(env, company_id, lease, states, known, awaited=awaited, closing=closing)
 
 
 async def keep_fetched(
@@ -180,12 +186,14 @@ async def _stored(
     states: Sequence[CustomerState],
     known: Sequence[SubscriptionFact],
     *,
-    closed: Set[str] = frozenset(),
+    awaited: _Awaited | None = None,
     closing: Closing | None = None,
 ) -> Mirrored:
-    """Write back what was fetched, unless the lease was lost. `closed` as in `_settle_changes`."""
+    """Write back what was fetched, unless the lease was lost. `awaited` as in `_settle_changes`."""
     found = await _completed(env, states, known)
     subscriptions = tuple(one for state in states for one in state.subscriptions)
+    schedules = tuple(one for state in states for one in state.schedules)
+    schedules += () if awaited is None else awaited.schedules
     catalog = await env.catalog()
     async with env.writing() as session:
         # The company before the audit, as everywhere, so that two writers never wait for each other.
@@ -207,7 +215,7 @@ async def _stored(
         is_changed = await _write_back(
             env, session, catalog, present.facts, known, found, stored=states_of(states_known)
         )
-        is_settled = await _settle_changes(session, company_id, found, subscriptions, closed)
+        is_settled = await _settle_changes(session, company_id, found, subscriptions, awaited)
         if is_changed or is_settled:
             await env.touch(session, company_id)
         if closing is not None:
@@ -216,7 +224,7 @@ async def _stored(
         company_id=company_id,
         facts=found,
         subscriptions=subscriptions,
-        schedules=tuple(one for state in states for one in state.schedules),
+        schedules=schedules,
         is_changed=is_changed,
     )
 
@@ -395,9 +403,23 @@ def _summary(fact: SubscriptionFact) -> dict[str, object]:
     }
 
 
+async def _awaited(env: Environment, watched: Sequence[PlanChangeRow], stripe_customer_ids: Sequence[str]) -> _Awaited:
+    """Looks up what open changes wait for beside subscriptions.
+
+    Asked before the subscriptions are: a page that was paid by now, and a schedule that began, have theirs in what is
+    fetched next.
+    """
+    closed = {row.id for row in watched if await _is_page_closed(env, row)}
+    schedules: list[StripeJson] = []
+    if any(row.terms["action"] == Action.START_LATER.value for row in watched):
+        for stripe_customer_id in stripe_customer_ids:
+            schedules += await env.gateway.waiting_schedules(stripe_customer_id)
+    return _Awaited(frozenset(closed), tuple(schedules))
+
+
 async def _is_page_closed(env: Environment, row: PlanChangeRow) -> bool:
     """Whether the hosted page of a change can no longer be paid (S27)."""
-    if row.stripe_checkout_session_id is None:
+    if row.stripe_checkout_session_id is None or row.state != ChangeState.AWAITING_PAYMENT.value:
         return False
     page = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
     return page is None or page["status"] == "expired"
@@ -408,11 +430,12 @@ async def _settle_changes(
     company_id: str,
     facts: Sequence[SubscriptionFact],
     subscriptions: Sequence[StripeJson],
-    closed: Set[str],
+    awaited: _Awaited | None,
 ) -> bool:
     """Move recorded changes on to what the facts say became of them. Answers whether any moved.
 
-    `closed` are changes whose hosted page can no longer be paid. The newest change comes first: one that waits for its
+    `awaited` is what the changes wait for; None when nobody looked, and then nothing is concluded from its absence. The
+    newest change comes first: one that waits for its
     date is not over while an upgrade that took it away may still come to nothing, and is made again if it does.
     """
     by_id = {fact.stripe_subscription_id: fact for fact in facts}
@@ -423,8 +446,15 @@ async def _settle_changes(
         terms = msgspec.convert(row.terms, Terms)
         stripe_subscription_id = row.stripe_subscription_id or ""
         fact = by_id.get(stripe_subscription_id)
-        reached = outcome(terms, ChangeState(row.state), row.id, fact=fact, subscriptions=subscriptions)
-        if reached is None and row.id in closed:
+        reached = outcome(
+            terms,
+            ChangeState(row.state),
+            row.id,
+            fact=fact,
+            subscriptions=subscriptions,
+            schedules=None if awaited is None else awaited.schedules,
+        )
+        if reached is None and awaited is not None and row.id in awaited.closed:
             reached = ChangeState.CANCELLED
         if terms.action is Action.UPDATE:
             if reached is ChangeState.FAILED:

@@ -76,6 +76,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     add_ons: tuple[HeldAddOn, ...] = ()
     subscription: SubscriptionView | None = None
     scheduled_change: ScheduledChange | None = None
+    past_due_grace_days: int | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -182,8 +183,17 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     needs_checkout: bool = False
 
 
+class AgreedPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What was agreed on with one company for its plan: so much for each, every `interval_count` intervals."""
+
+    amount_minor: int
+    currency: str
+    interval: str
+    interval_count: int = 1
+
+
 class ChangeTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """One side of a PlanChange: what was, or will be, held."""
+    """One side of a PlanChange: what was, or will be, held. `units` are those paid in advance, by feature."""
 
     plan: str | None
     version: int | None = None
@@ -191,6 +201,8 @@ class ChangeTarget(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     quantity: int = 1
     add_ons: Mapping[str, int] = {}
+    units: Mapping[str, int] = {}
+    custom_price: AgreedPrice | None = None
 
 
 class RefusalView(msgspec.Struct, frozen=True, kw_only=True):

@@ -385,6 +385,20 @@ class StripeGateway:
             idempotency_key=idempotency_key,
         )
 
+    async def waiting_schedules(self, stripe_customer_id: str) -> list[StripeJson]:
+        """The customer's schedules that are to start a subscription and have not done so."""
+        return await self._transport.all(
+            lambda params, options: self._v1.subscription_schedules.list_async(_any(params), options),
+            {"customer": stripe_customer_id, "scheduled": True},
+        )
+
+    async def start_schedule(self, params: StripeJson, *, idempotency_key: str) -> StripeJson:
+        """A schedule that starts a subscription on its day; `params` as Stripe's."""
+        return await self._transport.write(
+            lambda options: self._v1.subscription_schedules.create_async(_any(params), options),
+            idempotency_key=idempotency_key,
+        )
+
     async def update_schedule(self, stripe_schedule_id: str, params: StripeJson, *, idempotency_key: str) -> StripeJson:
         """Replace all phases of a schedule (see `billing.schedule` for the parameters)."""
         return await self._transport.write(

@@ -32,6 +32,7 @@ def scheduled_phases(
     metadata: Mapping[str, str],
     promotion_code: str | None = None,
     subscription: StripeJson | None = None,
+    collection: Mapping[str, Any] | None = None,
 ) -> StripeJson:
     """The parameters that make `schedule` hold two phases: the running one unchanged, then `target` from the boundary.
 
@@ -42,6 +43,7 @@ def scheduled_phases(
 
     `subscription` is what the schedule manages, as just fetched. Its discounts and tax rates go before those of the
     running phase: a code the phase names may be redeemed and used up, and people edit the subscription beside it.
+    `collection` is how the target's invoices are collected, where that changes.
     """
     running = running_phase(schedule)
     held = carried_phase(running)
@@ -58,6 +60,11 @@ def scheduled_phases(
     following["metadata"] = {**held.get("metadata", {}), **metadata}
     if promotion_code is not None:
         following["discounts"] = [{"promotion_code": promotion_code}]
+    if collection:
+        following["collection_method"] = collection["collection_method"]
+        if "days_until_due" in collection:
+            settings = {**following.get("invoice_settings", {}), "days_until_due": collection["days_until_due"]}
+            following["invoice_settings"] = settings
     if boundary.is_interval_changed:
         following["billing_cycle_anchor"] = "phase_start"
     return {

@@ -10,6 +10,7 @@ from plangate.engine.model import Catalog, PlanVersion
 from plangate.environment import Environment
 from plangate.store.catalog import StripePriceRow, all_stripe_prices, revision_row, save_stripe_price
 from plangate.store.database import StoreSession
+from plangate.store.plan_changes import has_open
 from plangate.store.subscriptions import is_price_held
 
 LEASE: Final = "catalog"  # held by whoever changes what is on sale
@@ -67,6 +68,10 @@ async def unneeded(
     for stripe_price_id in {row.stripe_price_id for row in candidates}.union(*kept):
         if await is_price_held(session, stripe_price_id):
             held.add(stripe_price_id)
+    # What is agreed on with a company may wait for its day, or for somebody to pay.
+    for row in candidates:
+        if row.company_id is not None and await has_open(session, row.company_id):
+            held.add(row.stripe_price_id)
     needed = held.union(*(prices for prices in kept if prices & held))
     return [row for row in candidates if row.stripe_price_id not in needed]
 

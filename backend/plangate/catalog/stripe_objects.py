@@ -75,9 +75,10 @@ def wanted_in_stripe(
         if sold.archived and not with_archived:
             continue
         version = offered_version(document, kind, key, version=versions[f"{kind}:{key}"])
-        if version.prices:
+        if version.prices or version.is_contact_us:
+            # What is sold by hand has its prices made with each deal, on a product that is there by then.
             products.append(_product(version))
-            prices += _prices(version)
+        prices += _prices(version)
         for entitlement in version.entitlements:
             if not entitlement.prices:
                 continue

@@ -123,6 +123,7 @@ def rows_of(wanted: WantedPrice, rows: Iterable[StripePriceRow]) -> list[StripeP
         row
         for row in rows
         if (row.owner_kind, row.owner_key, row.feature) == (wanted.kind, wanted.key, wanted.feature)
+        and row.company_id is None
         and (
             (row.stripe_price_id == named and row.is_adopted)
             if named is not None

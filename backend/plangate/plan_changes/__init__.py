@@ -1,5 +1,6 @@
 """Moves a company between plans and add-ons: preview (a signed quote), confirm, take back, and finish what is open."""
 
+from plangate.plan_changes.custom import CustomPrice
 from plangate.plan_changes.journey import (
     cancel_scheduled,
     confirm,
@@ -15,6 +16,7 @@ from plangate.plan_changes.request import ChangeRequest, Force
 
 __all__ = [
     "ChangeRequest",
+    "CustomPrice",
     "Force",
     "cancel_scheduled",
     "completed",

@@ -8,10 +8,12 @@ import msgspec
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Action, Line, Terms
+from plangate.change_terms import OWN_PRICE, Action, Line, OwnPrice, Terms
 from plangate.engine.model import PeriodKind, SubscriptionFact
 from plangate.engine.periods import window_at
-from plangate.plan_changes.terms import Drafted, TargetLine, start_items
+from plangate.plan_changes.custom import price_described
+from plangate.plan_changes.lines import TargetLine, start_items
+from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
 
 _LINES_SHOWN_MAX = 50
@@ -40,7 +42,7 @@ async def amounts_of(
     """What is due now, what is credited, and the invoice after that."""
     terms = drafted.terms
     nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
-    if terms.action in {Action.CHECKOUT, Action.CREATE}:
+    if terms.action in {Action.CHECKOUT, Action.CREATE, Action.START_LATER}:
         return await _of_start(gateway, drafted, stripe_customer_id, currency, at)
     if subscription is None:
         return nothing
@@ -54,7 +56,7 @@ async def amounts_of(
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
         ended: StripeJson = {"cancel_now": True, "proration_behavior": "always_invoice"}
-        last = await gateway.preview_invoice({**known, "subscription_details": ended})
+        last = await _previewed(gateway, terms, {**known, "subscription_details": ended})
         return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
         ends_at = max(item.period_end_at for item in subscription.items)
@@ -68,33 +70,32 @@ async def amounts_of(
 async def _of_start(
     gateway: StripeGateway, drafted: Drafted, stripe_customer_id: str | None, currency: str, at: datetime
 ) -> Amounts:
-    """A subscription that begins: its first invoice, then one of the same prices each interval."""
+    """A subscription that begins: its first invoice, then one of the same prices each interval.
+
+    Stripe previews it for nobody in particular, too: who is no customer yet has no balance, discount or tax id.
+    """
     terms = drafted.terms
-    first_at = after = at
+    asked: StripeJson = {
+        **({"currency": currency} if stripe_customer_id is None else {"customer": stripe_customer_id}),
+        "subscription_details": {"items": start_items(terms.lines)},
+        **_redeemed(terms),
+    }
+    nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
+    if terms.action is Action.START_LATER:
+        starts_at = datetime.fromtimestamp(terms.boundary or 0, UTC)
+        first = await _previewed(gateway, terms, asked)
+        amount = 0 if first is None else int(first["amount_due"])
+        invoice = NextInvoice(amount_minor=amount, currency=currency, at=starts_at)
+        lines = () if first is None else (*_lines(first), *_taken_off(first))
+        return msgspec.structs.replace(nothing, lines=lines, next_invoice=invoice)
+    details = dict(asked["subscription_details"])
+    after = _next_period(at, terms)
     if terms.trial_days:
-        first_at = after = datetime.fromtimestamp(int(at.timestamp()) + terms.trial_days * 86_400, UTC)
-    else:
-        after = _next_period(at, terms)
-    regular = _catalogue_total(drafted.lines)
-    if stripe_customer_id is None:
-        # Nobody has a balance, a discount or a tax id before being a customer, so the catalogue's prices are the sum.
-        due = 0 if terms.trial_days else regular
-        shown = tuple(_own_line(line) for line in drafted.lines) if due else ()
-        amounts = Amounts(due_today=Money(amount_minor=due, currency=currency), lines=shown)
-        total = regular
-    else:
-        asked: StripeJson = {
-            "customer": stripe_customer_id,
-            "subscription_details": {"items": start_items(terms.lines)},
-            **_redeemed(terms),
-        }
-        details = dict(asked["subscription_details"])
-        if terms.trial_days:
-            details["trial_end"] = int(first_at.timestamp())
-        invoice = await gateway.preview_invoice({**asked, "subscription_details": details})
-        nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
-        amounts = nothing if invoice is None else _of_invoice(invoice, currency)
-        total = await renewal_amount(gateway, drafted, asked, first=invoice, renews_at=after)
+        details["trial_end"] = int(at.timestamp()) + terms.trial_days * 86_400
+        after = datetime.fromtimestamp(details["trial_end"], UTC)
+    first = await _previewed(gateway, terms, {**asked, "subscription_details": details})
+    amounts = nothing if first is None else _of_invoice(first, currency)
+    total = await renewal_amount(gateway, drafted, asked, first=first, renews_at=after)
     following = NextInvoice(amount_minor=total, currency=currency, at=after)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
@@ -122,11 +123,11 @@ async def _of_update(
     if terms.params["proration_behavior"] != "always_invoice" and not is_restarted:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
         asked = {**known, **_redeemed(terms), "subscription_details": {**shared, **undone}}
-        invoice = await gateway.preview_invoice(asked)
+        invoice = await _previewed(gateway, terms, asked)
         regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
         at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
         return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
-    invoice = await gateway.preview_invoice({**known, **_redeemed(terms), "subscription_details": shared})
+    invoice = await _previewed(gateway, terms, {**known, **_redeemed(terms), "subscription_details": shared})
     if invoice is None:
         following = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
         return Amounts(due_today=nothing, next_invoice=following)
@@ -156,7 +157,7 @@ async def renewal_amount(
         # What waits for the next invoice goes onto the first one.
         expanded["preview_mode"] = "recurring"
     try:
-        invoice = await gateway.preview_invoice(expanded)
+        invoice = await _previewed(gateway, drafted.terms, expanded)
         if invoice is None:
             return _catalogue_total(drafted.lines)
         discounts: list[StripeJson] = invoice.get("discounts") or []
@@ -174,7 +175,8 @@ async def renewal_amount(
                 {"promotion_code": code} if code and one.get("promotion_code") == code else {"discount": one["id"]}
                 for one in lasting
             ]
-            invoice = await gateway.preview_invoice({**expanded, "discounts": named or ""}) or invoice
+            again: StripeJson = {**expanded, "discounts": named or ""}
+            invoice = await _previewed(gateway, drafted.terms, again) or invoice
     except StripeFailure as refused:
         if refused.kind is not FailureKind.REFUSED:
             raise
@@ -282,14 +284,22 @@ def _renewal_items(lines: tuple[TargetLine, ...], subscription: SubscriptionFact
     return [*written, *({"id": stripe_item_id, "deleted": True} for stripe_item_id in gone)]
 
 
+async def _previewed(gateway: StripeGateway, terms: Terms, asked: StripeJson) -> StripeJson | None:
+    """Stripe's preview, with the price agreed on described where it is not made yet."""
+    items = asked.get("subscription_details", {}).get("items")
+    if terms.own is not None and items is not None:
+        described = [_described(terms.own, item) if item.get("price") == OWN_PRICE else item for item in items]
+        asked = {**asked, "subscription_details": {**asked["subscription_details"], "items": described}}
+    return await gateway.preview_invoice(asked)
+
+
+def _described(own: OwnPrice, item: StripeJson) -> StripeJson:
+    named = {name: value for name, value in item.items() if name != "price"}
+    return {**named, "price_data": price_described(own)}
+
+
 def _catalogue_total(lines: tuple[TargetLine, ...]) -> int:
-    return sum((line.amount_minor or 0) * (line.quantity or 0) for line in lines)
-
-
-def _own_line(line: TargetLine) -> QuoteLine:
-    quantity = line.quantity or 0
-    amount = (line.amount_minor or 0) * quantity
-    return QuoteLine(description=f"{quantity} x {line.name}", amount_minor=amount)
+    return sum(line.amount_minor for line in lines)
 
 
 def _next_period(at: datetime, terms: Terms) -> datetime:

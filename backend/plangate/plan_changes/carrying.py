@@ -4,7 +4,6 @@ Every step may be repeated: a repetition uses the same key and the same paramete
 before. What became of the change is never concluded from these answers but from fetching the company's state again.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,28 +15,26 @@ from plangate.billing.gateway import LineItem, reference
 from plangate.billing.mirror import CHANGE_METADATA, COMPANY_METADATA, ENVIRONMENT_METADATA
 from plangate.billing.schedule import Boundary, scheduled_phases
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Action, Terms
+from plangate.change_terms import Action, Terms, scheduled_by
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.mirroring import Mirrored, customers_of
+from plangate.plan_changes.deals import start_later, with_own_price
+from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.records import moved
-from plangate.plan_changes.terms import start_items
+from plangate.plan_changes.steps import operations, step
 from plangate.shapes import Actor, ChangeState, NextAction
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys, company_row
 from plangate.store.plan_changes import (
     PlanChangeRow,
     StripeOperationRow,
-    begin_operation,
-    complete_operation,
-    operations_of,
     update_change,
 )
 
 # Stripe forgets a key after a day; before that a step may be repeated, afterwards only the fetched state counts.
 KEY_LIFETIME: Final = timedelta(hours=23)
 POLL_SECONDS: Final = 300
-_TRIES_MAX: Final = 5
 _SYSTEM: Final = Actor(kind="system", id="plangate")
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +49,7 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
     if row.state == ChangeState.CANCELLING.value:
         await _take_back(env, row, mirror)
         return row
+    terms = await with_own_price(env, row, terms)
     suffix = f":r{terms.revision}" if terms.revision else ""
     match terms.action:
         case Action.CHECKOUT:
@@ -62,12 +60,15 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
             return await _update(env, row, terms, mirror)
         case Action.SCHEDULE:
             await _schedule(env, row, terms, mirror, suffix=suffix)
+        case Action.START_LATER:
+            stripe_customer_id = await _customer(env, row)
+            await start_later(env, row, terms, stripe_customer_id=stripe_customer_id, marks=marks(env, row))
         case Action.CANCEL_AT_PERIOD_END:
             await _release_ours(env, row, mirror)
             await _cancel_at_period_end(env, row, suffix=suffix)
         case Action.CANCEL_NOW:
             await _release_ours(env, row, mirror)
-            await _step(
+            await step(
                 env,
                 row,
                 "cancel_now",
@@ -82,8 +83,8 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
 
 
 async def clear_up(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> None:
-    """Release the schedule that an unfinished change of ours left attached without its phases."""
-    orphan = _orphan(await _operations(env, row), row, mirror)
+    """Release the schedule that an unfinished change of ours left behind: without its phases, or yet to start."""
+    orphan = _orphan(await operations(env, row), row, mirror) or scheduled_by(row.id, mirror.schedules)
     if orphan is not None:
         await _release(env, row, orphan["id"], "release_orphan")
 
@@ -101,7 +102,7 @@ async def put_back(env: Environment, row: PlanChangeRow) -> None:
 
 
 async def _cancel_at_period_end(env: Environment, row: PlanChangeRow, *, suffix: str) -> None:
-    await _step(
+    await step(
         env,
         row,
         f"cancel_at_period_end{suffix}",
@@ -129,7 +130,7 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
     if row.return_url is None:
         raise Refusal(Code.INVALID, "The customer pays on Stripe's page: send the return_url to come back to.")
     stripe_customer_id = await _customer(env, row)
-    session = await _step(
+    session = await step(
         env,
         row,
         "checkout",
@@ -162,22 +163,23 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
 async def _create(env: Environment, row: PlanChangeRow, terms: Terms) -> PlanChangeRow:
     """Start the subscription with the card on file; without one, or when the bank asks, on the hosted page instead."""
     stripe_customer_id = await _customer(env, row)
-    method = await env.gateway.default_payment_method(stripe_customer_id)
-    if method is None:
-        return await _check_out(env, row, terms)
     params: StripeJson = {
         "customer": stripe_customer_id,
         "items": start_items(terms.lines),
-        "default_payment_method": method,
-        "payment_behavior": "error_if_incomplete",
         "metadata": marks(env, row),
+        **terms.collection,
     }
+    if terms.collection.get("collection_method") != "send_invoice":
+        method = await env.gateway.default_payment_method(stripe_customer_id)
+        if method is None:
+            return await _check_out(env, row, terms)
+        params |= {"default_payment_method": method, "payment_behavior": "error_if_incomplete"}
     if terms.trial_days:
         params["trial_period_days"] = terms.trial_days
     if terms.promotion_code is not None:
         params["discounts"] = [{"promotion_code": terms.promotion_code}]
     try:
-        await _step(
+        await step(
             env, row, "create", params, lambda sent, key: env.gateway.create_subscription(sent, idempotency_key=key)
         )
     except StripeFailure as failure:
@@ -193,14 +195,16 @@ async def _update(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
     raw = mirror.raw(_subscription_id(row)) or {}
     params: StripeJson = {
         **terms.params,
+        **terms.collection,
         "metadata": marks(env, row),
         **(_kept_params(raw) if terms.is_end_undone else {}),
     }
-    if raw.get("collection_method") == "charge_automatically" and raw.get("status") != "trialing":
+    collected = terms.collection.get("collection_method", raw.get("collection_method"))
+    if collected == "charge_automatically" and raw.get("status") != "trialing":
         # A declined card leaves everything as it was.
         params["payment_behavior"] = "error_if_incomplete"
     try:
-        await _step(env, row, "update", params, lambda sent, key: _updated(env, row, sent, key))
+        await step(env, row, "update", params, lambda sent, key: _updated(env, row, sent, key))
     except StripeFailure as failure:
         if failure.kind is not FailureKind.NEEDS_ACTION:
             raise
@@ -211,9 +215,9 @@ async def _update(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
 async def _update_pending(env: Environment, row: PlanChangeRow, terms: Terms, raw: StripeJson) -> PlanChangeRow:
     """Leave the change pending until the customer has confirmed the payment with the bank."""
     if terms.is_end_undone and (kept := _kept_params(raw)):
-        await _step(env, row, "keep", kept, lambda sent, key: _updated(env, row, sent, key))
+        await step(env, row, "keep", kept, lambda sent, key: _updated(env, row, sent, key))
     params = {**terms.params, "payment_behavior": "pending_if_incomplete"}
-    updated = await _step(
+    updated = await step(
         env,
         row,
         "update_pending",
@@ -245,15 +249,15 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
     raw = mirror.raw(stripe_subscription_id)
     if raw is not None and terms.is_end_undone and (kept := _kept_params(raw)):
         # A schedule cannot be attached to a subscription that is set to end.
-        await _step(env, row, f"keep{suffix}", kept, lambda sent, key: _updated(env, row, sent, key))
+        await step(env, row, f"keep{suffix}", kept, lambda sent, key: _updated(env, row, sent, key))
     attached = _attached(row, mirror)
-    if attached is not None and not _is_ours(attached) and _orphan(await _operations(env, row), row, mirror) is None:
+    if attached is not None and not _is_ours(attached) and _orphan(await operations(env, row), row, mirror) is None:
         raise Refusal(
             Code.FOREIGN_SCHEDULE,
             "Another system schedules changes of this subscription: release its schedule in Stripe first.",
         )
     if attached is None:
-        created = await _step(
+        created = await step(
             env,
             row,
             f"schedule_create{suffix}",
@@ -271,10 +275,11 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
         metadata=marks(env, row),
         promotion_code=terms.promotion_code,
         subscription=raw,
+        collection=terms.collection,
     )
     stripe_schedule_id: str = attached["id"]
     try:
-        await _step(
+        await step(
             env,
             row,
             f"schedule_phases{suffix}",
@@ -291,10 +296,15 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
 
 async def _take_back(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> None:
     """Release our schedule, and undo a scheduled end, whichever of them is there."""
+    if msgspec.convert(row.terms, Terms).action is Action.START_LATER:
+        waiting = scheduled_by(row.id, mirror.schedules)
+        if waiting is not None and waiting.get("subscription") is None:
+            await _release(env, row, waiting["id"], "release")
+        return
     await _release_ours(env, row, mirror)
     raw = mirror.raw(_subscription_id(row))
     if raw is not None and _kept_params(raw):
-        await _step(
+        await step(
             env,
             row,
             "undo_cancel",
@@ -315,11 +325,11 @@ async def _release_ours(env: Environment, row: PlanChangeRow, mirror: Mirrored) 
     await _release(env, row, attached["id"], "release")
 
 
-async def _release(env: Environment, row: PlanChangeRow, stripe_schedule_id: str, step: str) -> None:
-    await _step(
+async def _release(env: Environment, row: PlanChangeRow, stripe_schedule_id: str, name: str) -> None:
+    await step(
         env,
         row,
-        f"{step}:{stripe_schedule_id}",
+        f"{name}:{stripe_schedule_id}",
         {},
         lambda _params, key: env.gateway.release_schedule(stripe_schedule_id, idempotency_key=key),
     )
@@ -334,7 +344,7 @@ async def _customer(env: Environment, row: PlanChangeRow) -> str:
         return row.stripe_customer_id
     if known:
         return known[0]
-    created = await _step(
+    created = await step(
         env,
         row,
         "customer",
@@ -353,69 +363,6 @@ async def _customer(env: Environment, row: PlanChangeRow) -> str:
         await update_change(session, row.id, stripe_customer_id=stripe_customer_id)
         await env.touch(session, row.company_id)
     return stripe_customer_id
-
-
-async def _step(
-    env: Environment,
-    row: PlanChangeRow,
-    name: str,
-    params: StripeJson,
-    call: Callable[[StripeJson, str], Awaitable[StripeJson]],
-    *,
-    keep: tuple[str, ...] = ("id",),
-) -> StripeJson:
-    """One write to Stripe: key and parameters saved first, the kept members of the answer afterwards.
-
-    A step that was answered is not repeated. A stored server error would come back for every repetition of its key,
-    so the next try of that step gets a key of its own, after the state was fetched again.
-    """
-    operation = await _begun(env, row, name, params)
-    if operation.completed_at is not None:
-        return dict(operation.result)
-    try:
-        answered = await call(dict(operation.params), operation.idempotency_key)
-    except StripeFailure as failure:
-        if failure.was_replayed and failure.kind is FailureKind.UNCERTAIN:
-            await _completed(env, row, operation.step, {_DEAD: True})
-        raise
-    kept: StripeJson = {member: answered.get(member) for member in keep}
-    await _completed(env, row, operation.step, kept)
-    return kept
-
-
-_DEAD: Final = "is_dead"
-
-
-async def _begun(env: Environment, row: PlanChangeRow, name: str, params: StripeJson) -> StripeOperationRow:
-    """The saved step, that of the first try when there was one; a later one when earlier keys are of no more use."""
-    for number in range(1, _TRIES_MAX + 1):
-        step = name if number == 1 else f"{name}#{number}"
-        async with env.writing() as session:
-            operation = await begin_operation(
-                session,
-                StripeOperationRow(
-                    environment_id=env.id,
-                    intent_id=row.id,
-                    step=step,
-                    idempotency_key=f"{row.id}:{step}",
-                    params=params,
-                    created_at=wall_now(),
-                ),
-            )
-        is_dead = operation.completed_at is not None and bool((operation.result or {}).get(_DEAD))
-        if not is_dead:
-            return operation
-    raise Refusal(Code.STRIPE_BUSY, "Stripe failed at this step several times; start the change again later.")
-
-
-async def _completed(env: Environment, row: PlanChangeRow, step: str, result: StripeJson) -> None:
-    async with env.writing() as session:
-        await complete_operation(session, row.id, step, result=result, wall_now=wall_now())
-
-
-async def _operations(env: Environment, row: PlanChangeRow) -> dict[str, StripeOperationRow]:
-    async with env.reading() as session:
-        return await operations_of(session, row.id)
 
 
 async def _updated(env: Environment, row: PlanChangeRow, params: StripeJson, key: str) -> StripeJson:

@@ -239,7 +239,7 @@ async def _accepted(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
     reached = ChangeState.APPLIED
     if row.state == ChangeState.CANCELLING.value:
         reached = ChangeState.CANCELLED
-    elif action in {Action.SCHEDULE, Action.CANCEL_AT_PERIOD_END}:
+    elif action in {Action.SCHEDULE, Action.START_LATER, Action.CANCEL_AT_PERIOD_END}:
         reached = ChangeState.SCHEDULED
     _log.warning("change_concluded_by_acceptance", change=row.id, company=row.company_id, state=reached.value)
     return await moved(env, row, reached, actor=_SYSTEM)

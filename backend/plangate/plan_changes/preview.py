@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 
@@ -33,12 +33,17 @@ from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.mirroring import customers_of
 from plangate.plan_changes.amounts import Amounts, amounts_of
-from plangate.plan_changes.promotions import discounted, promotion_of
+from plangate.plan_changes.custom import refuse_start, with_agreed
+from plangate.plan_changes.lines import target_lines
+from plangate.plan_changes.promotions import promotion_of
 from plangate.plan_changes.quotes import Promise, signed
 from plangate.plan_changes.request import ChangeRequest, checked, target_holding
-from plangate.plan_changes.terms import Drafted, draft, target_lines
-from plangate.shapes import Actor, ChangeKind, EntitlementEffect, Quote, Violation
+from plangate.plan_changes.terms import Drafted, draft
+from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Quote, Violation
 from plangate.standing import Standing
+from plangate.store.plan_changes import changes_in
+
+_SCHEDULING = frozenset({Action.SCHEDULE, Action.START_LATER, Action.CANCEL_AT_PERIOD_END})
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,8 @@ async def propose(
     is_self_service = actor.kind == "customer"
     if request.force is not None and is_self_service:
         raise Refusal(Code.FORBIDDEN, "Only staff may force a change.")
+    if request.custom_price is not None and is_self_service:
+        raise Refusal(Code.FORBIDDEN, "Only staff may give a company a price of its own.")
     standing = await _standing(env, company_id)
     at = env.clock.now()
     snapshot = standing.snapshot_at(at)
@@ -83,7 +90,8 @@ async def propose(
         stripe_customer_id: str | None = subscription.stripe_customer_id
     else:
         stripe_customer_id = stripe_customer_ids[0] if stripe_customer_ids else None
-    if subscription is not None and request.currency not in {None, subscription.currency} and request.cancel is None:
+    wanted_currency = request.custom_price.currency if request.custom_price is not None else request.currency
+    if subscription is not None and wanted_currency not in {None, subscription.currency} and request.cancel is None:
         # Said before anything else is judged: a change of nothing but the currency is not "no change".
         raise Refusal(
             Code.CURRENCY_PINNED,
@@ -97,15 +105,19 @@ async def propose(
     if request.resume or request.trial_end is not None:
         kind, effective_at, target = ChangeKind.RESUME, at, current
         drafted = (
-            _kept(catalog, subscription, current)
+            _kept(catalog, subscription, current, company_id)
             if request.resume
-            else _trial(catalog, subscription, current, request, actor, at)
+            else _trial(catalog, subscription, current, request, actor, at, company_id)
         )
         if request.trial_end is not None:
             kind = ChangeKind.UPGRADE
         after = snapshot
     else:
         target = target_holding(catalog, current, request)
+        if request.custom_price is not None:
+            period_end_at = snapshot.cycle.period_end_at if subscription is not None else None
+            refuse_start(request.custom_price, period_end_at=period_end_at, at=at)
+        await _refuse_beside_a_later_start(env, company_id, subscription)
         verdict, violated = _judged(standing, snapshot, current, target, request, at, is_self_service=is_self_service)
         kind, effective_at, target, ends = ChangeKind(verdict.kind), verdict.effective_at, verdict.target, verdict.ends
         currency = target.currency or current.currency or "usd"
@@ -121,11 +133,15 @@ async def propose(
             verdict,
             current,
             subscription,
+            company_id=company_id,
             has_card=has_card,
             trial_days=_trial_days(catalog, standing, target) if subscription is None else 0,
             proration_at=datetime.fromtimestamp(prorated_at, UTC),
             promotion_code=None if promotion is None else promotion["id"],
+            custom=request.custom_price,
         )
+        if drafted.terms.action is Action.START_LATER:
+            effective_at = datetime.fromtimestamp(drafted.terms.boundary or 0, UTC)
         after = _after(standing, target, effective_at)
     currency = target.currency or current.currency or "usd"
     amounts = await amounts_of(
@@ -137,8 +153,6 @@ async def propose(
         effective_at=effective_at,
         at=at,
     )
-    if promotion is not None and stripe_customer_id is None:
-        amounts = discounted(amounts, promotion, has_trial=drafted.terms.trial_days > 0)
     promise = Promise(
         quote_id=new_id("quo"),
         environment_id=env.id,
@@ -184,7 +198,10 @@ def _judged(
 ) -> tuple[Immediate | Scheduled, tuple[Violation, ...]]:
     """The engine's verdict. Its limits are looked at as of the instant the change would take effect."""
     catalog = standing.catalog
-    later = timing(catalog, snapshot, current, target, at=at, when=request.timing)
+    when: Literal["auto", "now", "period_end"] = (
+        "period_end" if _starts_at_period_end(request, snapshot) else request.timing
+    )
+    later = timing(catalog, snapshot, current, target, at=at, when=when)
     effective_at = later or at
     after = _after(standing, fitted(catalog, target)[0], effective_at)
     over = violations(after, standing.counters, effective_at=effective_at, before=snapshot)
@@ -195,7 +212,7 @@ def _judged(
         target,
         at=at,
         violations=over,
-        when=request.timing,
+        when=when,
         is_self_service=is_self_service,
         is_forced=request.force is not None,
     )
@@ -203,6 +220,28 @@ def _judged(
         _refuse(verdict, snapshot)
     shown = tuple(Violation(feature=one.feature, used=one.used, limit=one.limit, name=one.name) for one in over)
     return verdict, shown if verdict.kind is EngineKind.DOWNGRADE or verdict.violations else ()
+
+
+def _starts_at_period_end(request: ChangeRequest, snapshot: CompanySnapshot) -> bool:
+    """Whether what was agreed on begins where the paid period of a running subscription ends."""
+    custom = request.custom_price
+    return custom is not None and custom.starts_at is not None and snapshot.subscription is not None
+
+
+async def _refuse_beside_a_later_start(
+    env: Environment, company_id: str, subscription: SubscriptionFact | None
+) -> None:
+    """Raise Refusal while a subscription waits for its day to start: another one beside it would be paid twice."""
+    if subscription is not None:
+        return
+    async with env.reading() as session:
+        waiting = await changes_in(session, company_id, (ChangeState.SCHEDULED.value,))
+    if waiting:
+        raise Refusal(
+            Code.CHANGE_IN_PROGRESS,
+            f"A subscription starts on {waiting[0].effective_at.date().isoformat()}: cancel that first.",
+            extra={"way_out": "cancel_scheduled", "change": waiting[0].id},
+        )
 
 
 def _refuse(refused: Refused, snapshot: CompanySnapshot) -> NoReturn:
@@ -225,16 +264,17 @@ def _refuse(refused: Refused, snapshot: CompanySnapshot) -> NoReturn:
 
 def _after(standing: Standing, target: Holding, at: datetime) -> CompanySnapshot:
     """The company as it would be on the target from that instant."""
-    return build_snapshot(standing.catalog, with_holding(standing.facts, standing.catalog, target, at), at)
+    catalog = with_agreed(standing.catalog, target, company_id=standing.facts.company_id)
+    return build_snapshot(catalog, with_holding(standing.facts, catalog, target, at), at)
 
 
-def _kept(catalog: Catalog, subscription: SubscriptionFact | None, current: Holding) -> Drafted:
+def _kept(catalog: Catalog, subscription: SubscriptionFact | None, current: Holding, company_id: str) -> Drafted:
     """The terms of taking back whatever is scheduled."""
     if subscription is None or (not subscription.phases and subscription.scheduled_end_at is None):
         raise Refusal(Code.NOTHING_SCHEDULED, "No change is scheduled, so there is nothing to take back.")
     refuse_foreign(subscription)
     terms = Terms(action=Action.KEEP, stripe_schedule_id=subscription.stripe_schedule_id)
-    return Drafted(terms=terms, lines=target_lines(catalog, current, subscription))
+    return Drafted(terms=terms, lines=target_lines(catalog, current, subscription, company_id=company_id))
 
 
 def refuse_foreign(subscription: SubscriptionFact) -> None:
@@ -253,6 +293,7 @@ def _trial(
     request: ChangeRequest,
     actor: Actor,
     at: datetime,
+    company_id: str,
 ) -> Drafted:
     """The terms of moving the end of a running trial: staff only, and forward in time."""
     if actor.kind == "customer":
@@ -262,7 +303,7 @@ def _trial(
     refuse_foreign(subscription)
     if request.trial_end is None or request.trial_end <= at:
         raise invalid("/trial_end", "The new end of the trial must lie ahead.")
-    lines = target_lines(catalog, current, subscription)
+    lines = target_lines(catalog, current, subscription, company_id=company_id)
     ends = int(request.trial_end.timestamp())
     return Drafted(
         terms=Terms(
@@ -323,7 +364,7 @@ def _quote(
         violations=tuple(violated),
         ends=tuple(ends),
         expires_at=expires_at,
-        is_scheduled=drafted.terms.action in {Action.SCHEDULE, Action.CANCEL_AT_PERIOD_END},
+        is_scheduled=drafted.terms.action in _SCHEDULING,
         needs_checkout=drafted.terms.action is Action.CHECKOUT,
     )
 

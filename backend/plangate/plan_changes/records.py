@@ -10,6 +10,7 @@ from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import (
     Actor,
+    AgreedPrice,
     ChangeKind,
     ChangeState,
     ChangeTarget,
@@ -40,6 +41,7 @@ def shown(row: PlanChangeRow) -> PlanChange:
 
 def side(holding: Holding) -> ChangeTarget:
     """One side of a change, as it is recorded."""
+    own = holding.own_price
     return ChangeTarget(
         plan=holding.plan,
         version=holding.version,
@@ -47,6 +49,15 @@ def side(holding: Holding) -> ChangeTarget:
         currency=holding.currency,
         quantity=holding.quantity,
         add_ons=dict(holding.add_ons),
+        units=dict(holding.units),
+        custom_price=None
+        if own is None
+        else AgreedPrice(
+            amount_minor=own.amount_minor,
+            currency=own.currency,
+            interval=own.interval.value,
+            interval_count=own.interval_count,
+        ),
     )
 
 

@@ -6,10 +6,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from plangate.engine.holding import Holding
+from plangate.engine.holding import Holding, sold_in_advance
 from plangate.engine.model import Catalog, Interval
-from plangate.engine.pricing import price_for
+from plangate.engine.pricing import price_for, prices_of
 from plangate.errors import Code, Refusal, invalid
+from plangate.plan_changes.custom import CustomPrice, checked_custom, price_agreed
 
 _QUANTITY_MAX: Final = 1_000_000
 _ENTRIES_MAX: Final = 50
@@ -26,8 +27,9 @@ class Force(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A change asked for. `add_ons` and `quantities` give absolute numbers; 0 takes an add-on away.
 
-    `quantities` names the plan (its key, or `plan`) or an add-on. `cancel` leads to the fallback plan, `resume` takes
-    a scheduled change or end back, `trial_end` moves the end of a running trial.
+    `quantities` names the plan (its key, or `plan`), an add-on, or a feature that is paid in advance (of an add-on as
+    `extra/seats`). `custom_price` is what sales agreed on with the company for the plan. `cancel` leads to the fallback
+    plan, `resume` takes a scheduled change or end back, `trial_end` moves the end of a running trial.
     """
 
     plan: str | None = None
@@ -38,6 +40,7 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cancel: Literal["now", "period_end"] | None = None
     resume: bool = False
     trial_end: datetime | None = None
+    custom_price: CustomPrice | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
     promotion_code: str | None = None
     force: Force | None = None
@@ -56,12 +59,15 @@ def checked(request: ChangeRequest) -> ChangeRequest:
             ("cancel", request.cancel is not None),
             ("resume", request.resume),
             ("trial_end", request.trial_end is not None),
-            ("plan", bool(request.plan or request.interval or request.quantities or request.add_ons)),
+            ("plan", _is_of_plan(request)),
         )
         if is_asked
     ]
     if not asked_for and request.currency is None:
-        raise invalid("", "Say what should change: plan, interval, quantities, add_ons, cancel, resume or trial_end.")
+        raise invalid(
+            "",
+            "Say what should change: plan, interval, quantities, add_ons, cancel, resume, trial_end or custom_price.",
+        )
     if len(asked_for) > 1:
         raise invalid(f"/{asked_for[0]}", f"Ask for one thing at a time, not for {' and '.join(asked_for)}.")
     for field, entries in (("quantities", request.quantities), ("add_ons", request.add_ons)):
@@ -74,6 +80,13 @@ def checked(request: ChangeRequest) -> ChangeRequest:
         raise invalid("/force/reason", f"Give a reason of at most {_REASON_LENGTH_MAX} characters.")
     if request.trial_end is not None and request.trial_end.tzinfo is None:
         raise invalid("/trial_end", "Give the instant with its time zone, such as 2026-12-01T00:00:00Z.")
+    if request.custom_price is not None:
+        checked_custom(request.custom_price)
+        if request.interval is not None or request.currency is not None:
+            field = "/interval" if request.interval is not None else "/currency"
+            raise invalid(field, "The custom price says its interval and currency itself.")
+        if request.custom_price.starts_at is not None and request.when != "auto":
+            raise invalid("/when", "The custom price says itself when it starts.")
     return request
 
 
@@ -87,16 +100,26 @@ def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -
     version = catalog.newest("plan", plan)
     if version is None:
         raise Refusal(Code.NOT_FOUND, "There is no such plan: choose one that is on sale.")
+    custom = request.custom_price
+    if version.is_free and custom is not None:
+        raise invalid("/custom_price", f"{version.name} costs nothing: name the plan that was agreed on.")
     if version.is_free and not request.add_ons:
         return Holding(plan=plan)
-    currency = request.currency or current.currency or (version.prices[0].currency if version.prices else None)
-    interval = request.interval or current.interval
+    own_price = None if custom is None else price_agreed(custom, current.own_price if plan == current.plan else None)
+    offered = prices_of(version)
+    currency = request.currency or current.currency or (offered[0].currency if offered else None)
+    interval, interval_count = request.interval or current.interval, 1
+    if own_price is not None:
+        currency, interval, interval_count = own_price.currency, own_price.interval, own_price.interval_count
     if interval is None:
-        offered = price_for(version, currency=currency, interval=Interval.MONTH)
-        interval = offered.interval if offered is not None else Interval.MONTH
+        price = price_for(version, currency=currency, interval=Interval.MONTH)
+        interval = price.interval if price is not None else Interval.MONTH
     is_same_base = plan == current.plan and interval == current.interval
+    if is_same_base and own_price is None:
+        interval_count, own_price = current.interval_count, current.own_price
     add_ons = {**current.add_ons, **request.add_ons}
     quantity = current.quantity if plan == current.plan else 1
+    bought: dict[str, int] = {}
     for key, number in request.quantities.items():
         if key in {PLAN_QUANTITY, plan}:
             if number < 1:
@@ -105,16 +128,46 @@ def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -
         elif catalog.newest("add_on", key) is not None:
             add_ons[key] = number
         else:
-            raise invalid(f"/quantities/{_escaped(key)}", "This is neither the plan nor an add-on.")
+            bought[key] = number
+    add_ons = {key: number for key, number in add_ons.items() if number > 0}
     return Holding(
         plan=plan,
         version=current.version if is_same_base else None,
         interval=interval,
-        interval_count=current.interval_count if is_same_base else 1,
+        interval_count=interval_count,
         currency=currency,
         quantity=quantity,
-        add_ons={key: number for key, number in add_ons.items() if number > 0},
+        add_ons=add_ons,
+        units=_units(catalog, current, (plan, current.version if is_same_base else None), add_ons, bought),
+        own_price=own_price,
     )
+
+
+def _is_of_plan(request: ChangeRequest) -> bool:
+    """Whether anything about the plan is asked for that can be asked for together."""
+    asked = (request.plan, request.interval, request.quantities, request.add_ons, request.custom_price)
+    return any(bool(one) for one in asked)
+
+
+def _units(
+    catalog: Catalog,
+    current: Holding,
+    plan: tuple[str, int | None],
+    add_ons: Mapping[str, int],
+    bought: Mapping[str, int],
+) -> dict[str, int]:
+    """What is bought in advance afterwards: what is not mentioned stays, as far as it is sold beside the new plan."""
+    key, number = plan
+    version = (catalog.version_of("plan", key, number) if number is not None else None) or catalog.newest("plan", key)
+    versions = [version, *(catalog.newest("add_on", add_on) for add_on in add_ons)]
+    sold = {unit for one in versions if one is not None for unit in sold_in_advance(one)}
+    for unit in bought:
+        if unit not in sold:
+            raise invalid(
+                f"/quantities/{_escaped(unit)}", "This is neither the plan, nor an add-on, nor bought in advance."
+            )
+    units = {unit: count for unit, count in current.units.items() if unit in sold} | dict(bought)
+    return {unit: count for unit, count in units.items() if count > 0}
 
 
 def _escaped(key: str) -> str:

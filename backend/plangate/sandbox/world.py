@@ -124,6 +124,8 @@ class World:
         shared = ("price", "product", "billing.meter", "billing.meter_event", "coupon", "promotion_code", "tax_rate")
         for kind in shared:
             store.tables[kind] = self.store.tables.get(kind, {})
+        # A price that a preview describes is gone with it.
+        store.tables["price"] = dict(store.tables["price"])
         for kind in ("payment_method", "subscription", "subscription_schedule", "invoiceitem", "discount", "invoice"):
             store.tables[kind] = {
                 # What is over and done with is only read, so it need not be copied.

@@ -136,6 +136,11 @@ async def changes_in(session: StoreSession, company_id: str, states: Sequence[st
     return [PlanChangeRow(**row) for row in rows]
 
 
+async def has_open(session: StoreSession, company_id: str) -> bool:
+    """Whether any change of the company is under way, or waits for its date."""
+    return bool(await changes_in(session, company_id, (*_UNFINISHED, "scheduled")))
+
+
 async def unfinished_changes(session: StoreSession, *, due_at: datetime, limit: int) -> list[PlanChangeRow]:
     """Changes of any company that a crash or a slow Stripe left on the way, due at `due_at` (wall time)."""
     rows = await session.all(

@@ -201,7 +201,8 @@ class CompanyBody(Body):
     """A company to make or update, known by any of its keys.
 
     `plan` and `add_ons` (absolute quantities, 0 ends one) are given by hand, for companies that do not pay through
-    Stripe; a null `plan` takes the assigned one away.
+    Stripe; a null `plan` takes the assigned one away. `past_due_grace_days` are the company's own; null lets it follow
+    the catalogue's again.
     """
 
     keys: BodyKeys
@@ -212,6 +213,7 @@ class CompanyBody(Body):
     ] = []
     plan: CatalogKey | None = None
     add_ons: BodyQuantities = {}
+    past_due_grace_days: Annotated[int, Field(ge=0, le=365)] | None = None
 
 
 class MergeBody(Body):
@@ -292,6 +294,23 @@ class ForceBody(Body):
     reason: Note
 
 
+class CustomPriceBody(Body):
+    """What was agreed on with the company for the plan: so much for each, every `interval_count` intervals.
+
+    An invoice that is sent is due after `days_until_due` days, 30 unless said. `starts_at` is the day the subscription
+    starts; without it, it starts when the quote is confirmed.
+    """
+
+    amount_minor: Annotated[int, Field(ge=0, le=99_999_999)]
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    interval: Literal["day", "week", "month", "year"]
+    interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
+    name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    collection_method: Literal["charge", "send_invoice"] = "charge"
+    days_until_due: Annotated[int, Field(ge=0, le=365)] | None = None
+    starts_at: BodyInstant | None = None
+
+
 class ChangeBody(Body):
     """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine.
 
@@ -306,6 +325,7 @@ class ChangeBody(Body):
     cancel: Literal["now", "period_end"] | None = None
     resume: bool = False
     trial_end: BodyInstant | None = None
+    custom_price: CustomPriceBody | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
     promotion_code: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     force: ForceBody | None = None

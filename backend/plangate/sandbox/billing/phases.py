@@ -84,6 +84,7 @@ def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> Non
             "metadata": phase["metadata"],
             "default_payment_method": method,
             "collection_method": phase["collection_method"] or settings["collection_method"],
+            "days_until_due": _days_until_due(phase, settings),
             "billing_mode": {"type": schedule["billing_mode"]["type"]},
             "currency": phase["currency"],
             "discounts": phase["discounts"] or None,
@@ -96,6 +97,14 @@ def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> Non
         subscription["schedule"] = schedule["id"]
     with world.changing(schedule, None):
         schedule["subscription"] = subscription["id"]
+
+
+def _days_until_due(phase: Obj, settings: Obj) -> int | None:
+    for given in (phase, settings):
+        days = (given.get("invoice_settings") or {}).get("days_until_due")
+        if days is not None:
+            return int(days)
+    return None
 
 
 def carry_out(world: World, schedule: Obj, phase: Obj, *, behavior: str) -> None:
@@ -113,6 +122,9 @@ def carry_out(world: World, schedule: Obj, phase: Obj, *, behavior: str) -> None
         for name in ("default_payment_method", "collection_method", "description"):
             if phase[name]:
                 subscription[name] = phase[name]
+        days = _days_until_due(phase, schedule["default_settings"])
+        if days is not None:
+            subscription["days_until_due"] = days
         at_boundary = all(item["current_period_end"] <= now for item in subscription["_items"])
         if at_boundary:
             _swap_at_boundary(world, subscription, rows, phase)

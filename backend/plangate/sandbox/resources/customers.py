@@ -23,7 +23,11 @@ _CLAUSE = re.compile(
 
 def create_customer(world: World, call: Call) -> Obj:
     """`POST /v1/customers`."""
-    p = call.params
+    return view(world, new_customer(world, call.params))
+
+
+def new_customer(world: World, p: Obj) -> Obj:
+    """A customer made from create parameters."""
     customer = world.store.add(
         {
             "id": new_id("cus", 14),
@@ -52,7 +56,7 @@ def create_customer(world: World, call: Call) -> Obj:
         attach(world, usable_method(world, p["payment_method"], "payment_method"), customer)
     _set_default(world, customer, p.get("invoice_settings"))
     world.emit("customer.created", customer)
-    return view(world, customer)
+    return customer
 
 
 def retrieve_customer(world: World, call: Call) -> Obj:

@@ -15,6 +15,7 @@ from plangate.sandbox.render import expand, view
 from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.world import World
 
+from .customers import new_customer
 from .payment_methods import usable_method
 from .schedules import change_schedule
 from .subscriptions import change_subscription, check_updatable, start_subscription
@@ -138,13 +139,18 @@ def create_preview(world: World, call: Call) -> Obj:
     details = p.get("subscription_details") or {}
     subscription = _previewed_subscription(world, p)
     stripe_customer_id = subscription["customer"] if subscription else p.get("customer")
-    if stripe_customer_id is None and not p.get("schedule"):
+    is_anybody = stripe_customer_id is None and not p.get("schedule")
+    if is_anybody and not details.get("items"):
         raise required("customer")
     if p.get("schedule"):
         stripe_customer_id = world.require("subscription_schedule", p["schedule"], param="schedule")["customer"]
     copy = world.rehearsal(stripe_customer_id)
+    if is_anybody:
+        stripe_customer_id = new_customer(copy, {})["id"]
     with copy.clock.standing_at(world.now()):
-        invoice = _rehearse(copy, p, details, subscription["id"] if subscription else None)
+        invoice = _rehearse(
+            copy, p, details, subscription["id"] if subscription else None, stripe_customer_id=stripe_customer_id
+        )
     if invoice is None:
         raise ApiError(
             404, "No upcoming invoices for customer: " + str(stripe_customer_id), code="invoice_upcoming_none"
@@ -175,13 +181,20 @@ def _previewed_subscription(world: World, p: Params) -> Obj | None:
     return live[0] if live else None
 
 
-def _rehearse(copy: World, p: Params, details: Obj, stripe_subscription_id: str | None) -> Obj | None:
+def _rehearse(
+    copy: World, p: Params, details: Obj, stripe_subscription_id: str | None, *, stripe_customer_id: str | None
+) -> Obj | None:
     subscription = copy.store.get("subscription", stripe_subscription_id)
     try:
         if subscription is None:
             if p.get("schedule_details") or not details.get("items"):
                 return _first_of_schedule(copy, p)
-            started = {**_creation(details), "customer": p["customer"], "discounts": p.get("discounts") or None}
+            started = {
+                **_creation(details),
+                "customer": stripe_customer_id,
+                "currency": p.get("currency"),
+                "discounts": p.get("discounts") or None,
+            }
             start_subscription(copy, started, pays_now=False)
             return None
         if p.get("schedule_details") or p.get("schedule"):

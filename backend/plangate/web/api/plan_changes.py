@@ -11,7 +11,7 @@ from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require
 from plangate.web.operations import Answer, Call, Documented, Operation, missing
-from plangate.web.schemas import ChangeBody, ConfirmBody, NoQuery, PageQuery
+from plangate.web.schemas import ChangeBody, ConfirmBody, CustomPriceBody, NoQuery, PageQuery
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Plan changes"
@@ -43,7 +43,7 @@ class PlanChangeList(msgspec.Struct, frozen=True, kw_only=True):
 async def preview_change(call: Call[ChangeBody, None]) -> Answer:
     """What a change would cost, and do."""
     asked = request_of(call.body)
-    if asked.force is not None and call.key is not None:
+    if (asked.force is not None or asked.custom_price is not None) and call.key is not None:
         require(call.exchange, "admin")
     return Answer(await plan_changes.preview(call.environment, call.path["company_id"], asked, actor=call.actor))
 
@@ -91,9 +91,24 @@ def request_of(body: ChangeBody) -> plan_changes.ChangeRequest:
         cancel=body.cancel,
         resume=body.resume,
         trial_end=body.trial_end,
+        custom_price=None if body.custom_price is None else custom_price_of(body.custom_price),
         when=body.when,
         promotion_code=body.promotion_code,
         force=None if body.force is None else plan_changes.Force(reason=body.force.reason),
+    )
+
+
+def custom_price_of(body: CustomPriceBody) -> plan_changes.CustomPrice:
+    """What was agreed on, from the parsed body."""
+    return plan_changes.CustomPrice(
+        amount_minor=body.amount_minor,
+        currency=body.currency,
+        interval=Interval(body.interval),
+        interval_count=body.interval_count,
+        name=body.name,
+        collection_method=body.collection_method,
+        days_until_due=body.days_until_due,
+        starts_at=body.starts_at,
     )
 
 
@@ -105,7 +120,7 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Preview a change",
         text="Answers a signed quote, valid 15 minutes: what is due today, each line, what is gained and lost, and "
-        "when it takes effect. Nothing is changed. `force` needs the scope admin.",
+        "when it takes effect. Nothing is changed. `force` and `custom_price` need the scope admin.",
         scope="write",
         answer=preview_change,
         body=ChangeBody,
