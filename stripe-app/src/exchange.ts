@@ -2,7 +2,7 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { ApiProblem, newOperationId, type Api } from "./api";
-import type { Answer, CustomerPage, Mutation, Payload } from "./types";
+import type { Answer, CustomerPage, Mutation, Payload, ProductPage } from "./types";
 
 export interface AnswerState<T> {
   answer: T | null;
@@ -66,6 +66,31 @@ export function useCustomerPage(api: Api, customer: string): PageState {
 /** One decision with every source that was considered for it. */
 export function useTrace(api: Api, customer: string, feature: string): AnswerState<Answer<"decision.trace">> {
   const ask = useCallback(() => api.call("decision.trace", { customer, feature }), [api, customer, feature]);
+  return useAnswer(ask);
+}
+
+/** What a product's prices stand for. */
+export function useProductPage(api: Api, product: string): AnswerState<ProductPage> {
+  const ask = useCallback(() => api.call("product.get", { product }), [api, product]);
+  return useAnswer(ask);
+}
+
+/** The same page with what a mapping would do; nothing is asked before a target is chosen. */
+export function useMappingPreview(
+  api: Api,
+  product: string,
+  target: { kind: string; key: string; price?: string } | null,
+): AnswerState<ProductPage | null> {
+  const kind = target?.kind;
+  const key = target?.key;
+  const price = target?.price;
+  const ask = useCallback(
+    (): Promise<ProductPage | null> =>
+      kind === undefined || key === undefined
+        ? Promise.resolve(null)
+        : api.call("product.get", { product, kind, key, ...(price === undefined ? {} : { price }) }),
+    [api, product, kind, key, price],
+  );
   return useAnswer(ask);
 }
 

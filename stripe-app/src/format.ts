@@ -1,5 +1,5 @@
 /** Numbers, dates and usage as people say them, in the language settings of whoever looks. */
-import type { Decision, Subscription } from "./types";
+import type { Decision, ProductPrice, Subscription } from "./types";
 
 export interface Formats {
   number(value: number): string;
@@ -115,6 +115,30 @@ export function billingWords(subscription: Subscription): string | null {
     interval === "month" ? "Monthly" : interval === "year" ? "Yearly" : interval && `Every ${interval}`;
   const currency = subscription.currency && `in ${subscription.currency.toUpperCase()}`;
   return [rhythm, currency].filter(Boolean).join(", ") || null;
+}
+
+/** “$12.34 every month”; what has no single amount says which kind it is. */
+export function priceWords(
+  price: Pick<ProductPrice, "amount_minor" | "currency" | "interval" | "interval_count" | "is_metered">,
+  formats: Formats,
+): string {
+  const often =
+    price.interval === null
+      ? "once"
+      : price.interval_count === 1
+        ? `every ${price.interval}`
+        : `every ${formats.number(price.interval_count)} ${price.interval}s`;
+  const amount =
+    price.amount_minor === null
+      ? `An amount in ${price.currency.toUpperCase()} by tiers, packages or fractions`
+      : formats.money(price.amount_minor, price.currency);
+  return `${amount}${price.is_metered ? " per unit used" : ""}, ${often}`;
+}
+
+/** “1 company holds it”, “12 companies hold it”. */
+export function holdersWords(companies: number, formats: Formats): string {
+  if (companies === 0) return "No company holds it";
+  return companies === 1 ? "1 company holds it" : `${formats.number(companies)} companies hold it`;
 }
 
 function knownLocale(locale: string): string {

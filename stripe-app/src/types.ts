@@ -155,6 +155,57 @@ export interface CustomerPage {
   role: Role;
 }
 
+/** What a price stands for; with a feature, only what it pays for within the plan or add-on. */
+export interface StandsFor {
+  kind: "plan" | "add_on";
+  key: string;
+  name: string;
+  version: number;
+  feature: string | null;
+}
+
+export interface ProductPrice {
+  id: string;
+  currency: string;
+  /** Null where tiers, packages or fractions of a minor unit say what it costs. */
+  amount_minor: number | null;
+  interval: string | null;
+  interval_count: number;
+  is_active: boolean;
+  is_metered: boolean;
+  stands_for: StandsFor | null;
+  /** The catalogue file sells at this price, and says what it stands for. */
+  is_sold_here: boolean;
+  companies: number;
+  /** Why it cannot stand for anything, as the end of a sentence about it. */
+  fault: string | null;
+}
+
+export interface MappingPreview {
+  kind: "plan" | "add_on";
+  key: string;
+  prices: string[];
+  companies: number;
+  examined: number;
+  moving: number;
+  moves: { company: string; name: string | null; before: string | null; after: string | null }[];
+}
+
+export interface ProductPage {
+  product: string;
+  name: string;
+  is_active: boolean;
+  stands_for: StandsFor | null;
+  prices: ProductPrice[];
+  unmapped: string[];
+  companies: number;
+  choices: { kind: "plan" | "add_on"; key: string; name: string }[];
+  /** Names what is shown, so that nothing else is changed than what was seen. */
+  mapping: string;
+  preview: MappingPreview | null;
+  role: Role;
+}
+
 /** RFC 9457, as every refusal of Plangate is shaped. */
 export interface Problem {
   type: string;
@@ -205,6 +256,21 @@ export interface ActionTable {
   "override.revoke": {
     payload: Change & { override: string; note: string };
     answer: Record<string, unknown>;
+  };
+  "product.get": {
+    payload: { product: string; kind?: string; key?: string; price?: string };
+    answer: ProductPage;
+  };
+  "product.map": {
+    payload: {
+      operation_id: string;
+      product: string;
+      kind: string;
+      key: string;
+      price?: string;
+      mapping: string;
+    };
+    answer: ProductPage;
   };
   "plan.cancel_scheduled": { payload: Change & { change: string }; answer: Record<string, unknown> };
 }
