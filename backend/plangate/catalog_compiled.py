@@ -325,6 +325,9 @@ def _settings(settings: SettingsDocument, time_zone: str) -> CatalogSettings:
         self_service_downgrade_label=settings.self_service_downgrade_label,
         self_service_downgrade_url=settings.self_service_downgrade_url,
         past_due_grace_days=settings.past_due_grace_days,
+        paused_collection=settings.paused_collection,
+        on_refund=settings.on_refund,
+        on_dispute=settings.on_dispute,
         time_zone=time_zone,
         week_start=WEEKDAYS.index(settings.week_start),
     )

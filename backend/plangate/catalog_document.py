@@ -148,6 +148,9 @@ class SettingsDocument(_Part):
     self_service_downgrade_label: Annotated[str, Field(max_length=120)] = ""
     self_service_downgrade_url: Link | None = None
     past_due_grace_days: Annotated[int, Field(ge=0, le=365)] = 7
+    paused_collection: Literal["keep", "fallback"] = "keep"
+    on_refund: Literal["review", "revoke", "ignore"] = "review"
+    on_dispute: Literal["review", "revoke", "ignore"] = "review"
     week_start: Weekday = "monday"
 
 

@@ -5,7 +5,7 @@ Everything a journey does, it does for an Environment; nothing crosses from one 
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ from plangate.store.companies import bump_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
 from plangate.store.direct import Filled, Rows, together
 from plangate.store.feed import CATALOG, EVERYTHING, announce
-from plangate.store.leases import asking_fence, free_lease, holds_lease, take_lease
+from plangate.store.leases import asking_fence, free_lease, holds_lease, taking_lease
 from plangate.store.present import asking_facts, facts_of
 from plangate.store.price_mappings import prices_as_known
 from plangate.store.usage import asking_newest, windows_of
@@ -203,10 +203,16 @@ class Environment:
 
         Whoever takes it so gives it back in every case (`Lease.give_back`).
         """
+        taking, taken = self.taking_lease(session, company_id)
+        (rows,) = await together(session, taking)
+        return taken(rows)
+
+    def taking_lease(self, session: StoreSession, company_id: str) -> tuple[Filled, Callable[[Rows], Lease | None]]:
+        """The statement of `lease_in`, to be executed with others, and what reads its rows."""
         subject = f"company:{company_id}"
         holder = f"{PROCESS}:{secrets.token_hex(4)}"
-        fence = await take_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
-        return None if fence is None else Lease(subject, fence)
+        taking = taking_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
+        return taking, lambda rows: Lease(subject, rows[0][0]) if rows else None
 
     async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
         catalog = await self.catalog()

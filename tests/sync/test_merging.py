@@ -1,9 +1,16 @@
 """Companies that pay through Stripe: merged, or linked to a customer, they have at once what was bought."""
 
+from datetime import timedelta
+
+from sqlalchemy import update
+
 from plangate import companies
+from plangate.clock import wall_now
 from plangate.engine.model import PlanSource
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
+from plangate.store.inbox import inbox
+from plangate.sync import work_inbox
 from plangate.web.stripe_app_actions import Asked, LinkPayload, company_link
 from tests.shop import Shop, new_company
 from tests.world import ACTOR
@@ -47,3 +54,35 @@ async def test_a_linked_customer_is_fetched_at_once(shop: Shop) -> None:
     linked = await company_link(Asked(shop.env, "admin", Actor(kind="stripe_user", id="usr_1"), payload))
     assert linked.plan is not None
     assert (linked.id, linked.plan.key, linked.plan.source) == (company_id, "pro", PlanSource.SUBSCRIPTION)
+
+
+async def test_a_customer_linked_by_the_api_is_fetched_before_the_answer(shop: Shop) -> None:
+    customer = await _buy(shop)
+    linked, _ = await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
+    assert linked.plan is not None
+    assert (linked.plan.key, linked.plan.source) == ("pro", PlanSource.SUBSCRIPTION)
+    # Linked again, nothing is fetched.
+    before = len(shop.requests("GET"))
+    await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
+    assert len(shop.requests("GET")) == before
+
+
+async def test_while_stripe_does_not_answer_the_link_is_kept_and_the_worker_fetches_it(shop: Shop) -> None:
+    customer = await _buy(shop)
+    shop.sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/*", "count": None, "status": 500})
+    linked, _ = await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
+    assert (linked.stripe_customer_ids, linked.plan and linked.plan.key) == ((customer,), "free")
+    shop.sandbox.control("DELETE", "faults")
+    async with shop.env.writing() as session:
+        await session.run(update(inbox).values(available_at=wall_now() - timedelta(seconds=1)))
+    assert await work_inbox(shop.env) == 1
+    found = await companies.get(shop.env, linked.id)
+    assert found.plan is not None
+    assert found.plan.key == "pro"
+
+
+async def test_grace_days_move_with_a_merged_company_unless_it_has_its_own(shop: Shop) -> None:
+    twin, _ = await companies.upsert(shop.env, keys={"id": "twin"}, past_due_grace_days=21, actor=ACTOR)
+    assert (await companies.merge(shop.env, shop.company_id, twin.id, actor=ACTOR)).past_due_grace_days == 21
+    other, _ = await companies.upsert(shop.env, keys={"id": "other"}, past_due_grace_days=3, actor=ACTOR)
+    assert (await companies.merge(shop.env, shop.company_id, other.id, actor=ACTOR)).past_due_grace_days == 21

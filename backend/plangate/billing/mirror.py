@@ -86,7 +86,7 @@ def without_holding_times(fact: SubscriptionFact) -> SubscriptionFact:
     """The fact as Stripe alone tells it, for comparing it with what Stripe says now."""
     items = tuple(msgspec.structs.replace(item, held_since=None) for item in fact.items)
     phases = tuple(msgspec.structs.replace(phase, known_since=None) for phase in fact.phases)
-    return msgspec.structs.replace(fact, items=items, phases=phases)
+    return msgspec.structs.replace(fact, items=items, phases=phases, collection_paused_until=None)
 
 
 def with_holding_times(
@@ -120,7 +120,17 @@ def _with_times(fact: SubscriptionFact, known: SubscriptionFact | None, at: date
         phases=tuple(
             msgspec.structs.replace(phase, known_since=promised.get(_prices_of(phase), at)) for phase in fact.phases
         ),
+        collection_paused_until=_paused_until(fact, known),
     )
+
+
+def _paused_until(fact: SubscriptionFact, known: SubscriptionFact | None) -> datetime | None:
+    """The end of the period in which collection was paused: later periods of the same pause do not move it."""
+    if not fact.is_collection_paused:
+        return None
+    if known is not None and known.is_collection_paused and known.collection_paused_until is not None:
+        return known.collection_paused_until
+    return max((item.period_end_at for item in fact.items), default=None)
 
 
 def _prices_of(phase: ScheduledPhase) -> frozenset[str]:

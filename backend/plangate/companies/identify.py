@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from plangate.companies.assigning import Assigned, assign_in, check_assigned
+from plangate.companies.linking import fetch_linked, note_linked
 from plangate.companies.reading import company_view
 from plangate.engine.model import PlanSource, TraitValue
 from plangate.environment import Environment, one_owner
@@ -21,6 +24,7 @@ from plangate.store.companies import (
     set_traits,
     traits_of,
 )
+from plangate.store.company_terms import set_grace_days, terms_of
 from plangate.store.ledger import lock_pairs, owners_of_pairs
 from plangate.store.races import repeated
 from plangate.store.users import (
@@ -29,6 +33,7 @@ from plangate.store.users import (
 from plangate.usage_windows import attribute_waiting
 
 _STRIPE_CUSTOMERS = 20
+_GRACE_DAYS = 365
 
 Pair = tuple[str, str]
 
@@ -42,18 +47,27 @@ async def upsert(
     traits: Mapping[str, object] | None = None,
     stripe_customer_ids: Sequence[str] = (),
     assigned: Assigned = Assigned(),  # noqa: B008 - immutable
+    past_due_grace_days: int | msgspec.UnsetType | None = msgspec.UNSET,
 ) -> tuple[Company, bool]:
     """Create or update the company any of these keys belongs to; answers it and whether it was created.
 
     Keys not known yet are added to it, a null trait is removed, what is left out stays. A new company starts on the
     catalogue's initial plan, and usage that waited up to 24 hours for one of the keys is counted. `assigned` gives it
-    a plan and add-ons by hand. Raises Refusal: 422 for input out of bounds, 409 naming both companies when the keys
-    belong to two, 409 for an add-on that does not fit.
+    a plan and add-ons by hand, `past_due_grace_days` its own grace days (None: the catalogue's). A Stripe customer that
+    is new to it is fetched before the answer, as far as that takes a few seconds. Raises Refusal:
+    422 for input out of bounds, 409 naming both companies when the keys belong to two, 409 for an add-on that does not
+    fit.
     """
     pairs = _pairs(keys, stripe_customer_ids)
     wanted_name = checked_name(name)
     wanted_traits = checked_traits(traits or {}, pointer="/traits")
-    company_id, is_created = await _store(env, pairs, wanted_name, wanted_traits, assigned, actor)
+    if past_due_grace_days not in {msgspec.UNSET, None} and past_due_grace_days not in range(_GRACE_DAYS + 1):
+        raise invalid("/past_due_grace_days", f"Grace days are a number from 0 to {_GRACE_DAYS}.")
+    company_id, is_created, noted = await _store(
+        env, pairs, wanted_name, wanted_traits, assigned, past_due_grace_days, actor
+    )
+    if noted:
+        await fetch_linked(env, company_id, noted)
     return await company_view(env, company_id), is_created
 
 
@@ -70,8 +84,9 @@ async def _store(
     name: str | None,
     traits: Mapping[str, TraitValue],
     assigned: Assigned,
+    grace_days: int | msgspec.UnsetType | None,
     actor: Actor,
-) -> tuple[str, bool]:
+) -> tuple[str, bool, list[str]]:
     catalog = await env.catalog()
     check_assigned(catalog, assigned)
     async with env.writing() as session:
@@ -105,8 +120,14 @@ async def _store(
         if is_renamed:
             await rename_company(session, company_id, name)
         held = await assign_in(env, session, catalog, company_id, assigned)
-        if not (is_created or new_pairs or changed or is_renamed or held):
-            return company_id, False
+        grace_before = (await terms_of(session, company_id)).past_due_grace_days
+        is_regraced = grace_days is not msgspec.UNSET and grace_days != grace_before
+        if not (is_created or new_pairs or changed or is_renamed or held or is_regraced):
+            return company_id, False, []
+        if not isinstance(grace_days, msgspec.UnsetType) and is_regraced:
+            await set_grace_days(session, company_id, grace_days)
+        stripe_customer_ids = [value for key, value in new_pairs if key == STRIPE_CUSTOMER_KEY]
+        noted = await note_linked(env, session, stripe_customer_ids) if env.has_stripe else []
         await attribute_waiting(session, catalog, company_id, new_pairs)
         after: dict[str, object] = {"keys": [f"{key}={value}" for key, value in new_pairs], "traits": changed}
         if is_created or is_renamed:
@@ -116,6 +137,8 @@ async def _store(
             told = {"name": before.name, "traits": {key: traits_before.get(key) for key in changed}}
         if held is not None:
             told["assigned"], after["assigned"] = held
+        if is_regraced:
+            told["past_due_grace_days"], after["past_due_grace_days"] = grace_before, grace_days
         await append_audit(
             session,
             actor=actor,
@@ -126,7 +149,7 @@ async def _store(
             after=after,
         )
         await env.touch(session, company_id)
-    return company_id, is_created
+    return company_id, is_created, noted
 
 
 def _pairs(keys: Mapping[str, str], stripe_customer_ids: Sequence[str]) -> list[Pair]:

@@ -15,6 +15,7 @@ from plangate.mirroring import plan_meant
 from plangate.shapes import Actor, ChangeState, Company
 from plangate.store.audit import append_audit
 from plangate.store.companies import CompanyRow, company_row, owners_of_keys, set_traits
+from plangate.store.company_terms import CompanyTerms, move_terms
 from plangate.store.database import StoreSession
 from plangate.store.ledger import ledger_total, lock_companies
 from plangate.store.merging import (
@@ -131,6 +132,7 @@ async def _move(session: StoreSession, before: CompanyFacts, gone: CompanyFacts)
     assigned = _assignments(before, gone)
     await move_assignments(session, former_id, company_id, assigned)
     await move_pins(session, company_id, gone.pins)
+    await move_terms(session, company_id, CompanyTerms(gone.past_due_grace_days, gone.withheld))
     overrides = await move_overrides(session, former_id, company_id)
     subscriptions = await move_subscriptions(session, former_id, company_id, mapped_plan=last)
     changes = await move_records(session, former_id, company_id)

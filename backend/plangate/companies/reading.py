@@ -144,6 +144,7 @@ async def _shown(
         add_ons=tuple(HeldAddOn(key=one.key, version=one.version, quantity=one.quantity) for one in snapshot.add_ons),
         subscription=None if subscription is None else _subscription(snapshot, subscription, now),
         scheduled_change=_scheduled(standing.catalog, snapshot, subscription, change, now),
+        past_due_grace_days=standing.facts.past_due_grace_days,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -111,7 +111,7 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
     suspended = tuple(
         version
         for one in mapped
-        if one not in live and one.subscription.status in _SUSPENDED
+        if one not in live and (one.subscription.status in _SUSPENDED or _is_suspended(facts, one.subscription))
         for version in (*(mapping.version for mapping in one.plans), *(version for version, _ in one.add_ons))
     )
 
@@ -157,10 +157,21 @@ def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFac
     """
     if subscription.ended_at is not None and subscription.ended_at <= at:
         return False
+    if subscription.stripe_subscription_id in facts.withheld:
+        return False
+    paused_end_at = pause_end(catalog, subscription)
+    if paused_end_at is not None and at >= paused_end_at:
+        return False
     if subscription.status == "past_due":
         end_at = grace_end(catalog, facts, subscription)
         return end_at is None or at < end_at
     return subscription.status in _LIVE
+
+
+def _is_suspended(facts: CompanyFacts, subscription: SubscriptionFact) -> bool:
+    """Whether a subscription that runs in Stripe grants nothing for a reason of our own."""
+    is_withheld = subscription.stripe_subscription_id in facts.withheld or subscription.is_collection_paused
+    return is_withheld and subscription.status in _LIVE
 
 
 def grace_end(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> datetime | None:
@@ -176,6 +187,18 @@ def grace_end(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionF
     if days is None:
         days = catalog.settings.past_due_grace_days
     return None if since is None else since + timedelta(days=days)
+
+
+def pause_end(catalog: Catalog, subscription: SubscriptionFact) -> datetime | None:
+    """When access of a subscription whose collection is paused ends, None when it goes on (S5).
+
+    Stripe says neither when a pause began nor that anything ends: the period that was paid for is always kept.
+    """
+    if not subscription.is_collection_paused or catalog.settings.paused_collection == "keep":
+        return None
+    return subscription.collection_paused_until or max(
+        (item.period_end_at for item in subscription.items), default=None
+    )
 
 
 def scheduled_end(
@@ -199,6 +222,7 @@ def boundaries(catalog: Catalog, facts: CompanyFacts) -> set[datetime]:
         found |= {override.starts_at, override.expires_at}
     for subscription in facts.subscriptions:
         found |= {subscription.ended_at, subscription.trial_end_at, grace_end(catalog, facts, subscription)}
+        found.add(pause_end(catalog, subscription))
     return {instant for instant in found if instant is not None}
 
 
@@ -449,5 +473,10 @@ def _notices(
             )
         else:
             yield Notice(code="grace_ended", detail=f"Subscription {name} is past due and its grace days are over.")
-    if is_granting and subscription.is_collection_paused:
-        yield Notice(code="collection_paused", detail=f"Collection is paused on subscription {name}; access goes on.")
+    if subscription.is_collection_paused and subscription.status in _LIVE:
+        paused_end_at = pause_end(catalog, subscription)
+        goes_on = "access goes on" if paused_end_at is None else f"access ends at {paused_end_at.isoformat()}"
+        yield Notice(code="collection_paused", detail=f"Collection is paused on subscription {name}; {goes_on}.")
+    if name in facts.withheld and subscription.ended_at is None:
+        detail = f"Subscription {name} grants nothing until the review of its refund or dispute is resolved."
+        yield Notice(code="access_withheld", detail=detail)

@@ -318,6 +318,9 @@ class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
     self_service_downgrade_label: str = ""
     self_service_downgrade_url: str | None = None
     past_due_grace_days: int = 7
+    paused_collection: Literal["keep", "fallback"] = "keep"
+    on_refund: Literal["review", "revoke", "ignore"] = "review"
+    on_dispute: Literal["review", "revoke", "ignore"] = "review"
     time_zone: str = "UTC"
     week_start: int = 0
 
@@ -404,7 +407,8 @@ class SubscriptionFact(msgspec.Struct, frozen=True, kw_only=True):
     """What we know of one Stripe subscription after fetching it; `status` is Stripe's word, unknown ones grant nothing.
 
     `scheduled_end_at` is `cancel_at`, or the end of the period with `cancel_at_period_end`.
-    `past_due_since` is when we first saw the first failed attempt of the unpaid invoice.
+    `past_due_since` is when we first saw the first failed attempt of the unpaid invoice; `collection_paused_until` is
+    the end of the period in which collection was paused, as long as it is.
     """
 
     stripe_subscription_id: str
@@ -423,6 +427,7 @@ class SubscriptionFact(msgspec.Struct, frozen=True, kw_only=True):
     is_schedule_ours: bool = False
     phases: tuple[ScheduledPhase, ...] = ()
     default_payment_method: str | None = None
+    collection_paused_until: datetime | None = None
 
 
 class AssignmentFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -483,7 +488,8 @@ class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored that decides about one company, as known at one instant. `version` counts its changes.
 
     `last_mapped_plan` is the plan the company's subscriptions last mapped to while all their prices were known:
-    it stays in force when a price becomes unknown. `past_due_grace_days` replaces the environment's setting.
+    it stays in force when a price becomes unknown. `past_due_grace_days` replaces the catalogue's setting. `withheld`
+    are Stripe subscriptions that grant nothing, because a refund or dispute of them took their access away.
     """
 
     company_id: str
@@ -497,6 +503,7 @@ class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     last_mapped_plan: PlanRef | None = None
     past_due_grace_days: int | None = None
     pins: tuple[VersionPin, ...] = ()
+    withheld: frozenset[str] = frozenset()
 
 
 class WindowCounter(msgspec.Struct, kw_only=True):

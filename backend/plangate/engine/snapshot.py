@@ -33,6 +33,7 @@ NoticeCode: TypeAlias = Literal[
     "past_due",
     "grace_ended",
     "collection_paused",
+    "access_withheld",
 ]
 
 

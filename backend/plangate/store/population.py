@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, Table, select
 
 from plangate.engine.model import CompanyFacts, PlanRef, SubscriptionFact
 from plangate.store.companies import CompanyRow, assignment_fact, assignments, keys_of, known_at, traits
+from plangate.store.company_terms import company_terms, read_terms
 from plangate.store.database import StoreSession
 from plangate.store.overrides import overrides, overrides_in_force
 from plangate.store.subscriptions import subscriptions
@@ -17,7 +18,7 @@ from plangate.store.version_migrations import pins_of, version_pins
 async def facts_of_companies(session: StoreSession, rows: Sequence[CompanyRow]) -> dict[str, CompanyFacts]:
     """What `company_facts` answers for each of these companies, which are no merged ones.
 
-    Seven queries, and two for each company that has an override or was migrated by name, which few have.
+    Eight queries, and two for each company that has an override or was migrated by name, which few have.
     """
     ids = [row.id for row in rows]
     keys = await keys_of(session, ids)
@@ -35,6 +36,9 @@ async def facts_of_companies(session: StoreSession, rows: Sequence[CompanyRow]) 
         if row["superseded_at"] is None:
             subscribed[row["company_id"]].append(msgspec.convert(row["document"], SubscriptionFact))
     with_overrides = {row["company_id"] for row in await _known(session, overrides, ids)}
+    terms: dict[str, list[tuple[str, str, Any]]] = {one: [] for one in ids}
+    for row in await _known(session, company_terms, ids):
+        terms[row["company_id"]].append((row["kind"], row["subject"], row["value"]))
     with_pins = {row["company_id"] for row in await _known(session, version_pins, ids)}
     return {
         row.id: CompanyFacts(
@@ -50,6 +54,8 @@ async def facts_of_companies(session: StoreSession, rows: Sequence[CompanyRow]) 
             last_mapped_plan=mapped.get(row.id),
             overrides=await overrides_in_force(session, row.id, at=session.now) if row.id in with_overrides else (),
             pins=await pins_of(session, row.id) if row.id in with_pins else (),
+            past_due_grace_days=read_terms(terms[row.id]).past_due_grace_days,
+            withheld=read_terms(terms[row.id]).withheld,
         )
         for row in rows
     }

@@ -20,10 +20,11 @@ from plangate.engine.model import (
     VersionPin,
 )
 from plangate.store.columns import from_microseconds, json_value, to_microseconds
+from plangate.store.company_terms import read_terms
 from plangate.store.database import StoreSession
 from plangate.store.direct import Direct, Filled, Rows, together
 
-# Each row is a noun and its columns as one JSON array, so that eight tables are one answer on both databases.
+# Each row is a noun and its columns as one JSON array, so that nine tables are one answer on both databases.
 _TOLD: Final = """
     SELECT noun, CAST(told AS TEXT) FROM (
         SELECT 'company' AS noun, {array}(version, created_at, merged_at) AS told
@@ -54,6 +55,13 @@ _TOLD: Final = """
         UNION ALL
         SELECT 'pin', {array}(kind, key, version)
         FROM version_pins WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
+        UNION ALL
+        SELECT 'change', {array}(state)
+        FROM plan_changes WHERE environment_id = {environment} AND company_id = {company}
+            AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
+        UNION ALL
+        SELECT 'term', {array}(kind, subject, value)
+        FROM company_terms WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
     ) AS facts
 """
 _FACTS: Final = Direct(
@@ -67,10 +75,11 @@ _plan_ref: Final = msgspec.json.Decoder(PlanRef)
 
 
 class PresentFacts(NamedTuple):
-    """A company's facts, and its `(name, value)` keys, oldest first."""
+    """A company's facts, its `(name, value)` keys, oldest first, and whether any plan change has not ended."""
 
     facts: CompanyFacts
     keys: tuple[tuple[str, str], ...]
+    has_open_changes: bool
 
 
 async def present_facts(session: StoreSession, company_id: str) -> PresentFacts | None:
@@ -97,6 +106,7 @@ def facts_of(rows: Rows, company_id: str) -> PresentFacts | None:
         return None
     keys = tuple((name, value) for _, name, value in sorted(told.get("key", ())))
     mapped_plan = told.get("mapped_plan")
+    terms = read_terms([(kind, subject, json_value(value)) for kind, subject, value in told.get("term", ())])
     facts = CompanyFacts(
         company_id=company_id,
         version=version,
@@ -111,8 +121,10 @@ def facts_of(rows: Rows, company_id: str) -> PresentFacts | None:
             VersionPin("add_on" if kind == "add_on" else "plan", key, version)
             for kind, key, version in sorted(told.get("pin", ()))
         ),
+        past_due_grace_days=terms.past_due_grace_days,
+        withheld=terms.withheld,
     )
-    return PresentFacts(facts, keys)
+    return PresentFacts(facts, keys, has_open_changes="change" in told)
 
 
 def _in_order(told: dict[str, list[list[Any]]], noun: str) -> list[list[Any]]:

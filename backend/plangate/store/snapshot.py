@@ -4,6 +4,7 @@ from datetime import datetime
 
 from plangate.engine.model import CompanyFacts
 from plangate.store.companies import assignments_of, company_row, keys_at, traits_of
+from plangate.store.company_terms import terms_of
 from plangate.store.database import StoreSession
 from plangate.store.overrides import overrides_in_force
 from plangate.store.present import present_facts
@@ -14,8 +15,8 @@ from plangate.store.version_migrations import pins_of
 async def company_facts(session: StoreSession, company_id: str, *, at: datetime | None = None) -> CompanyFacts | None:
     """The company's facts as known at `at` (None: now), or None when this environment had no such company then.
 
-    One that was merged is no company from that instant on. The present is one query; the past is eight: company, keys,
-    traits, assignments, subscriptions, the plan they last meant, overrides, pins.
+    One that was merged is no company from that instant on. The present is one query; the past is nine: company, keys,
+    traits, assignments, subscriptions, the plan they last meant, overrides, pins, terms.
     """
     if at is None:
         present = await present_facts(session, company_id)
@@ -23,6 +24,7 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
     row = await company_row(session, company_id)
     if row is None or row.created_at > at or (row.merged_at is not None and at >= row.merged_at):
         return None
+    terms = await terms_of(session, company_id, at=at)
     return CompanyFacts(
         company_id=company_id,
         version=row.version,
@@ -34,4 +36,6 @@ async def company_facts(session: StoreSession, company_id: str, *, at: datetime 
         last_mapped_plan=await last_mapped_plan(session, company_id, at=at),
         overrides=await overrides_in_force(session, company_id, at=at),
         pins=await pins_of(session, company_id, at=at),
+        past_due_grace_days=terms.past_due_grace_days,
+        withheld=terms.withheld,
     )

@@ -64,6 +64,7 @@ async def put_company(call: Call[CompanyBody, None]) -> Answer:
     """Make or update a company."""
     body = call.body
     plan = body.plan if "plan" in body.model_fields_set else msgspec.UNSET
+    grace_days = body.past_due_grace_days if "past_due_grace_days" in body.model_fields_set else msgspec.UNSET
     company, is_created = await companies.upsert(
         call.environment,
         keys=body.keys,
@@ -71,6 +72,7 @@ async def put_company(call: Call[CompanyBody, None]) -> Answer:
         traits=body.traits,
         stripe_customer_ids=tuple(body.stripe_customer_ids),
         assigned=companies.Assigned(plan=plan, add_ons=body.add_ons),
+        past_due_grace_days=grace_days,
         actor=call.actor,
     )
     return Answer(company, 201 if is_created else 200, await call.version_of(company.id))
@@ -150,7 +152,8 @@ OPERATIONS: Final = (
         summary="Make or update a company",
         text="Known by any of its keys. Keys that belong to two companies are a 409 naming both. Fields left out stay "
         "as they are; a trait set to null is removed. A new company starts on the catalogue's initial plan. `plan` and "
-        "`add_ons` assign by hand what does not come through Stripe; a live subscription's plan comes first.",
+        "`add_ons` assign by hand what does not come through Stripe; a live subscription's plan comes first. "
+        "A Stripe customer that is new to it is fetched before the answer, within a few seconds, else by the worker.",
         scope="write",
         answer=put_company,
         body=CompanyBody,
