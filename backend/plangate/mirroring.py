@@ -45,7 +45,7 @@ from plangate.store.database import StoreSession
 from plangate.store.direct import together
 from plangate.store.ledger import lock_pairs, locking
 from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
-from plangate.store.present import asking_facts, facts_of, present_facts
+from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
 from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import (
     asking_states,
@@ -106,15 +106,25 @@ async def refetch(
         return await refetch_held(env, company_id, lease, closing=close)
 
 
-async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closing: Closing | None = None) -> Mirrored:
-    """As `refetch`, for a caller that holds the company's lease already.
+async def refetch_held(
+    env: Environment,
+    company_id: str,
+    lease: Lease,
+    *,
+    present: PresentFacts | None = None,
+    closing: Closing | None = None,
+) -> Mirrored:
+    """As `refetch`, for a caller that holds the company's lease already, and may have read its `present` since.
 
     `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises Refusal
     (change_in_progress) when the lease was lost meanwhile; then nothing is written.
     """
-    async with env.reading() as session:
-        present = await present_facts(session, company_id)
-        watched = await changes_in(session, company_id, _WATCHED)
+    watched: list[PlanChangeRow] = []
+    if present is None or present.has_open_changes:
+        async with env.reading() as session:
+            present = await present_facts(session, company_id)
+            if present is not None and present.has_open_changes:
+                watched = await changes_in(session, company_id, _WATCHED)
     known = () if present is None else present.facts.subscriptions
     keys = () if present is None else present.keys
     stripe_customer_ids = [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
@@ -215,7 +225,9 @@ async def _stored(
         is_changed = await _write_back(
             env, session, catalog, present.facts, known, found, stored=states_of(states_known)
         )
-        is_settled = await _settle_changes(session, company_id, found, subscriptions, awaited)
+        is_settled = present.has_open_changes and await _settle_changes(
+            session, company_id, found, subscriptions, awaited
+        )
         if is_changed or is_settled:
             await env.touch(session, company_id)
         if closing is not None:

@@ -17,8 +17,10 @@ from plangate.clock import wall_now
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.importing import import_account
-from plangate.mirroring import Mirrored, company_of_customer, refetch_customer, refetch_held
+from plangate.mirroring import Mirrored, refetch_customer, refetch_held
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, asking_owner
 from plangate.store.database import StoreSession
+from plangate.store.direct import together
 from plangate.store.inbox import (
     InboxRow,
     InboxState,
@@ -29,7 +31,9 @@ from plangate.store.inbox import (
     set_cursor,
     settle_event,
     store_event,
+    storing_event,
 )
+from plangate.store.present import PresentFacts, asking_facts, facts_of
 
 _CLAIMED_AT_ONCE: Final = 50
 _CLAIM_SECONDS: Final = 60
@@ -54,6 +58,7 @@ class Claim(NamedTuple):
     row: InboxRow
     company_id: str
     lease: Lease
+    present: PresentFacts | None
 
 
 async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None:
@@ -78,15 +83,20 @@ async def receive_to_act(env: Environment, event: Mapping[str, Any]) -> tuple[In
     row = inbox_row(env, event, received_at=wall_now())
     claim = None
     async with env.writing() as session:
-        if not await store_event(session, row):
+        is_due = row.state == InboxState.PENDING.value and row.stripe_customer_id is not None
+        key = STRIPE_CUSTOMER_KEY, row.stripe_customer_id or ""
+        is_new, owner = await together(session, storing_event(row), asking_owner(session, *key))
+        if not is_new:
             return None, None
-        if row.state == InboxState.PENDING.value and row.stripe_customer_id is not None:
-            company_id = await company_of_customer(session, row.stripe_customer_id)
-            lease = None if company_id is None else await env.lease_in(session, company_id)
-            if company_id is not None and lease is not None:
+        if is_due and owner:
+            company_id = str(owner[0][0])
+            taking, taken = env.taking_lease(session, company_id)
+            told, facts = await together(session, taking, asking_facts(session, company_id))
+            lease = taken(told)
+            if lease is not None:
                 row.attempts, row.available_at = 1, row.received_at + timedelta(seconds=_CLAIM_SECONDS)
-                await claim_event(session, row)
-                claim = Claim(row, company_id, lease)
+                claim_event(session, row)
+                claim = Claim(row, company_id, lease, facts_of(facts, company_id))
     return row, claim
 
 
@@ -200,7 +210,7 @@ async def _act_on(
     try:
         with within(_REFETCH_SECONDS):
             if claim is not None:
-                mirror = await refetch_held(env, claim.company_id, claim.lease, closing=settle)
+                mirror = await refetch_held(env, claim.company_id, claim.lease, present=claim.present, closing=settle)
             else:
                 mirror = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle)
         if settled:

@@ -4,20 +4,22 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, RowMapping, Table, and_, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import AssignmentFact, PlanSource
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, to_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, together
 
 STRIPE_CUSTOMER_KEY = "stripe_customer_id"
 
 
 class CompanyRow(SQLModel, table=True):
     """A company. `version` counts every change of a fact that decides; caches and `consume` compare it.
+
+    `windows_opened` counts its usage windows, those of its users included: memory that knows all of them compares it.
 
     One that was merged stays as it was known, with the company it became: the past is still asked about it.
     """
@@ -29,6 +31,7 @@ class CompanyRow(SQLModel, table=True):
     environment_id: str
     name: str | None = None
     version: int = 1
+    windows_opened: int = Field(default=0, sa_type=BigInteger)
     merged_into: str | None = None
     merged_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
@@ -193,8 +196,13 @@ async def owners_of_keys(
 
 async def owner_of_key(session: StoreSession, name: str, value: str) -> str | None:
     """The company that one key belongs to now."""
-    (rows,) = await together(session, _OWNER.of(session.environment_id, name, value))
+    (rows,) = await together(session, asking_owner(session, name, value))
     return str(rows[0][0]) if rows else None
+
+
+def asking_owner(session: StoreSession, name: str, value: str) -> Filled:
+    """The statement of `owner_of_key`: its one row is the company's id."""
+    return _OWNER.of(session.environment_id, name, value)
 
 
 async def user_owners_of_keys(

@@ -10,7 +10,7 @@ from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, together
 
 
 class InboxState(StrEnum):
@@ -89,24 +89,26 @@ _SETTLE: Final = Direct(
 
 async def store_event(session: StoreSession, row: InboxRow) -> bool:
     """Keep an event unless its id is known already. Answers whether it is new."""
-    (rows,) = await together(
-        session,
-        _STORE.of(
-            row.environment_id,
-            row.stripe_event_id,
-            row.type,
-            row.stripe_object_id,
-            row.stripe_customer_id,
-            json_text(row.payload),
-            row.state,
-            row.attempts,
-            to_microseconds(row.available_at),
-            to_microseconds(row.received_at),
-            None if row.processed_at is None else to_microseconds(row.processed_at),
-            row.last_error,
-        ),
-    )
+    (rows,) = await together(session, storing_event(row))
     return bool(rows)
+
+
+def storing_event(row: InboxRow) -> Filled:
+    """The statement of `store_event`: it answers a row when the event is new."""
+    return _STORE.of(
+        row.environment_id,
+        row.stripe_event_id,
+        row.type,
+        row.stripe_object_id,
+        row.stripe_customer_id,
+        json_text(row.payload),
+        row.state,
+        row.attempts,
+        to_microseconds(row.available_at),
+        to_microseconds(row.received_at),
+        None if row.processed_at is None else to_microseconds(row.processed_at),
+        row.last_error,
+    )
 
 
 async def claim_events(session: StoreSession, *, wall_now: datetime, lease_seconds: int, limit: int) -> list[InboxRow]:
@@ -135,12 +137,9 @@ async def claim_events(session: StoreSession, *, wall_now: datetime, lease_secon
     return sorted((InboxRow(**row) for row in rows.mappings()), key=lambda row: row.received_at)
 
 
-async def claim_event(session: StoreSession, row: InboxRow) -> None:
+def claim_event(session: StoreSession, row: InboxRow) -> None:
     """Take an event that this transaction stored: nobody else gets it until its `available_at`."""
-    await together(
-        session,
-        _CLAIM.of(row.environment_id, row.stripe_event_id, row.attempts, to_microseconds(row.available_at)),
-    )
+    session.defer(_CLAIM.of(row.environment_id, row.stripe_event_id, row.attempts, to_microseconds(row.available_at)))
 
 
 def settle_event(

@@ -60,19 +60,21 @@ async def take_lease(
     One that would last much longer than any lease does was taken before the clock jumped back, and counts as expired.
     A holder whose lease was taken over by a clock that is ahead notices by its fence.
     """
-    until = wall_now + timedelta(seconds=seconds)
-    (rows,) = await together(
-        session,
-        _TAKE.of(
-            session.environment_id,
-            subject,
-            holder,
-            to_microseconds(until),
-            to_microseconds(wall_now),
-            to_microseconds(until + timedelta(seconds=_CLOCKS_APART * seconds)),
-        ),
-    )
+    (rows,) = await together(session, taking_lease(session, subject, holder, wall_now=wall_now, seconds=seconds))
     return int(rows[0][0]) if rows else None
+
+
+def taking_lease(session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int) -> Filled:
+    """The statement of `take_lease`: its one row is the fence, there is none while somebody else holds the lease."""
+    until = wall_now + timedelta(seconds=seconds)
+    return _TAKE.of(
+        session.environment_id,
+        subject,
+        holder,
+        to_microseconds(until),
+        to_microseconds(wall_now),
+        to_microseconds(until + timedelta(seconds=_CLOCKS_APART * seconds)),
+    )
 
 
 def free_lease(session: StoreSession, subject: str, fence: int) -> None:

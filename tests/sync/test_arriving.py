@@ -1,0 +1,154 @@
+"""A webhook acted on where it arrives: one commit stores and claims it, another writes what Stripe said and ends it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from plangate import sync
+from plangate.clock import wall_now
+from plangate.store.database import Database, StoreSession
+from plangate.store.inbox import InboxState, inbox
+from plangate.store.leases import leases
+from plangate.worker import Worker
+from tests.shop import Shop
+from tests.sync.test_webhooks import an_event, events_of, started, states
+from tests.sync.test_worker import until
+
+
+async def newest(shop: Shop) -> dict[str, Any]:
+    """The event of a subscription that nobody told us of yet."""
+    await started(shop)
+    return (await events_of(shop))[-1]
+
+
+async def claimed(shop: Shop) -> sync.Claim:
+    row, claim = await sync.receive_to_act(shop.env, await newest(shop))
+    assert row is not None
+    assert claim is not None
+    return claim
+
+
+async def holders(shop: Shop) -> list[str | None]:
+    """Who holds the company's lease."""
+    async with shop.env.reading() as session:
+        rows = await session.all(select(leases.c.holder).where(leases.c.subject == f"company:{shop.company_id}"))
+    return [row["holder"] for row in rows]
+
+
+async def test_two_commits_are_all_it_takes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = await newest(shop)
+    transactions: list[str] = []
+    writing = Database.writing
+
+    @asynccontextmanager
+    async def counted(self: Database, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
+        transactions.append(environment_id)
+        async with writing(self, environment_id, now) as session:
+            yield session
+
+    monkeypatch.setattr(Database, "writing", counted)
+    _, claim = await sync.receive_to_act(shop.env, event)
+    assert claim is not None
+    await sync.act_on(shop.env, claim)
+    monkeypatch.undo()
+    assert len(transactions) == 2
+    assert await shop.plan() == "pro"
+    assert set((await states(shop)).values()) == {"processed"}
+    assert await holders(shop) == [None]
+
+
+async def test_a_claimed_event_is_nobody_elses(shop: Shop) -> None:
+    claim = await claimed(shop)
+    assert await sync.work_inbox(shop.env) == 0
+    assert await holders(shop) != [None]
+    await sync.act_on(shop.env, claim)
+    assert await shop.plan() == "pro"
+
+
+async def test_w3_a_repeat_is_neither_stored_nor_claimed(shop: Shop) -> None:
+    event = await newest(shop)
+    first, again = await asyncio.gather(*(sync.receive_to_act(shop.env, event) for _ in range(2)))
+    assert sorted(row is None for row, _ in (first, again)) == [False, True]
+    (claim,) = [claim for _, claim in (first, again) if claim is not None]
+    await sync.act_on(shop.env, claim)
+
+
+async def test_w5_what_a_killed_process_had_claimed_is_done_by_the_next(shop: Shop) -> None:
+    await claimed(shop)
+    # The process is gone: its claim and its lease end by themselves.
+    async with shop.env.writing() as session:
+        await session.run(update(inbox).values(available_at=wall_now()))
+        await session.run(update(leases).values(expires_at=wall_now() - timedelta(seconds=1)))
+    assert await sync.work_inbox(shop.env) == 1
+    assert await shop.plan() == "pro"
+
+
+async def test_w20_while_somebody_is_at_work_on_the_company_the_event_waits(shop: Shop) -> None:
+    event = await newest(shop)
+    async with shop.env.lease(shop.company_id):
+        row, claim = await sync.receive_to_act(shop.env, event)
+    assert row is not None
+    assert claim is None
+    assert await sync.work_inbox(shop.env) == 1
+    assert await shop.plan() == "pro"
+
+
+async def test_w20_a_lease_that_was_taken_over_writes_nothing(shop: Shop) -> None:
+    claim = await claimed(shop)
+    async with shop.env.writing() as session:
+        await session.run(update(leases).values(fence=leases.c.fence + 1))
+    await sync.act_on(shop.env, claim)
+    assert await shop.plan() == "free"
+    assert set((await states(shop)).values()) == {"pending"}
+
+
+async def test_w21_a_fetch_that_fails_leaves_the_event_waiting_and_the_lease_free(shop: Shop) -> None:
+    claim = await claimed(shop)
+    shop.sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/*", "count": None, "status": 503})
+    await sync.act_on(shop.env, claim)
+    assert set((await states(shop)).values()) == {"pending"}
+    assert await holders(shop) == [None]
+    assert await sync.work_inbox(shop.env) == 0
+
+
+async def test_a_process_that_stops_gives_everything_back(shop: Shop) -> None:
+    claim = await claimed(shop)
+    shop.sandbox.control("POST", "faults", {"fault": "timeout", "path": "/v1/customers/*", "seconds": 5})
+    acting = asyncio.create_task(sync.act_on(shop.env, claim))
+    await asyncio.sleep(0.1)
+    acting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await acting
+    assert await holders(shop) == [None]
+    assert await sync.work_inbox(shop.env) == 1
+    assert await shop.plan() == "pro"
+
+
+async def test_what_needs_no_action_is_not_claimed(shop: Shop) -> None:
+    unknown, claim = await sync.receive_to_act(shop.env, an_event())
+    assert unknown is not None
+    assert unknown.state == InboxState.PENDING.value
+    assert claim is None
+    foreign, claim = await sync.receive_to_act(shop.env, an_event(id="evt_foreign", livemode=True))
+    assert foreign is not None
+    assert foreign.state == InboxState.IGNORED.value
+    assert claim is None
+
+
+async def test_the_worker_acts_beside_its_loops_and_stops_with_them(shop: Shop) -> None:
+    claim = await claimed(shop)
+    running = Worker([shop.env], loops=[])
+    await running.start()
+    running.act_on(shop.env, claim)
+    assert running.has_room
+
+    async def is_pro() -> bool:
+        return await shop.plan() == "pro"
+
+    await until(is_pro)
+    await running.stop()
