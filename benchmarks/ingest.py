@@ -22,12 +22,13 @@ from plangate import metering
 from plangate.environment import Environment
 from plangate.ids import id_series
 from plangate.store.columns import to_microseconds
+from plangate.store.usage import BODY_HASH_BYTES, KEY_HASH_BYTES
 
 BATCH: Final = 1_000
 _EVENT: Final = "feature-1"
 _Raw = tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
 _ENTRIES: Final = "usage_events (id, environment_id, company_id, user_id, event, quantity, occurred_at, recorded_at)"
-_KEYS: Final = "usage_keys (environment_id, key_hash, body_hash)"
+_KEYS: Final = "usage_keys (key_hash, body_hash)"
 
 
 async def measured(url: str, label: str, folder: Path, *, rounds: int, sizes: Sequence[int]) -> list[Line]:
@@ -124,7 +125,7 @@ class _Inserting:
         entries = [
             (next(ids), env.id, companies[number % len(companies)], "", _EVENT, 1, now, now) for number in range(BATCH)
         ]
-        keys = sorted((env.id, secrets.token_hex(32), secrets.token_hex(32)) for _ in range(BATCH))
+        keys = sorted((secrets.token_bytes(KEY_HASH_BYTES), secrets.token_bytes(BODY_HASH_BYTES)) for _ in range(BATCH))
 
         async def inserted() -> None:
             await self._insert(entries, keys)
@@ -136,7 +137,7 @@ class _Inserting:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(f"INSERT INTO {_ENTRIES} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", entries)  # noqa: S608 - fixed
-            connection.executemany(f"INSERT INTO {_KEYS} VALUES (?, ?, ?)", keys)  # noqa: S608 - fixed text
+            connection.executemany(f"INSERT INTO {_KEYS} VALUES (?, ?)", keys)  # noqa: S608 - fixed text
             connection.execute("COMMIT")
             return
         async with connection.transaction():
@@ -146,7 +147,7 @@ class _Inserting:
                 *(list(column) for column in zip(*entries, strict=True)),
             )
             await connection.execute(
-                f"INSERT INTO {_KEYS} SELECT * FROM unnest($1::text[], $2::text[], $3::text[])",  # noqa: S608 - fixed
+                f"INSERT INTO {_KEYS} SELECT * FROM unnest($1::bytea[], $2::bytea[])",  # noqa: S608 - fixed
                 *(list(column) for column in zip(*keys, strict=True)),
             )
 

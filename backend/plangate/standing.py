@@ -19,10 +19,11 @@ class Standing:
     """One company as known now: stored facts, the snapshot compiled from them, and its usage counters.
 
     The snapshot is replaced when its validity ends; counters are updated in place by the process that counts, which
-    keeps in `counted` what each event counts in.
+    keeps in `counted` what each event counts in. `windows_known` says for a user ("" for the company itself) how many
+    windows the company had when all that count for them were among the counters.
     """
 
-    __slots__ = ("catalog", "counted", "counters", "facts", "snapshot")
+    __slots__ = ("catalog", "counted", "counters", "facts", "snapshot", "windows_known")
 
     def __init__(
         self, catalog: Catalog, facts: CompanyFacts, counters: dict[CounterKey, WindowCounter], at: datetime
@@ -31,6 +32,7 @@ class Standing:
         self.facts = facts
         self.counters = counters
         self.counted: dict[str, CountedIn] = {}
+        self.windows_known: dict[str, int] = {}
         self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at)
 
     def snapshot_at(self, at: datetime) -> CompanySnapshot:

@@ -62,7 +62,8 @@ class Overflow(Exception):
 class CompanyUsage:
     """One company's windows inside one transaction that holds the company's lock.
 
-    `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `changed` those to be written.
+    `newest` are its newest windows by (feature, kind, user id or ""), as counted so far; `changed` those to be written;
+    `windows_opened` is how many were stored here.
     `counted` remembers, for as long as catalogue and facts stay the same, what each event of the company counts in.
     """
 
@@ -77,22 +78,18 @@ class CompanyUsage:
     ) -> None:
         self.newest = newest
         self.changed: dict[str, WindowCounter] = {}
+        self.windows_opened = 0
         self._session = session
         self._catalog = catalog
         self._facts = facts
         self._cycle = cycle
         self._older: dict[CounterKey, list[WindowCounter]] = {}
         self._counted: dict[str, CountedIn] = {} if counted is None else counted
-        # A user has windows of their own where an override, or the catalogue, gives them an allowance of their own.
-        self._personal = {
-            (override.feature, override.user)
-            for override in facts.overrides
-            if override.user is not None and override.mode is OverrideMode.SET
-        }
 
     async def counters_at(self, feature_key: str, user_id: str, at: datetime) -> Mapping[CounterKey, WindowCounter]:
         """Counters for a decision at `at`: the windows of the feature that contain it are opened when missing."""
-        located = {key: await self._window(key, event, at) for key, event in self._keys([feature_key], user_id)}
+        keys = _counter_keys(self._catalog, self._facts, [feature_key], user_id)
+        located = {key: await self._window(key, event, at) for key, event in keys}
         if all(self.newest.get(key) is window for key, window in located.items()):
             return self.newest
         return {**self.newest, **located}
@@ -102,7 +99,7 @@ class CompanyUsage:
 
         Raises Overflow, and then counts nothing.
         """
-        features, keys = self._counted_in(event, user_id)
+        features, keys = counted_in(self._catalog, self._facts, event, user_id, self._counted)
         windows = []
         for key in keys:
             newest = self.newest.get(key)
@@ -124,11 +121,11 @@ class CompanyUsage:
     async def open_missing(self, feature_keys: Iterable[str], at: datetime) -> None:
         """Open the windows at `at` that no event has opened, so that checks see what the ledger holds for them."""
         for feature_key in feature_keys:
-            users = {user for feature, user in self._personal if feature == feature_key}
+            users = {user for feature, user in _personal(self._facts) if feature == feature_key}
             if is_counted_per_user(self._catalog, feature_key):
                 users |= await self._users_of(event_of(self._catalog.features[feature_key]))
             for user_id in ("", *sorted(users)):
-                for key, event in self._keys([feature_key], user_id):
+                for key, event in _counter_keys(self._catalog, self._facts, [feature_key], user_id):
                     await self._window(key, event, at)
 
     async def _users_of(self, event: str) -> set[str]:
@@ -144,30 +141,6 @@ class CompanyUsage:
             if len(page) < _PAGE:
                 return found
             last = page[-1]
-
-    def _counted_in(self, event: str, user_id: str) -> CountedIn:
-        counted = None if user_id else self._counted.get(event)
-        if counted is None:
-            features = [feature.key for feature in metered_by(self._catalog, event)]
-            counted = (features, [key for key, _ in self._keys(features, user_id)])
-            if features and not user_id:
-                # Only events of the catalogue: anybody may send any number of others.
-                self._counted[event] = counted
-        return counted
-
-    def _keys(self, feature_keys: Iterable[str], user_id: str) -> list[tuple[CounterKey, str]]:
-        found: list[tuple[CounterKey, str]] = []
-        for feature_key in feature_keys:
-            feature = self._catalog.features.get(feature_key)
-            if feature is None:
-                continue
-            users = ("", user_id) if user_id and self._is_personal(feature_key, user_id) else ("",)
-            kinds = sorted(window_kinds(self._catalog, feature_key, self._facts.overrides))
-            found.extend(((feature_key, kind, user), event_of(feature)) for user in users for kind in kinds)
-        return found
-
-    def _is_personal(self, feature_key: str, user_id: str) -> bool:
-        return (feature_key, user_id) in self._personal or is_counted_per_user(self._catalog, feature_key)
 
     async def _stored(self, key: CounterKey, at: datetime) -> WindowCounter | None:
         """The stored window of this key that contains `at`, if there is one."""
@@ -223,6 +196,7 @@ class CompanyUsage:
             used=clamped(used),
             reserved=held,
         )
+        self.windows_opened += 1
         if later is None:
             if newest is not None:
                 # It may have been counted in already: a later item that lies in it must find this very object.
@@ -231,6 +205,49 @@ class CompanyUsage:
         else:
             self._older.setdefault(key, []).append(opened)
         return opened
+
+
+def counted_in(
+    catalog: Catalog, facts: CompanyFacts, event: str, user_id: str, remembered: dict[str, CountedIn]
+) -> CountedIn:
+    """The features that count an event of a company, and the keys of the windows it counts in.
+
+    `user_id` is "" for usage that is nobody's. `remembered` keeps the answers for as long as catalogue and facts last.
+    """
+    counted = None if user_id else remembered.get(event)
+    if counted is None:
+        features = [feature.key for feature in metered_by(catalog, event)]
+        counted = (features, [key for key, _ in _counter_keys(catalog, facts, features, user_id)])
+        if features and not user_id:
+            # Only events of the catalogue: anybody may send any number of others.
+            remembered[event] = counted
+    return counted
+
+
+def _counter_keys(
+    catalog: Catalog, facts: CompanyFacts, feature_keys: Iterable[str], user_id: str
+) -> list[tuple[CounterKey, str]]:
+    found: list[tuple[CounterKey, str]] = []
+    for feature_key in feature_keys:
+        feature = catalog.features.get(feature_key)
+        if feature is None:
+            continue
+        has_own = bool(user_id) and (
+            (feature_key, user_id) in _personal(facts) or is_counted_per_user(catalog, feature_key)
+        )
+        users = ("", user_id) if has_own else ("",)
+        kinds = sorted(window_kinds(catalog, feature_key, facts.overrides))
+        found.extend(((feature_key, kind, user), event_of(feature)) for user in users for kind in kinds)
+    return found
+
+
+def _personal(facts: CompanyFacts) -> set[tuple[str, str]]:
+    """Features and users with windows of their own, because an override gives them an allowance of their own."""
+    return {
+        (override.feature, override.user)
+        for override in facts.overrides
+        if override.user is not None and override.mode is OverrideMode.SET
+    }
 
 
 def clamped(total: int) -> int:
@@ -268,6 +285,16 @@ def metered_by(catalog: Catalog, event: str) -> list[Feature]:
     ]
 
 
+def reported_meters(catalog: Catalog, event: str) -> dict[str, str]:
+    """The Stripe meters that usage of an event is reported to, each with a feature that counts the event."""
+    # Two features may count one event for one meter: it is reported once.
+    return {
+        feature.stripe_meter: feature.key
+        for feature in metered_by(catalog, event)
+        if feature.stripe_meter is not None and feature.usage_source == "events"
+    }
+
+
 def meter_events(session: StoreSession, catalog: Catalog, entries: Sequence[LedgerEntry]) -> list[Mapping[str, object]]:
     """Rows of the outbox of Stripe meters for rows of the ledger, to be stored in the same transaction."""
     reported: dict[str, dict[str, str]] = {}
@@ -275,12 +302,7 @@ def meter_events(session: StoreSession, catalog: Catalog, entries: Sequence[Ledg
     for entry in entries:
         meters = reported.get(entry.event)
         if meters is None:
-            # Two features may count one event for one meter: it is reported once.
-            meters = reported[entry.event] = {
-                feature.stripe_meter: feature.key
-                for feature in metered_by(catalog, entry.event)
-                if feature.stripe_meter is not None and feature.usage_source == "events"
-            }
+            meters = reported[entry.event] = reported_meters(catalog, entry.event)
         for meter, feature_key in meters.items() if entry.quantity else ():
             rows.append(
                 {

@@ -18,7 +18,7 @@ ACME = {"id": "acme"}
 
 
 class _Writing:
-    """Stands before the real writer: fails as told, and remembers how large the batches were."""
+    """Stands before the real writers: fails as told, and remembers how large the batches were."""
 
     def __init__(self, failures: Sequence[Exception] = (), *, poison: str = "") -> None:
         self.failures = list(failures)
@@ -34,9 +34,14 @@ class _Writing:
         return await write_batch(env, items)
 
 
+async def _nothing_known(_env: Environment, items: Sequence[Item]) -> list[None]:
+    return [None] * len(items)
+
+
 @pytest.fixture
-async def acme(environment: Environment) -> Environment:
-    """An environment with a catalogue and one company."""
+async def acme(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """An environment with a catalogue and one company, where nothing is counted from memory."""
+    monkeypatch.setattr(recorder, "write_known", _nothing_known)
     await publish(environment)
     await make_company(environment)
     return environment

@@ -89,6 +89,8 @@ class _Batch:
         self._standings: dict[str, Standing] = {}
         self._usage: dict[str, CompanyUsage] = {}
         self._stale: set[str] = set()
+        self._windows_opened: dict[str, int] = {}
+        self._users: dict[str, set[str]] = {}
         self._keys: dict[bytes, tuple[bytes, object]] = {}
         self._ids = id_series("evt")
         self._events: list[LedgerEntry] = []
@@ -106,6 +108,10 @@ class _Batch:
         session = self._session
         known = {one.facts.company_id: one for one in companies if isinstance(one, Standing)}
         told_users = {one.user_id for one in members if one is not None}
+        for company, person in zip(companies, members, strict=True):
+            if isinstance(company, Standing):
+                users = self._users.setdefault(company.facts.company_id, {""})
+                users.add("" if person is None else person.user_id)
         for one in known.values():
             told_users |= _users_with_overrides(one)
         found = await hold(
@@ -128,7 +134,8 @@ class _Batch:
             await lock_pairs(session, unknown)
             self._owners = await owners_of_pairs(session, unknown)
             held |= await lock_companies(session, set(self._owners.values()) - held.keys())
-        for company_id, (version, revision) in held.items():
+        for company_id, (version, windows_opened, revision) in held.items():
+            self._windows_opened[company_id] = windows_opened
             standing = known.get(company_id)
             if standing is None or standing.facts.version != version or standing.catalog.revision != revision:
                 standing = await self._reread(company_id, standing, revision)
@@ -195,6 +202,8 @@ class _Batch:
                 self._env.forget(company_id)
             else:
                 _refresh(standing.counters, usage.newest)
+                windows = self._windows_opened[company_id] + usage.windows_opened
+                standing.windows_known |= dict.fromkeys(self._users.get(company_id, ()), windows)
 
     def _standing_of(self, item: Item, before: Standing | None) -> Standing | None:
         if before is not None and before.facts.company_id in self._standings:

@@ -31,6 +31,7 @@ from plangate.metering.events import (
     reserved,
     tracked,
 )
+from plangate.metering.known import write_known
 from plangate.metering.reservations import Closed, Reserved
 from plangate.store.races import is_lost_race
 
@@ -234,6 +235,22 @@ class Recorder:
 
 
 async def _written(env: Environment, items: Sequence[Item]) -> list[Settled]:
+    """Write a batch: what is in memory at once, everything else with what is read while it is held."""
+    settled: list[Settled | None]
+    try:
+        settled = [*await write_known(env, items)]
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        _log.warning("usage_write_failed", error=repr(error), try_number=0)
+        settled = [None] * len(items)
+    left = [index for index, outcome in enumerate(settled) if outcome is None]
+    if left:
+        outcomes = await _written_as_read(env, [items[index] for index in left])
+        for index, outcome in zip(left, outcomes, strict=True):
+            settled[index] = outcome
+    return [one for one in settled if one is not None]
+
+
+async def _written_as_read(env: Environment, items: Sequence[Item]) -> list[Settled]:
     """Write a batch; one that fails by its own fault is halved until the item at fault stands alone."""
     failure: Exception = Refusal(
         Code.UNAVAILABLE, "The usage could not be written just now. Try again.", headers={"Retry-After": "1"}
@@ -262,7 +279,7 @@ async def _written(env: Environment, items: Sequence[Item]) -> list[Settled]:
         _log.error("usage_not_written", error=repr(failure))
         return [failure]
     middle = len(items) // 2
-    return [*await _written(env, items[:middle]), *await _written(env, items[middle:])]
+    return [*await _written_as_read(env, items[:middle]), *await _written_as_read(env, items[middle:])]
 
 
 _RECORDERS: WeakKeyDictionary[Environment, Recorder] = WeakKeyDictionary()

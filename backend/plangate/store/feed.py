@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import CountingKey, Instant, to_microseconds
 from plangate.store.database import Database, StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, together
 
 EVERYTHING = ""  # the company id of a change that concerns the whole environment: clock, keys
 CATALOG = "*"  # that of another catalogue, which leaves facts and counters as they are
@@ -53,13 +53,26 @@ _ANNOUNCE: Final = Direct(
 
 async def announce(session: StoreSession, company_ids: Iterable[str], *, origin: str) -> None:
     """Say, in the changing transaction itself, which companies it changed."""
-    if session.is_postgresql:
-        rows = [(f"{origin} {session.environment_id} {company_id}",) for company_id in company_ids]
-        await together(session, _ANNOUNCE.for_all(rows, _CHANNEL))
-        return
-    rows = [(company_id,) for company_id in company_ids]
-    told = _ANNOUNCE.for_all(rows, session.environment_id, origin, to_microseconds(session.now))
-    await together(session, told)
+    recorded_at = to_microseconds(session.now)
+    await together(
+        session,
+        announcing(
+            session.environment_id,
+            company_ids,
+            origin=origin,
+            recorded_at=recorded_at,
+            is_postgresql=session.is_postgresql,
+        ),
+    )
+
+
+def announcing(
+    environment_id: str, company_ids: Iterable[str], *, origin: str, recorded_at: int, is_postgresql: bool
+) -> Filled:
+    """The statement of `announce`, to be executed with others."""
+    if is_postgresql:
+        return _ANNOUNCE.for_all([(f"{origin} {environment_id} {company_id}",) for company_id in company_ids], _CHANNEL)
+    return _ANNOUNCE.for_all([(company_id,) for company_id in company_ids], environment_id, origin, recorded_at)
 
 
 async def follow(database: Database, *, origin: str, forget: Forget, forget_all: Callable[[], None]) -> None:

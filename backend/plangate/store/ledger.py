@@ -34,9 +34,13 @@ _VALUES_PER_QUERY = 10_000
 
 
 class HeldCompany(NamedTuple):
-    """What is true of a company while its lock is held: its version, and the environment's catalogue revision."""
+    """What is true of a company while its lock is held.
+
+    Its version, how many usage windows were opened for it and its users, and the environment's catalogue revision.
+    """
 
     version: int
+    windows_opened: int
     catalog_revision: int
 
 
@@ -59,21 +63,21 @@ class UsedKey(NamedTuple):
     answer: object
 
 
-_LOCK: Final = Direct(
+LOCK_COMPANIES: Final = Direct(
     sqlite="""
-        SELECT id, version, (SELECT catalog_revision FROM environments WHERE environments.id = ?)
+        SELECT id, version, windows_opened, (SELECT catalog_revision FROM environments WHERE environments.id = ?)
         FROM companies
         WHERE environment_id = ? AND merged_into IS NULL AND id IN (SELECT value FROM json_each(?))
     """,
     postgresql="""
-        SELECT id, version, (SELECT catalog_revision FROM environments WHERE environments.id = $1)
+        SELECT id, version, windows_opened, (SELECT catalog_revision FROM environments WHERE environments.id = $1)
         FROM companies
         WHERE environment_id = $2 AND merged_into IS NULL AND id = ANY($3::text[])
         ORDER BY id
         FOR NO KEY UPDATE OF companies
     """,
 )
-_ADD_ENTRIES: Final = Direct(
+ADD_ENTRIES: Final = Direct(
     sqlite="""
         INSERT INTO usage_events
             (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
@@ -88,7 +92,7 @@ _ADD_ENTRIES: Final = Direct(
         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
     """,
 )
-_ADD_KEYS: Final = Direct(
+ADD_KEYS: Final = Direct(
     sqlite="""
         INSERT INTO usage_keys (key_hash, body_hash, answer)
         SELECT substr(?, key * 16 + 1, 16), substr(?, key * 8 + 1, 8), value FROM json_each(?)
@@ -137,11 +141,11 @@ async def hold(
 
 def locking(session: StoreSession, company_ids: Collection[str]) -> Filled:
     """The statement of `lock_companies`, to be executed with others."""
-    return _LOCK.of(session.environment_id, session.environment_id, sorted(set(company_ids)))
+    return LOCK_COMPANIES.of(session.environment_id, session.environment_id, sorted(set(company_ids)))
 
 
 def _held(rows: Rows) -> dict[str, HeldCompany]:
-    return {company_id: HeldCompany(version, revision or 0) for company_id, version, revision in rows}
+    return {company_id: HeldCompany(version, opened, revision or 0) for company_id, version, opened, revision in rows}
 
 
 async def lock_pairs(session: StoreSession, pairs: Collection[tuple[str, str]]) -> None:
@@ -198,7 +202,7 @@ async def add_usage(
     ]
     if waiting:
         await session.run(unattributed_events.insert(), waiting)
-    statements = [_ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))]
+    statements = [ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))]
     if keys:
         statements.append(_adding(keys))
     await together(session, *statements, setting_counters(counters))
@@ -207,7 +211,7 @@ async def add_usage(
 def _adding(keys: Sequence[UsedKey]) -> Filled:
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
     used = sorted(keys, key=lambda one: one.key_hash)
-    return _ADD_KEYS.of(
+    return ADD_KEYS.of(
         Packed([one.key_hash for one in used]),
         Packed([one.body_hash for one in used]),
         [json_text(one.answer) for one in used],

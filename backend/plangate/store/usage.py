@@ -155,6 +155,10 @@ _SET_COUNTERS: Final = Direct(
         WHERE usage_windows.id = counted.id
     """,
 )
+_NOTE_OPENING: Final = Direct(
+    sqlite="UPDATE companies SET windows_opened = windows_opened + 1 WHERE environment_id = ? AND id = ?",
+    postgresql="UPDATE companies SET windows_opened = windows_opened + 1 WHERE environment_id = $1 AND id = $2",
+)
 _USED_KEYS: Final = Direct(
     sqlite="""
         WITH RECURSIVE places (at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM places WHERE at + 16 < length(?1))
@@ -215,7 +219,10 @@ async def open_window(
     used: int,
     reserved: int = 0,
 ) -> WindowCounter:
-    """Store a new window, with what the ledger already holds for it as `used`, and what is held as `reserved`."""
+    """Store a new window, with what the ledger already holds for it as `used`, and what is held as `reserved`.
+
+    The transaction holds the company.
+    """
     window_id = new_id("win")
     await session.add(
         UsageWindowRow(
@@ -232,6 +239,7 @@ async def open_window(
         )
     )
     await _note_bounds(session, company_id, feature, period.value, user_id, window_id, start_at, end_at)
+    session.defer(_NOTE_OPENING.of(session.environment_id, company_id))
     return WindowCounter(window_id=window_id, start_at=start_at, end_at=end_at, used=used, reserved=reserved)
 
 

@@ -83,6 +83,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment_id"),
     )
     op.create_table(
+        "catalog_drafts",
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("etag", sa.String(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("environment_id"),
+    )
+    op.create_table(
         "catalog_revisions",
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
@@ -108,6 +118,7 @@ def upgrade() -> None:
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("windows_opened", sa.BigInteger(), nullable=False),
         sa.Column("merged_into", sa.String(), nullable=True),
         sa.Column("merged_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -597,6 +608,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("price", sa.String(), nullable=True),
+        sa.Column("price_detail", sa.String(), nullable=True),
         sa.Column("available_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("environment_id", "migration_id", "company_id"),
@@ -621,6 +634,7 @@ def upgrade() -> None:
         sa.Column("selection", sa.Text(), nullable=True),
         sa.Column("is_listed", sa.Boolean(), nullable=False),
         sa.Column("listed_until", sa.String(), nullable=False),
+        sa.Column("proration", sa.String(), nullable=True),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
@@ -789,6 +803,7 @@ def downgrade() -> None:
     op.drop_table("companies")
     op.drop_table("change_feed")
     op.drop_table("catalog_revisions")
+    op.drop_table("catalog_drafts")
     op.drop_table("audit_heads")
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.drop_index("audit_by_company")
