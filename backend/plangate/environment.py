@@ -18,7 +18,7 @@ from plangate.errors import Code, Refusal
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
-from plangate.store.companies import bump_version, owners_of_keys
+from plangate.store.companies import bumping_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
 from plangate.store.direct import Filled, Rows, together
 from plangate.store.feed import CATALOG, EVERYTHING, announce
@@ -119,16 +119,19 @@ class Environment:
         async with self.database.writing(self.id, self.clock.now()) as session:
             yield session
             if told := session.changed | session.counted:
-                await announce(session, sorted(told), origin=PROCESS)
+                announce(session, sorted(told), origin=PROCESS)
         for company_id in session.changed:
             self.forget(company_id)
         for follow_up in session.after_commit:
             follow_up()
 
-    async def touch(self, session: StoreSession, company_id: str) -> int:
-        """Count a change of the company's deciding facts in this transaction; answers the new version."""
+    async def touch(self, session: StoreSession, company_id: str, *, is_locked: bool = False) -> None:
+        """Count a change of the company's deciding facts in this transaction, which may hold its lock already."""
         session.changed.add(company_id)
-        return await bump_version(session, company_id)
+        if is_locked:
+            session.defer(bumping_version(session, company_id))
+        else:
+            await together(session, bumping_version(session, company_id))
 
     def touch_everything(self, session: StoreSession) -> None:
         """Note a change that concerns every company and is none of the catalogue: clock, keys."""

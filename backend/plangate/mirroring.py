@@ -229,7 +229,7 @@ async def _stored(
             session, company_id, found, subscriptions, awaited
         )
         if is_changed or is_settled:
-            await env.touch(session, company_id)
+            await env.touch(session, company_id, is_locked=True)
         if closing is not None:
             await closing(session)
     return Mirrored(

@@ -121,8 +121,6 @@ class Worker:
             await sync.act_on(env, claim)
         except Exception:  # noqa: BLE001 - nobody waits for this task; the event is claimed again in a minute.
             _log.exception("webhook_failed", environment=env.settings.name)
-        # Others about the same customer may have come meanwhile.
-        self.wake(env.id)
 
     async def _turn(self, env: Environment, loop: Loop) -> None:
         """One loop for one environment, until cancelled."""

@@ -37,9 +37,9 @@ async def test_a_committed_change_is_heard_in_other_processes_only(
     environment: Environment, heard: list[tuple[str, str]]
 ) -> None:
     async with environment.writing() as session:
-        await announce(session, ["comp_mine"], origin="me")
+        announce(session, ["comp_mine"], origin="me")
     async with environment.writing() as session:
-        await announce(session, ["comp_1", ""], origin="another")
+        announce(session, ["comp_1", ""], origin="another")
     await _until(lambda: len(heard) >= 2)
     assert heard == [(environment.id, "comp_1"), (environment.id, "")]
 
@@ -47,9 +47,9 @@ async def test_a_committed_change_is_heard_in_other_processes_only(
 async def test_a_rolled_back_change_is_not_heard(environment: Environment, heard: list[tuple[str, str]]) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         async with environment.writing() as session:
-            await announce(session, ["comp_lost"], origin="another")
+            announce(session, ["comp_lost"], origin="another")
             raise RuntimeError("stop")
     async with environment.writing() as session:
-        await announce(session, ["comp_kept"], origin="another")
+        announce(session, ["comp_kept"], origin="another")
     await _until(lambda: bool(heard))
     assert heard == [(environment.id, "comp_kept")]

@@ -167,11 +167,9 @@ _OWNER: Final = Direct(
 _BUMP: Final = Direct(
     sqlite="""
         UPDATE companies SET version = version + 1, updated_at = ?3 WHERE environment_id = ?1 AND id = ?2
-        RETURNING version
     """,
     postgresql="""
         UPDATE companies SET version = version + 1, updated_at = $3 WHERE environment_id = $1 AND id = $2
-        RETURNING version
     """,
 )
 
@@ -277,10 +275,9 @@ async def add_keys(session: StoreSession, company_id: str, keys: Sequence[tuple[
     )
 
 
-async def bump_version(session: StoreSession, company_id: str) -> int:
-    """Count one change of a fact that decides about the company; answers the new version."""
-    ((row,),) = await together(session, _BUMP.of(session.environment_id, company_id, to_microseconds(session.now)))
-    return int(row[0])
+def bumping_version(session: StoreSession, company_id: str) -> Filled:
+    """The statement that counts one change of a fact that decides about the company."""
+    return _BUMP.of(session.environment_id, company_id, to_microseconds(session.now))
 
 
 async def page_of_companies(

@@ -16,7 +16,7 @@ from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import CountingKey, Instant, to_microseconds
 from plangate.store.database import Database, StoreSession, table_of
-from plangate.store.direct import Direct, Filled, together
+from plangate.store.direct import Direct, Filled
 
 EVERYTHING = ""  # the company id of a change that concerns the whole environment: clock, keys
 CATALOG = "*"  # that of another catalogue, which leaves facts and counters as they are
@@ -51,18 +51,16 @@ _ANNOUNCE: Final = Direct(
 )
 
 
-async def announce(session: StoreSession, company_ids: Iterable[str], *, origin: str) -> None:
+def announce(session: StoreSession, company_ids: Iterable[str], *, origin: str) -> None:
     """Say, in the changing transaction itself, which companies it changed."""
-    recorded_at = to_microseconds(session.now)
-    await together(
-        session,
+    session.defer(
         announcing(
             session.environment_id,
             company_ids,
             origin=origin,
-            recorded_at=recorded_at,
+            recorded_at=to_microseconds(session.now),
             is_postgresql=session.is_postgresql,
-        ),
+        )
     )
 
 
