@@ -9,6 +9,7 @@ from plangate.catalog.mapping import ProductPage, Target, map_product, product_p
 from plangate.catalog.migrating import (
     MigratingCompany,
     Migration,
+    Proration,
     carry_on_migrations,
     migrating_companies,
     migration,
@@ -33,6 +34,7 @@ __all__ = [
     "Migration",
     "PlanImpact",
     "ProductPage",
+    "Proration",
     "PublicEntitlement",
     "PublicPlan",
     "PublicPrice",

@@ -3,9 +3,9 @@
 Migrating everybody needs none of this: the revision then says that nobody is left on an older version.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import structlog
@@ -28,6 +28,7 @@ from plangate.store.ledger import lock_companies
 from plangate.store.population import facts_of_companies
 from plangate.store.snapshot import company_facts
 from plangate.store.version_migrations import (
+    PRICE_PENDING,
     MigratingState,
     VersionMigrationRow,
     claim_companies,
@@ -37,12 +38,17 @@ from plangate.store.version_migrations import (
     page_of_migrating,
     page_of_migrations,
     pin_version,
+    prices_of,
     retry_failed,
+    retry_prices,
     running_migrations,
     settle_company,
+    settle_price,
     update_migration,
 )
 from plangate.usage_windows import rebind_windows
+
+Proration: TypeAlias = Literal["none", "next_invoice", "charge_now"]
 
 _LISTED_AT_ONCE: Final = 200
 _MOVED_AT_ONCE: Final = 50
@@ -52,6 +58,11 @@ _WORDS: Final = frozenset({"all", "none"})
 _CLAIM_SECONDS: Final = 60
 _ATTEMPTS_MAX: Final = 8
 _BACKOFF_SECONDS_MAX: Final = 3_600
+_PRORATIONS: Final[Mapping[str, Proration]] = {
+    "none": "none",
+    "next_invoice": "next_invoice",
+    "charge_now": "charge_now",
+}
 _log = structlog.get_logger(__name__)
 
 
@@ -65,7 +76,11 @@ class MigrationCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Migration(msgspec.Struct, frozen=True, kw_only=True):
-    """Who gets one published version. `counts` is for `some`: everybody and nobody need no steps."""
+    """Who gets one published version. `counts` is for `some`, and for `all` where prices move along.
+
+    `proration` is how the prices paid in Stripe move along (null: they stay); `prices` counts what came of that, by
+    outcome.
+    """
 
     id: str
     kind: Literal["plan", "add_on"]
@@ -74,19 +89,26 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["all", "some", "none"]
     state: Literal["running", "finished"]
     counts: MigrationCounts
+    proration: Proration | None = None
+    prices: Mapping[str, int] = {}
     author: Any
     created_at: datetime
     finished_at: datetime | None
 
 
 class MigratingCompany(msgspec.Struct, frozen=True, kw_only=True):
-    """One company of a migration: `detail` says what went wrong the last time."""
+    """One company of a migration: `detail` says what went wrong the last time.
+
+    `price` is what came of moving the price it pays, `pending` until then; null where prices stay.
+    """
 
     company: str
     state: Literal["pending", "done", "not_held", "failed"]
     attempts: int
     detail: str | None
     updated_at: datetime
+    price: str | None = None
+    price_detail: str | None = None
 
 
 def read_migrations(said: Iterable[str]) -> dict[str, Migrate]:
@@ -107,10 +129,19 @@ def read_migrations(said: Iterable[str]) -> dict[str, Migrate]:
 
 
 def new_migration(
-    environment_id: str, *, kind: Kind, key: str, version: int, wanted: Migrate, actor: Actor, at: datetime
+    environment_id: str,
+    *,
+    kind: Kind,
+    key: str,
+    version: int,
+    wanted: Migrate,
+    actor: Actor,
+    at: datetime,
+    proration: Proration | None = None,
 ) -> VersionMigrationRow:
-    """The row that records who gets a version; only `some` has work to be done afterwards."""
+    """The row that records who gets a version; only `some`, and prices that move along, are work for afterwards."""
     is_some = isinstance(wanted, MigrationDocument)
+    is_work = is_some or (wanted == "all" and proration is not None)
     return VersionMigrationRow(
         id=new_id("mig"),
         environment_id=environment_id,
@@ -121,10 +152,11 @@ def new_migration(
         selection=wanted.model_dump(mode="json", exclude_defaults=True)
         if isinstance(wanted, MigrationDocument)
         else None,
-        is_listed=not is_some,
+        proration=proration if is_work else None,
+        is_listed=not is_work,
         author=msgspec.to_builtins(actor),
         created_at=at,
-        finished_at=None if is_some else at,
+        finished_at=None if is_work else at,
     )
 
 
@@ -155,7 +187,8 @@ async def migrations(
     async with environment.reading() as session:
         rows = await page_of_migrations(session, before=before, limit=limit + 1)
         counts = await counts_of(session, [row.id for row in rows])
-    shown = [_view(row, counts[row.id]) for row in rows[:limit]]
+        prices = await prices_of(session, [row.id for row in rows])
+    shown = [_view(row, counts[row.id], prices[row.id]) for row in rows[:limit]]
     return shown, shown[-1].id if len(rows) > limit else None
 
 
@@ -163,7 +196,8 @@ async def migration(environment: Environment, migration_id: str) -> Migration:
     """One migration. Raises Refusal (404)."""
     async with environment.reading() as session:
         row = await _known(session, migration_id)
-        return _view(row, (await counts_of(session, [row.id]))[row.id])
+        counts, prices = await counts_of(session, [row.id]), await prices_of(session, [row.id])
+        return _view(row, counts[row.id], prices[row.id])
 
 
 async def migrating_companies(
@@ -179,6 +213,8 @@ async def migrating_companies(
             state=MigratingState(row.state).value,
             attempts=row.attempts,
             detail=row.last_error,
+            price=row.price,
+            price_detail=row.price_detail,
             updated_at=row.updated_at,
         )
         for row in rows[:limit]
@@ -187,10 +223,11 @@ async def migrating_companies(
 
 
 async def retry_migration(environment: Environment, migration_id: str, *, actor: Actor) -> Migration:
-    """Try the companies that failed again. Raises Refusal (404)."""
+    """Try the companies that failed again, and the prices that could not be moved. Raises Refusal (404)."""
     async with environment.writing() as session:
         row = await _known(session, migration_id)
         again = await retry_failed(session, row.id, wall_now=wall_now())
+        again += await retry_prices(session, row.id, wall_now=wall_now())
         if again:
             await update_migration(session, row.id, finished_at=None)
             await append_audit(
@@ -207,10 +244,16 @@ async def carry_on_migrations(environment: Environment) -> int:
     for row in running:
         found += await _list_more(environment, row) if not row.is_listed else 0
         found += await _move_some(environment, row)
+        if row.proration is not None:
+            # The prices are moved by plan changes, one for each company; this sees when the last one is.
+            async with environment.writing() as session:
+                await _finish(session, row.id)
     return found
 
 
 async def _list_more(environment: Environment, row: VersionMigrationRow) -> int:
+    if row.mode == "all":
+        return await _list_payers(environment, row)
     wanted = MigrationDocument.model_validate(row.selection)
     selection = selection_of(wanted)
     catalog = await environment.catalog()
@@ -239,6 +282,35 @@ async def _list_more(environment: Environment, row: VersionMigrationRow) -> int:
         )
         await _finish(session, row.id)
     return len(company_ids)
+
+
+async def _list_payers(environment: Environment, row: VersionMigrationRow) -> int:
+    """List those who pay for the plan or add-on; everybody holds the new version already."""
+    catalog = await environment.catalog()
+    async with environment.reading() as session:
+        page = await page_of_companies(session, search=None, after=row.listed_until or None, limit=_LISTED_AT_ONCE)
+        known = await facts_of_companies(session, page)
+        chosen = [
+            company_id
+            for company_id, facts in known.items()
+            if any(
+                (owner := catalog.owner_of(item.stripe_price_id, company_id)) is not None
+                and (owner.kind, owner.key) == (row.kind, row.key)
+                for fact in facts.subscriptions
+                if fact.ended_at is None
+                for item in fact.items
+            )
+        ]
+    async with environment.writing() as session:
+        await list_companies(session, row.id, chosen, wall_now=wall_now())
+        await update_migration(
+            session,
+            row.id,
+            is_listed=len(page) < _LISTED_AT_ONCE,
+            listed_until=page[-1].id if page else row.listed_until,
+        )
+        await _finish(session, row.id)
+    return len(page)
 
 
 async def _named(session: StoreSession, names: Sequence[str]) -> list[str]:
@@ -277,10 +349,14 @@ async def _move_some(environment: Environment, row: VersionMigrationRow) -> int:
 
 
 async def _move(environment: Environment, row: VersionMigrationRow, company_id: str) -> None:
-    """Move one company, and note it, in one transaction; it keeps the price it pays."""
+    """Move one company, and note it, in one transaction; the price it pays follows, if it is to."""
     kind: Kind = "plan" if row.kind == "plan" else "add_on"
     anybody = Audience(key="", plan="", groups=((),))
     async with environment.writing() as session:
+        if row.mode == "all":
+            await settle_company(session, row.id, company_id, state=MigratingState.DONE)
+            await settle_price(session, row.id, company_id, price=PRICE_PENDING, available_at=wall_now())
+            return
         await lock_companies(session, [company_id])
         catalog = await environment.catalog_in(session)
         facts = await company_facts(session, company_id)
@@ -300,6 +376,8 @@ async def _move(environment: Environment, row: VersionMigrationRow, company_id: 
         await rebind_windows(environment, session, before, after)
         await environment.touch(session, company_id)
         await settle_company(session, row.id, company_id, state=MigratingState.DONE)
+        if row.proration is not None:
+            await settle_price(session, row.id, company_id, price=PRICE_PENDING, available_at=wall_now())
         await append_audit(
             session,
             actor=msgspec.convert(row.author, Actor),
@@ -320,7 +398,9 @@ async def _finish(session: StoreSession, migration_id: str) -> None:
     row = await migration_row(session, migration_id)
     if row is None or not row.is_listed or row.finished_at is not None:
         return
-    if not (await counts_of(session, [migration_id]))[migration_id].get(MigratingState.PENDING.value):
+    pending = (await counts_of(session, [migration_id]))[migration_id].get(MigratingState.PENDING.value, 0)
+    pending += (await prices_of(session, [migration_id]))[migration_id].get(PRICE_PENDING, 0)
+    if not pending:
         await update_migration(session, migration_id, finished_at=session.now)
 
 
@@ -331,7 +411,7 @@ async def _known(session: StoreSession, migration_id: str) -> VersionMigrationRo
     return row
 
 
-def _view(row: VersionMigrationRow, counts: dict[str, int]) -> Migration:
+def _view(row: VersionMigrationRow, counts: dict[str, int], prices: dict[str, int]) -> Migration:
     return Migration(
         id=row.id,
         kind="plan" if row.kind == "plan" else "add_on",
@@ -340,6 +420,8 @@ def _view(row: VersionMigrationRow, counts: dict[str, int]) -> Migration:
         mode="all" if row.mode == "all" else "none" if row.mode == "none" else "some",
         state="running" if row.finished_at is None else "finished",
         counts=MigrationCounts(**counts),
+        proration=_PRORATIONS.get(row.proration or ""),
+        prices=prices,
         author=row.author,
         created_at=row.created_at,
         finished_at=row.finished_at,

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from plangate.catalog.impact import Impact, Mover, impact_of
-from plangate.catalog.migrating import new_migration, pins_wanted, selection_of
+from plangate.catalog.migrating import Proration, new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
 from plangate.catalog.shelf import LEASE, clear_shelf, unneeded
 from plangate.catalog.stripe_objects import WantedInStripe, price_words, wanted_in_stripe
@@ -136,15 +136,17 @@ async def apply(
     *,
     actor: Actor,
     migrate: Mapping[str, Migrate] | None = None,
+    proration: Proration | None = None,
     expected_revision: int | None = None,
 ) -> CatalogDiff:
     """Make the document the catalogue in force, in Stripe and here; a document in force already changes nothing.
 
     A changed plan or add-on is published as its next version. `migrate` says who of its holders gets it, by
     `plan:KEY`, `add_on:KEY`, KEY or "" for the rest; without it the document says so. Everybody gets it at once, some
-    get it in the background (`migrations`), and nobody else moves until they take it. May be repeated after a failure
-    at any point. Raises Refusal: 422 for faults; 409 `catalog_stale` when the revision in force is not
-    `expected_revision`; 409 while another one is being applied; 422 or 503 from Stripe.
+    get it in the background (`migrations`), and nobody else moves until they take it. With `proration` the prices they
+    pay in Stripe move along in the background, prorated so; without it they stay until something else changes. May be
+    repeated after a failure at any point. Raises Refusal: 422 for faults; 409 `catalog_stale` when the revision in
+    force is not `expected_revision`; 409 while another one is being applied; 422 or 503 from Stripe.
     """
     wanted = _parsed(document)
     async with _turn(environment) as lease:
@@ -176,6 +178,7 @@ async def apply(
                             wanted=who,
                             actor=actor,
                             at=session.now,
+                            proration=proration,
                         )
                         for (kind, key), who in drafted.migrations.items()
                     ]

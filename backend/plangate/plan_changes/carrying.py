@@ -206,7 +206,7 @@ async def _update(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
     try:
         await step(env, row, "update", params, lambda sent, key: _updated(env, row, sent, key))
     except StripeFailure as failure:
-        if failure.kind is not FailureKind.NEEDS_ACTION:
+        if failure.kind is not FailureKind.NEEDS_ACTION or terms.is_unattended:
             raise
         return await _update_pending(env, row, terms, raw)
     return row

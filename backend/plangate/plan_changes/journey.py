@@ -81,14 +81,14 @@ async def confirm(
         async with env.lease(company_id) as lease:
             known = known or await _change_of(env, promise.quote_id)
             if known is not None:
-                return shown(await _continued(env, await current(env, known), lease))
+                return shown(await continued(env, await current(env, known), lease))
             await refetch_held(env, company_id, lease)
             proposal = await _held_to(env, promise, actor=actor)
             same = await _make_room(env, company_id, proposal)
             if same is not None:
                 return shown(same)
             row = await _record(env, proposal, promise, actor=actor, return_url=return_to)
-            return shown(await _continued(env, row, lease))
+            return shown(await continued(env, row, lease))
 
 
 async def cancel_scheduled(env: Environment, company_id: str, *, actor: Actor) -> PlanChange:
@@ -116,7 +116,7 @@ async def cancel_scheduled(env: Environment, company_id: str, *, actor: Actor) -
             else:
                 proposal = await propose(env, company_id, ChangeRequest(resume=True), actor=actor)
                 row = await _record(env, proposal, proposal.promise, actor=actor, return_url=None)
-            return shown(await _continued(env, row, lease))
+            return shown(await continued(env, row, lease))
 
 
 async def settle_pending(env: Environment, company_id: str) -> None:
@@ -132,7 +132,7 @@ async def settle_pending(env: Environment, company_id: str) -> None:
         with within(_ANSWER_SECONDS):
             async with env.lease(company_id, wait_seconds=3) as lease:
                 for row in waiting:
-                    await _continued(env, await current(env, row), lease)
+                    await continued(env, await current(env, row), lease)
     except Refusal as refusal:
         _log.info("settling_put_off", company=company_id, code=refusal.code.value)
 
@@ -145,7 +145,7 @@ async def resume_unfinished(env: Environment) -> int:
         try:
             with within(_RESUME_SECONDS):
                 async with env.lease(row.company_id, wait_seconds=1) as lease:
-                    after = await _continued(env, await current(env, row), lease)
+                    after = await continued(env, await current(env, row), lease)
             if after.state in _UNDER_WAY:
                 await _put_off(env, after)
         except Refusal as refusal:
@@ -189,7 +189,7 @@ async def portal_url(env: Environment, company_id: str, *, return_url: str) -> s
     return str(session_object["url"])
 
 
-async def _continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanChangeRow:
+async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanChangeRow:
     """Bring a change as far as it goes now. The lease is held; the state is fetched before anything is written.
 
     Raises Refusal when the payment failed or Stripe refused; the change is `failed` then. When Stripe is slow the

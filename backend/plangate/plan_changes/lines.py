@@ -12,6 +12,7 @@ from plangate.engine.model import Catalog, PlanVersion, Price, PriceOwner, Subsc
 from plangate.engine.pricing import amount_of, price_among
 from plangate.errors import Code, Refusal
 
+_Fresh: TypeAlias = frozenset[tuple[str, str]]
 _Held: TypeAlias = Mapping[tuple[str, str, str | None], tuple[SubscriptionItem, PriceOwner]]
 
 
@@ -42,26 +43,33 @@ class TargetLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def target_lines(
-    catalog: Catalog, target: Holding, subscription: SubscriptionFact | None, *, company_id: str
+    catalog: Catalog,
+    target: Holding,
+    subscription: SubscriptionFact | None,
+    *,
+    company_id: str,
+    renewed: tuple[str, str] | None = None,
 ) -> tuple[TargetLine, ...]:
     """All items the subscription is to hold: the plan first, then add-ons, then what the catalogue does not know.
 
     Beside each come the items for what it grants for money: what is billed as it is used, and what was bought in
-    advance. Whatever is held already in the same interval keeps its price, also when that is archived.
+    advance. Whatever is held already in the same interval keeps its price, also when that is archived; only the
+    plan or add-on that is `renewed`, by kind and key, takes the price of its version.
 
     Raises Refusal when Stripe does not know a price yet, or a part is not sold in that currency and interval.
     """
     held = _held_items(catalog, subscription, company_id)
+    fresh: _Fresh = frozenset() if renewed is None else frozenset({renewed})
     found: list[TargetLine] = []
     plan = catalog.newest("plan", target.plan) if target.plan is not None else None
     if plan is not None and target.version is not None:
         plan = catalog.version_of("plan", plan.key, target.version) or plan
     if plan is not None and (target.own_price is not None or not plan.is_free):
-        found += _plan_lines(catalog, plan, target, held)
+        found += _plan_lines(catalog, plan, target, held, fresh)
     for key, quantity in target.add_ons.items():
         add_on = catalog.newest("add_on", key)
         if add_on is not None:
-            found += _add_on_lines(add_on, quantity, target, held)
+            found += _add_on_lines(add_on, quantity, target, held, fresh)
     if subscription is not None:
         found += (
             TargetLine(
@@ -130,7 +138,7 @@ def _held_items(catalog: Catalog, subscription: SubscriptionFact | None, company
     return held
 
 
-def _plan_lines(catalog: Catalog, plan: PlanVersion, target: Holding, held: _Held) -> list[TargetLine]:
+def _plan_lines(catalog: Catalog, plan: PlanVersion, target: Holding, held: _Held, fresh: _Fresh) -> list[TargetLine]:
     others = [found for (kind, _, feature), found in held.items() if kind == "plan" and feature is None]
     old = held.get(("plan", plan.key, None)) or next(iter(others), None)
     newest = catalog.newest("plan", plan.key)
@@ -149,18 +157,24 @@ def _plan_lines(catalog: Catalog, plan: PlanVersion, target: Holding, held: _Hel
             )
         )
     elif plan.prices:
-        is_kept = old is not None and old[1].company_id is None and _is_of(old[1], plan, newest)
+        is_kept = old is not None and old[1].company_id is None and _is_of(old[1], plan, newest, fresh)
         lines.append(_line(plan, None, plan.prices, target.quantity, target, old, is_kept=is_kept))
-    return [*lines, *_part_lines(plan, newest, target, held)]
+    return [*lines, *_part_lines(plan, newest, target, held, fresh)]
 
 
-def _add_on_lines(add_on: PlanVersion, quantity: int, target: Holding, held: _Held) -> list[TargetLine]:
+def _add_on_lines(add_on: PlanVersion, quantity: int, target: Holding, held: _Held, fresh: _Fresh) -> list[TargetLine]:
     old = held.get(("add_on", add_on.key, None))
-    lines = [_line(add_on, None, add_on.prices, quantity, target, old, is_kept=True)] if add_on.prices else []
-    return [*lines, *_part_lines(add_on, add_on, target, held)]
+    lines = (
+        [_line(add_on, None, add_on.prices, quantity, target, old, is_kept=("add_on", add_on.key) not in fresh)]
+        if add_on.prices
+        else []
+    )
+    return [*lines, *_part_lines(add_on, add_on, target, held, fresh)]
 
 
-def _part_lines(version: PlanVersion, newest: PlanVersion | None, target: Holding, held: _Held) -> list[TargetLine]:
+def _part_lines(
+    version: PlanVersion, newest: PlanVersion | None, target: Holding, held: _Held, fresh: _Fresh
+) -> list[TargetLine]:
     """The items for what a version grants for money. One of another plan for the same feature becomes this plan's."""
     advances = sold_in_advance(version)
     lines: list[TargetLine] = []
@@ -175,13 +189,15 @@ def _part_lines(version: PlanVersion, newest: PlanVersion | None, target: Holdin
                 found for (kind, _, feature), found in held.items() if (kind, feature) == ("plan", entitlement.feature)
             )
             old = next((one for one in others if one[0].is_metered is (quantity is None)), None)
-        is_kept = old is not None and _is_of(old[1], version, newest) and old[0].is_metered is (quantity is None)
+        is_kept = old is not None and _is_of(old[1], version, newest, fresh) and old[0].is_metered is (quantity is None)
         lines.append(_line(version, entitlement.feature, entitlement.prices, quantity, target, old, is_kept=is_kept))
     return lines
 
 
-def _is_of(owner: PriceOwner, version: PlanVersion, newest: PlanVersion | None) -> bool:
+def _is_of(owner: PriceOwner, version: PlanVersion, newest: PlanVersion | None, fresh: _Fresh) -> bool:
     """Whether a held price is that of the version. A price sells the newest; who holds an older one can be on that."""
+    if (version.kind, version.key) in fresh:
+        return False
     is_older = newest is not None and version.version < newest.version
     return owner.key == version.key and (owner.version == version.version or is_older)
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import and_, func, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import VersionPin
@@ -22,6 +22,37 @@ class MigratingState(StrEnum):
     DONE = "done"
     NOT_HELD = "not_held"
     FAILED = "failed"
+
+
+class PriceOutcome(StrEnum):
+    """What came of moving one company to the prices of a new version. Those that are not over may be tried again."""
+
+    MOVED = "moved"
+    ALREADY_THERE = "already_there"
+    NOT_HELD = "not_held"  # It pays for nothing of it any more.
+    CUSTOM_PRICE = "custom_price"  # What was agreed on with it stays.
+    NOT_SOLD = "not_sold"  # The new version has no price in its currency and interval.
+    ENDING = "ending"  # The subscription is set to end; it pays no other price.
+    SCHEDULED_CHANGE = "scheduled_change"
+    PAST_DUE = "past_due"
+    FOREIGN_SCHEDULE = "foreign_schedule"
+    CHANGE_IN_PROGRESS = "change_in_progress"
+    PAYMENT_FAILED = "payment_failed"
+    STRIPE_REFUSED = "stripe_refused"
+    FAILED = "failed"
+
+
+PRICE_PENDING: Final = "pending"
+# What a person, the customer or time may mend: `retry` tries these again.
+RETRIED: Final = (
+    PriceOutcome.SCHEDULED_CHANGE,
+    PriceOutcome.PAST_DUE,
+    PriceOutcome.FOREIGN_SCHEDULE,
+    PriceOutcome.CHANGE_IN_PROGRESS,
+    PriceOutcome.PAYMENT_FAILED,
+    PriceOutcome.STRIPE_REFUSED,
+    PriceOutcome.FAILED,
+)
 
 
 class VersionPinRow(SQLModel, table=True):
@@ -43,7 +74,8 @@ class VersionPinRow(SQLModel, table=True):
 
 class VersionMigrationRow(SQLModel, table=True):
     """Who gets one published version. `selection` is a MigrationDocument for `some`; `listed_until` is how far the
-    companies were looked through, None once all were.
+    companies were looked through, None once all were. `proration` says how the prices paid in Stripe move along; None:
+    they stay.
     """
 
     __tablename__ = "version_migrations"
@@ -66,13 +98,17 @@ class VersionMigrationRow(SQLModel, table=True):
     selection: Any = Field(default=None, sa_type=JsonText, nullable=True)
     is_listed: bool = False
     listed_until: str = ""
+    proration: str | None = None
     author: Any = Field(sa_type=JsonText)
     created_at: datetime = Field(sa_type=Instant)
     finished_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class MigratingCompanyRow(SQLModel, table=True):
-    """One company of a migration, tried again at `available_at` (wall time) while it is pending."""
+    """One company of a migration, tried again at `available_at` (wall time) while it is pending.
+
+    `price` is what came of moving the price it pays: `pending`, then a PriceOutcome; None where prices stay.
+    """
 
     __tablename__ = "version_migration_companies"
     __table_args__ = (
@@ -91,6 +127,8 @@ class MigratingCompanyRow(SQLModel, table=True):
     state: str = MigratingState.PENDING.value
     attempts: int = 0
     last_error: str | None = None
+    price: str | None = None
+    price_detail: str | None = None
     available_at: datetime = Field(sa_type=Instant)
     updated_at: datetime = Field(sa_type=Instant)
 
@@ -202,9 +240,23 @@ async def list_companies(
 
 
 async def claim_companies(
-    session: StoreSession, migration_id: str, *, wall_now: datetime, lease_seconds: int, limit: int
+    session: StoreSession,
+    migration_id: str,
+    *,
+    wall_now: datetime,
+    lease_seconds: int,
+    limit: int,
+    for_prices: bool = False,
 ) -> list[MigratingCompanyRow]:
-    """Take up to `limit` companies that are due; nobody else gets them until the lease ends."""
+    """Take up to `limit` companies that are due; nobody else gets them until the lease ends.
+
+    `for_prices` takes those that were moved and still pay the price of before.
+    """
+    is_due = migrating_companies.c.state == MigratingState.PENDING.value
+    if for_prices:
+        is_due = and_(
+            migrating_companies.c.state == MigratingState.DONE.value, migrating_companies.c.price == PRICE_PENDING
+        )
     mine = (
         migrating_companies.c.environment_id == session.environment_id,
         migrating_companies.c.migration_id == migration_id,
@@ -213,7 +265,7 @@ async def claim_companies(
         select(migrating_companies.c.company_id)
         .where(
             *mine,
-            migrating_companies.c.state == MigratingState.PENDING.value,
+            is_due,
             migrating_companies.c.available_at <= wall_now,
         )
         .order_by(migrating_companies.c.company_id)
@@ -255,6 +307,62 @@ async def settle_company(
         )
         .values(**values)
     )
+
+
+async def settle_price(
+    session: StoreSession,
+    migration_id: str,
+    company_id: str,
+    *,
+    price: str,
+    detail: str | None = None,
+    available_at: datetime | None = None,
+) -> None:
+    """Record what came of moving a company's price; a pending one comes back at `available_at`."""
+    values: dict[str, object] = {"price": price, "price_detail": detail, "updated_at": session.now}
+    if available_at is not None:
+        values["available_at"] = available_at
+    await session.run(
+        update(migrating_companies)
+        .where(
+            migrating_companies.c.environment_id == session.environment_id,
+            migrating_companies.c.migration_id == migration_id,
+            migrating_companies.c.company_id == company_id,
+        )
+        .values(**values)
+    )
+
+
+async def retry_prices(session: StoreSession, migration_id: str, *, wall_now: datetime) -> int:
+    """Let the prices that could not be moved be tried again; answers how many."""
+    return (
+        await session.run(
+            update(migrating_companies)
+            .where(
+                migrating_companies.c.environment_id == session.environment_id,
+                migrating_companies.c.migration_id == migration_id,
+                migrating_companies.c.price.in_([one.value for one in RETRIED]),
+            )
+            .values(price=PRICE_PENDING, available_at=wall_now, updated_at=session.now)
+        )
+    ).rowcount
+
+
+async def prices_of(session: StoreSession, migration_ids: Sequence[str]) -> Mapping[str, dict[str, int]]:
+    """How many companies of each migration had what come of moving their price."""
+    rows = await session.all(
+        select(migrating_companies.c.migration_id, migrating_companies.c.price, func.count().label("n"))
+        .where(
+            migrating_companies.c.environment_id == session.environment_id,
+            migrating_companies.c.migration_id.in_(migration_ids),
+            migrating_companies.c.price.is_not(None),
+        )
+        .group_by(migrating_companies.c.migration_id, migrating_companies.c.price)
+    )
+    found: dict[str, dict[str, int]] = {migration_id: {} for migration_id in migration_ids}
+    for row in rows:
+        found[row["migration_id"]][row["price"]] = row["n"]
+    return found
 
 
 async def retry_failed(session: StoreSession, migration_id: str, *, wall_now: datetime) -> int:
