@@ -1,6 +1,9 @@
 """A small catalogue and companies in every state, for rendering fragments without a database."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
 
 from plangate.engine.model import (
     UNLIMITED,
@@ -17,6 +20,7 @@ from plangate.engine.model import (
     PlanVersion,
     Price,
     PriceBehaviour,
+    PriceTier,
     Reason,
     Source,
     SourceKind,
@@ -196,6 +200,91 @@ def catalog() -> Catalog:
         initial_plan="free",
         fallback_plan="free",
     )
+
+
+def _rates(**terms: Any) -> tuple[Price, ...]:  # noqa: ANN401 - fields of Price
+    """A price for each interval and currency on the same terms."""
+    return tuple(
+        Price(currency=currency, interval=interval, **{"amount_minor": 0, **terms})
+        for currency in ("usd", "eur")
+        for interval in (Interval.MONTH, Interval.YEAR)
+    )
+
+
+def priced_catalog() -> Catalog:
+    """Free, Pay as you go, and Grow, whose features are paid for in every way there is."""
+    plain = catalog()
+    payg = PlanVersion(
+        key="payg",
+        version=1,
+        kind="plan",
+        name="Pay as you go",
+        description="For quiet months.",
+        position=1,
+        entitlements=(
+            Entitlement(
+                feature="exports",
+                limit=UNLIMITED,
+                period=PeriodKind.BILLING_MONTH,
+                price_behaviour=PriceBehaviour.PAY_AS_YOU_GO,
+                prices=_rates(amount_minor=500, package_size=1000, is_metered=True),
+            ),
+        ),
+    )
+    grow = PlanVersion(
+        key="grow",
+        version=1,
+        kind="plan",
+        name="Grow",
+        description="For a team that grows.",
+        position=2,
+        prices=prices(4900),
+        is_recommended=True,
+        entitlements=(
+            Entitlement(
+                feature="ai-words",
+                limit=UNLIMITED,
+                soft_limit=10_000,
+                period=PeriodKind.BILLING_MONTH,
+                price_behaviour=PriceBehaviour.OVERAGE,
+                prices=_rates(amount_decimal="0.2", is_metered=True),
+            ),
+            Entitlement(
+                feature="exports",
+                limit=UNLIMITED,
+                period=PeriodKind.BILLING_MONTH,
+                price_behaviour=PriceBehaviour.TIERS,
+                prices=_rates(
+                    tiers_mode="graduated",
+                    tiers=(
+                        PriceTier(up_to=1000, amount="0"),
+                        PriceTier(up_to=5000, amount="1"),
+                        PriceTier(up_to=None, amount="0.5", flat_amount_minor=1000),
+                    ),
+                    is_metered=True,
+                ),
+            ),
+            Entitlement(
+                feature="seats",
+                limit=3,
+                price_behaviour=PriceBehaviour.PAY_IN_ADVANCE,
+                prices=(*_each(Interval.MONTH, 900), *_each(Interval.YEAR, 9000)),
+            ),
+            Entitlement(feature="sso", enabled=True),
+        ),
+    )
+    plans = {"free": plain.plans["free"], "payg": payg, "grow": grow}
+    return msgspec.structs.replace(plain, plans=plans, add_ons={})
+
+
+def _each(interval: Interval, amount_minor: int) -> tuple[Price, ...]:
+    return tuple(Price(currency=currency, interval=interval, amount_minor=amount_minor) for currency in ("usd", "eur"))
+
+
+def paying(plan: str, *, interval: str = "month") -> Company:
+    """Acme with a subscription to a plan of the priced catalogue."""
+    held = company("pro", interval=interval)
+    return msgspec.structs.replace(held, plan=HeldPlan(key=plan, version=1, source=PlanSource.SUBSCRIPTION))
 
 
 def crowded_catalog() -> Catalog:

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from plangate.engine.model import Catalog, SourceKind
+from plangate.engine.holding import Holding
+from plangate.engine.model import Catalog, Interval, Price, PriceOwner, PriceTier, SourceKind
 from plangate.errors import Code, Refusal
 from plangate.shapes import (
     ChangeKind,
@@ -99,6 +100,7 @@ def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
         pricing_view(frame, catalog, rich, wish=PricingWish(), can_change=True, notice=Notice(text=word)),
         plan_manager_view(frame, catalog, rich, [canned.change(ChangeState.REQUIRES_ACTION, url=word)], abilities=ALL),
         plan_manager_view(frame, catalog, canned.company("pro", status=word), [], abilities=ALL),
+        pricing_view(frame, canned.priced_catalog(), None, wish=PricingWish(), can_change=False),
         usage_view(frame, catalog, canned.decisions("free", 10), can_change=True),
         usage_view(frame, catalog, canned.decisions("pro", 820), features=["exports", "sso", "ai-words"]),
         receipt_view(frame, catalog, rich, canned.quote(ChangeKind.DOWNGRADE, text=word), wish=wish, key=word),
@@ -277,6 +279,73 @@ def test_absent_features_show_only_when_named() -> None:
         decision = canned.decision("exports", 0, limit, kind=None)
         assert "Nothing is measured" in render(usage_view(frame, catalog, [decision]))
         assert "Not in your plan" in render(usage_view(frame, catalog, [decision], features=["exports"]))
+
+
+def test_the_table_says_what_each_feature_costs() -> None:
+    html = _table(catalog=canned.priced_catalog())
+    for words in (
+        "10,000 words a month, then $0.002 per word",
+        "Exports: first 1,000 exports included, up to 5,000 exports $0.01 per export, then $0.005 per export plus $10",
+        "Exports: $5.00 per 1,000 exports",
+        # What is paid each interval follows the choice of the interval.
+        '<span data-interval="month">3 seats, more at $9.00 per seat a month</span>',
+        '<span data-interval="year">3 seats, more at $90.00 per seat a year</span>',
+    ):
+        assert words in html, words
+    # A plan without a price of its own is not free where usage is paid.
+    assert html.count("For as long as you like") == 1
+    assert "Only for what you use" in html
+    euros = _table(catalog=canned.priced_catalog(), wish=PricingWish(currency="eur"))
+    assert "then €0.002 per word" in euros
+
+
+def test_a_plan_in_tiers_shows_the_first_price_and_the_tiers() -> None:
+    catalog = canned.priced_catalog()
+    tiers = (PriceTier(up_to=10, amount="1000"), PriceTier(up_to=None, amount="800"))
+    price = Price(currency="usd", interval=Interval.MONTH, amount_minor=0, tiers_mode="volume", tiers=tiers)
+    grow = msgspec.structs.replace(catalog.plans["grow"], prices=(price,))
+    html = _table(catalog=msgspec.structs.replace(catalog, plans={**catalog.plans, "grow": grow}))
+    assert '<b class="big">10</b>' in html
+    assert "By quantity: $10.00 per unit up to 10 units, beyond that $8.00 per unit for all units" in html
+
+
+@pytest.mark.parametrize(
+    ("key", "used", "soft_limit", "sentence"),
+    [
+        ("ai-words", 9_000, 10_000, "10,000 words included, then $0.002 per word"),
+        ("ai-words", 12_500, 10_000, "2,500 over the 10,000 words included: $5.00 so far, $0.002 per word."),
+        # An override that raises the allowance moves where overage begins.
+        ("ai-words", 12_500, 12_000, "500 over the 12,000 words included: $1.00 so far, $0.002 per word."),
+        ("exports", 5_100, None, "$50.50 so far: first 1,000 exports included"),
+        ("exports", 0, None, "You pay for what you use: first 1,000 exports included"),
+    ],
+)
+def test_meters_say_what_usage_has_cost(key: str, used: int, soft_limit: int | None, sentence: str) -> None:
+    decision = canned.decision(key, used, None, soft_limit=soft_limit, unlimited=True, source=SourceKind.OVERRIDE)
+    view = usage_view(canned.frame(), canned.priced_catalog(), [decision], company=canned.paying("grow"))
+    assert sentence in render(view)
+
+
+def test_a_year_of_monthly_windows_names_the_rate_alone() -> None:
+    decision = canned.decision("ai-words", 12_500, None, soft_limit=10_000, unlimited=True)
+    company = canned.paying("grow", interval="year")
+    html = render(usage_view(canned.frame(), canned.priced_catalog(), [decision], company=company))
+    assert "2,500 over the 10,000 words included, $0.002 per word." in html
+
+
+def test_the_manager_counts_what_is_paid_in_advance_and_offers_more() -> None:
+    company = canned.paying("grow")
+    holding = Holding(plan="grow", version=1, units={"seats": 12})
+    catalog = canned.priced_catalog()
+    owners = {str(index): PriceOwner("plan", "grow", 1, one) for index, one in enumerate(catalog.plans["grow"].prices)}
+    catalog = msgspec.structs.replace(catalog, price_owners=owners)
+    html = render(plan_manager_view(canned.frame(), catalog, company, [], holding=holding, abilities=ALL))
+    assert "$157.00 a month" in html
+    assert "and what you use" in html
+    assert "$9.00 per seat a month" in html
+    assert "You have 12" in html
+    assert '<input type="hidden" name="unit" value="seats">' in html
+    assert 'name="quantity" min="1" max="999" value="12"' in html
 
 
 def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:

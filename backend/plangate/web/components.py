@@ -16,6 +16,7 @@ from starlette.routing import Route
 from plangate import access, companies, plan_changes
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
+from plangate.engine.holding import holding_of
 from plangate.engine.model import Catalog, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
@@ -48,7 +49,7 @@ from plangate.web.views.pricing import PricingWish, pricing_view
 from plangate.web.views.receipt import receipt_view, refusal_view
 from plangate.web.views.usage import usage_view
 
-_WISH_FIELDS = ("plan", "interval", "currency", "add_on", "quantity", "cancel", "resume")
+_WISH_FIELDS = ("plan", "interval", "currency", "add_on", "unit", "quantity", "cancel", "resume")
 # What the script says with every request: which element asks, for whom, and the element's attributes.
 _SCRIPT_FIELDS = ("component", "locale", "tz", "heading_level", "plans", "features", "sign_up_url", "returned")
 _FORM_FIELDS = frozenset({*_WISH_FIELDS, *_SCRIPT_FIELDS, "quote", "return_url"})
@@ -257,8 +258,15 @@ async def _component(visit: Visit, name: str, *, notice: Notice | None = None) -
     if name == "usage":
         decisions = await access.entitlements(env, visit.company_id, trace=True)
         features = words_of(visit.fields.get("features", ""))
-        can_change = visit.abilities.can_change
-        return usage_view(frame, catalog, decisions, features=features, can_change=can_change, notice=notice)
+        return usage_view(
+            frame,
+            catalog,
+            decisions,
+            company=await companies.get(env, visit.company_id),
+            features=features,
+            can_change=visit.abilities.can_change,
+            notice=notice,
+        )
     company = await companies.get(env, visit.company_id)
     changes = await plan_changes.listing(env, visit.company_id)
     if name == "pricing-table":
@@ -272,7 +280,11 @@ async def _component(visit: Visit, name: str, *, notice: Notice | None = None) -
             notice=notice,
             banners=change_banners(frame.reader, catalog, company, pending, abilities=visit.abilities),
         )
-    return plan_manager_view(frame, catalog, company, changes, abilities=visit.abilities, notice=notice)
+    standing = await env.standings.of(visit.company_id)
+    holding = None if standing is None else holding_of(standing.snapshot_at(env.clock.now()))
+    return plan_manager_view(
+        frame, catalog, company, changes, holding=holding, abilities=visit.abilities, notice=notice
+    )
 
 
 def _pricing_wish(visit: Visit) -> PricingWish:
@@ -418,11 +430,14 @@ def _change_request(catalog: Catalog, company: Company, wish: Mapping[str, str])
         return plan_changes.ChangeRequest(cancel="now" if cancel == "now" else "period_end")
     if wish.get("resume"):
         return plan_changes.ChangeRequest(resume=True)
-    if add_on := wish.get("add_on"):
+    add_on, unit = wish.get("add_on"), wish.get("unit")
+    if add_on is not None or unit is not None:
         quantity = wish.get("quantity", "")
         if not quantity.isascii() or not quantity.isdigit() or len(quantity) > 6 or int(quantity) > _QUANTITY_LIMIT:
-            raise invalid("/quantity", "Give the number of add-ons you want, such as 2.")
-        return plan_changes.ChangeRequest(add_ons={add_on: int(quantity)})
+            raise invalid("/quantity", "Give the number you want, such as 2.")
+        if unit is not None:
+            return plan_changes.ChangeRequest(quantities={unit: int(quantity)})
+        return plan_changes.ChangeRequest(add_ons={add_on or "": int(quantity)})
     plan = wish.get("plan")
     if plan is None:
         raise invalid("/plan", "Choose a plan first.")

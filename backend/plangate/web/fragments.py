@@ -92,9 +92,13 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One granted feature: "1,000 exports a month", with what it was in the plan before, and its explanation."""
+    """One granted feature: "1,000 exports a month", with what it was in the plan before, and its explanation.
+
+    `texts` say it for each interval instead, by its key, where what it costs depends on that.
+    """
 
     text: str
+    texts: tuple[tuple[str, str], ...] = ()
     hint: str = ""
     description: str = ""
 
@@ -172,6 +176,7 @@ class PlanManagerView(Fragment, frozen=True, kw_only=True):
     badge_tone: Tone
     facts: tuple[Fact, ...]
     banners: tuple[Banner, ...]
+    units: tuple[AddOnLine, ...] = ()
     add_ons: tuple[AddOnLine, ...]
     actions: tuple[Action, ...]
     poll_seconds: int = 0

@@ -97,6 +97,15 @@ class Reader:
         parts = self.price(amount_minor, currency)
         return f"{parts.before}{parts.whole}{parts.fraction}{parts.after}"
 
+    def fine_money(self, amount_minor: Decimal, currency: str) -> str:
+        """An amount that may be a fraction of a minor unit, with as many decimals as it needs: "$0.002"."""
+        major = amount_minor.scaleb(-_precision(currency)).normalize()
+        digits = max(_precision(currency), -int(major.as_tuple().exponent))
+        pattern = re.sub(r"[.]0+", "", str(self.locale.currency_formats["standard"].pattern))
+        if digits:
+            pattern = re.sub(r"0(?=[^0#]*(;|$))", "0." + "0" * digits, pattern)
+        return str(format_currency(major, currency.upper(), format=pattern, locale=self.locale, currency_digits=False))
+
     def price(self, amount_minor: int, currency: str) -> PriceText:
         """An amount of minor units cut into its typographic parts."""
         amount = major_units(amount_minor, currency)

@@ -33,7 +33,7 @@ export const MapForm = ({
   const shown = found && found.kind === choice?.kind && found.key === choice.key ? found : null;
 
   const submit = async () => {
-    if (!target || !choice || !shown || !answered) return;
+    if (!target || !shown || !answered) return;
     if (await send({ product: page.product, ...target, mapping: answered.mapping })) {
       onClose(`${page.name} stands for ${choice.name}`);
     }

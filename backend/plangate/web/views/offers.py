@@ -1,5 +1,7 @@
 """What the views share: which price applies, and one granted feature put into words."""
 
+from collections.abc import Sequence
+
 from plangate.engine.model import (
     UNLIMITED,
     Catalog,
@@ -14,6 +16,7 @@ from plangate.engine.model import (
     PriceBehaviour,
 )
 from plangate.web.fragments import FeatureLine
+from plangate.web.views.rates import price_at, priced_text
 from plangate.web.wording import Reader
 
 INTERVAL_ORDER = (Interval.MONTH, Interval.YEAR, Interval.WEEK, Interval.DAY)
@@ -45,13 +48,32 @@ def name_of(catalog: Catalog, key: str | None) -> str:
     return version.name if version else (key or "")
 
 
-def feature_line(reader: Reader, feature: Feature, granted: Entitlement, *, before: Entitlement | None) -> FeatureLine:
-    """One granted feature as a line: its text, and what it was in the plan before when that was a number."""
-    text = _granted_text(reader, feature, granted)
+def feature_line(
+    reader: Reader,
+    feature: Feature,
+    granted: Entitlement,
+    *,
+    before: Entitlement | None,
+    currency: str,
+    intervals: Sequence[str] = (),
+) -> FeatureLine:
+    """One granted feature as a line: its text, and what it was in the plan before when that was a number.
+
+    What it costs is said in `currency`; where that depends on the interval, for each of `intervals`.
+    """
     hint = ""
     if before is not None and isinstance(before.limit, int) and before.limit > 0:
         hint = reader.say("feature.instead", before=reader.number(before.limit, divisor=feature.display_divisor))
-    return FeatureLine(text=text, hint=hint, description=feature.description if before is None else "")
+    texts = [
+        (interval, _granted_text(reader, feature, granted, price_at(granted, currency=currency, interval=interval)))
+        for interval in (*intervals,) or ("",)
+    ]
+    return FeatureLine(
+        text=texts[0][1],
+        texts=tuple(texts) if len({text for _, text in texts}) > 1 else (),
+        hint=hint,
+        description=feature.description if before is None else "",
+    )
 
 
 def is_more(granted: Entitlement, before: Entitlement | None) -> bool:
@@ -72,8 +94,8 @@ def _is_endless(granted: Entitlement) -> bool:
 
 
 def is_granting(granted: Entitlement) -> bool:
-    """Whether an entitlement gives anything at all: an off switch and a limit of 0 do not."""
-    return granted.enabled is not False and granted.limit != 0
+    """Whether an entitlement gives anything at all: an off switch does not, and a limit of 0 only if more is sold."""
+    return granted.enabled is not False and (granted.limit != 0 or bool(granted.prices))
 
 
 def effect_text(reader: Reader, feature: Feature | None, value: Json, *, is_bare: bool = False) -> str:
@@ -94,25 +116,32 @@ def is_overage_paid(granted: Entitlement) -> bool:
     return granted.price_behaviour in {PriceBehaviour.OVERAGE, PriceBehaviour.PAY_AS_YOU_GO, PriceBehaviour.TIERS}
 
 
-def _granted_text(reader: Reader, feature: Feature, granted: Entitlement) -> str:
+def _granted_text(reader: Reader, feature: Feature, granted: Entitlement, price: Price | None) -> str:
     included = granted.soft_limit if granted.soft_limit is not None else granted.limit
     if included is UNLIMITED:
-        return reader.say("feature.unlimited", units=feature.units)
-    if isinstance(included, int):
-        quantity = reader.count(included, feature)
-        is_lasting = granted.period is None or feature.type in {FeatureType.SEAT, FeatureType.TRAIT}
-        if is_lasting or granted.period is PeriodKind.ALL_TIME:
-            text = reader.say("feature.limit_total", quantity=quantity)
-        else:
-            text = reader.say("feature.limit", quantity=quantity, period=reader.say(f"period.{granted.period}"))
-        if granted.soft_limit is None:
-            return text
-        return reader.say("feature.overage" if is_overage_paid(granted) else "feature.soft", included=text)
-    if granted.limit_trait is not None:
-        return reader.say("feature.trait", name=feature.name)
-    if granted.config is not None:
-        return reader.say("feature.config", name=feature.name, value=_config_text(reader, granted.config))
-    return feature.name
+        text = reader.say("feature.unlimited", units=feature.units)
+    elif isinstance(included, int):
+        text = included_text(reader, feature, granted, included)
+    elif granted.limit_trait is not None:
+        text = reader.say("feature.trait", name=feature.name)
+    elif granted.config is not None:
+        text = reader.say("feature.config", name=feature.name, value=_config_text(reader, granted.config))
+    else:
+        text = feature.name
+    if price is not None:
+        return priced_text(reader, feature, granted, price, text)
+    if granted.soft_limit is None:
+        return text
+    return reader.say("feature.overage" if is_overage_paid(granted) else "feature.soft", included=text)
+
+
+def included_text(reader: Reader, feature: Feature, granted: Entitlement, quantity: int) -> str:
+    """A quantity with its period: `1,000 exports a month`."""
+    counted = reader.count(quantity, feature)
+    is_lasting = granted.period is None or feature.type in {FeatureType.SEAT, FeatureType.TRAIT}
+    if is_lasting or granted.period is PeriodKind.ALL_TIME:
+        return reader.say("feature.limit_total", quantity=counted)
+    return reader.say("feature.limit", quantity=counted, period=reader.say(f"period.{granted.period}"))
 
 
 def _config_text(reader: Reader, value: Json) -> str:

@@ -1,10 +1,12 @@
 """The plan manager: what a company has, what it costs, when it pays next, what waits, and the ways to change it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from plangate.engine.holding import Holding, sold_in_advance, version_held
 from plangate.engine.model import Catalog, FeatureType, PlanVersion, Stacking
+from plangate.engine.pricing import amount_of
 from plangate.shapes import ChangeKind, ChangeState, Company, PlanChange, SubscriptionView
 from plangate.web.fragments import (
     Action,
@@ -18,6 +20,7 @@ from plangate.web.fragments import (
     web_address,
 )
 from plangate.web.views.offers import held_price, name_of, price_of
+from plangate.web.views.rates import price_at, rate_text
 from plangate.web.wording import Reader
 
 _POLL_SECONDS = 3
@@ -40,10 +43,14 @@ def plan_manager_view(
     company: Company,
     changes: Sequence[PlanChange],
     *,
+    holding: Holding | None = None,
     abilities: Abilities,
     notice: Notice | None = None,
 ) -> PlanManagerView:
-    """The overview. `changes` are the company's plan changes, newest first or in any order."""
+    """The overview. `changes` are the company's plan changes, newest first or in any order.
+
+    `holding` says how many are held of what the subscription is sold by: the plan's quantity and units in advance.
+    """
     reader = frame.reader
     subscription = company.subscription
     pending = pending_change(changes)
@@ -59,8 +66,9 @@ def plan_manager_view(
         plan=name_of(catalog, company.plan.key) if company.plan else reader.say("manager.none"),
         badge=badge,
         badge_tone=tone,
-        facts=_facts(reader, catalog, company),
+        facts=_facts(reader, catalog, company, holding or _plain(company)),
         banners=tuple(change_banners(reader, catalog, company, pending, abilities=abilities)),
+        units=_units(reader, catalog, company, holding or _plain(company)) if abilities.can_change else (),
         add_ons=_add_ons(reader, catalog, company) if abilities.can_change else (),
         actions=_actions(reader, company, pending) if abilities.can_change else (),
         poll_seconds=_POLL_SECONDS if _is_worth_asking_again(reader, pending) else 0,
@@ -158,7 +166,14 @@ def _scheduled_banner(
 # --- what it costs -------------------------------------------------------------------------------------
 
 
-def _facts(reader: Reader, catalog: Catalog, company: Company) -> tuple[Fact, ...]:
+def _plain(company: Company) -> Holding:
+    """One of the plan and nothing in advance: what there is to say where nobody looked closer."""
+    return Holding(
+        plan=company.plan.key if company.plan else None, version=company.plan.version if company.plan else None
+    )
+
+
+def _facts(reader: Reader, catalog: Catalog, company: Company, holding: Holding) -> tuple[Fact, ...]:
     subscription = company.subscription
     price_label, next_label = reader.say("manager.price"), reader.say("manager.next")
     if subscription is None or company.plan is None:
@@ -167,13 +182,20 @@ def _facts(reader: Reader, catalog: Catalog, company: Company) -> tuple[Fact, ..
         cost = reader.say("manager.by_hand" if by_hand else "manager.no_charge")
         nothing = reader.say("manager.no_next")
         return (Fact(label=price_label, text=cost), Fact(label=next_label, text=nothing))
-    add_ons = {held.key: (held.version, held.quantity) for held in company.add_ons}
-    total = _total(catalog, subscription, company.plan.key, company.plan.version, add_ons, subscription.interval)
+    held = {one.key: (one.version, one.quantity) for one in company.add_ons}
+    total = _total(catalog, subscription, holding, held, subscription.interval)
     facts = []
     if total is not None:
         amount = reader.money(total, subscription.currency)
-        facts.append(Fact(label=price_label, text=f"{amount} {reader.say(f'each.{subscription.interval}')}"))
-    facts.append(_next_payment(reader, catalog, company, subscription, total))
+        is_more = _is_usage_paid(catalog, company)
+        facts.append(
+            Fact(
+                label=price_label,
+                text=f"{amount} {reader.say(f'each.{subscription.interval}')}",
+                hint=reader.say("manager.usage") if is_more else "",
+            )
+        )
+    facts.append(_next_payment(reader, catalog, company, subscription, holding, total))
     if subscription.trial_end is not None and subscription.status == "trialing":
         label = reader.say("manager.status.trialing")
         text = reader.say("manager.trial_ends", date=reader.day(subscription.trial_end))
@@ -182,7 +204,12 @@ def _facts(reader: Reader, catalog: Catalog, company: Company) -> tuple[Fact, ..
 
 
 def _next_payment(
-    reader: Reader, catalog: Catalog, company: Company, subscription: SubscriptionView, total: int | None
+    reader: Reader,
+    catalog: Catalog,
+    company: Company,
+    subscription: SubscriptionView,
+    holding: Holding,
+    total: int | None,
 ) -> Fact:
     """The next regular payment before tax and credit; at a scheduled change it is the new plan's."""
     label = reader.say("manager.next")
@@ -191,10 +218,15 @@ def _next_payment(
         return Fact(label=label, text=reader.say("manager.no_next"))
     at = subscription.period.end
     if scheduled is not None and scheduled.plan is not None and scheduled.effective_at <= at:
-        plan = catalog.plans.get(scheduled.plan)
+        is_same = scheduled.plan == holding.plan
+        target = Holding(
+            plan=scheduled.plan,
+            version=None,
+            quantity=holding.quantity if is_same else 1,
+            units=holding.units if is_same else {},
+        )
         add_ons = {key: (_newest(catalog, key), count) for key, count in scheduled.add_ons.items()}
-        interval = scheduled.interval or subscription.interval
-        total = _total(catalog, subscription, scheduled.plan, plan.version if plan else 0, add_ons, interval)
+        total = _total(catalog, subscription, target, add_ons, scheduled.interval or subscription.interval)
     if total is None:
         return Fact(label=label, text=reader.day(at))
     amount = reader.money(total, subscription.currency)
@@ -205,19 +237,42 @@ def _next_payment(
 def _total(
     catalog: Catalog,
     subscription: SubscriptionView,
-    plan: str,
-    version: int,
-    add_ons: dict[str, tuple[int, int]],
+    holding: Holding,
+    add_ons: Mapping[str, tuple[int, int]],
     interval: str,
 ) -> int | None:
-    """Minor units of plan and add-ons each interval, or None when the catalogue does not know a price."""
-    total = 0
-    for key, (number, quantity) in {plan: (version, 1), **add_ons}.items():
+    """Minor units each interval, without what is used; None when the catalogue does not know a price.
+
+    Of the plan (at the company's own price, where it has one), of add-ons, and of units paid in advance.
+    """
+    plan = version_held(catalog, holding)
+    if plan is None:
+        return None
+    lots = [(key, number, count) for key, (number, count) in add_ons.items()]
+    own = holding.own_price
+    total = 0 if own is None else amount_of(own, holding.quantity)
+    if own is None and plan.prices:
+        lots.insert(0, (plan.key, plan.version, holding.quantity))
+    for key, number, count in lots:
         price = held_price(catalog, key, number, currency=subscription.currency, interval=interval)
         if price is None:
             return None
-        total += price.amount_minor * quantity
+        total += amount_of(price, count)
+    for version in (plan, *(catalog.add_ons[key] for key in add_ons if key in catalog.add_ons)):
+        for name, granted in sold_in_advance(version).items():
+            units = holding.units.get(name, 0)
+            price = price_at(granted, currency=subscription.currency, interval=interval)
+            total += amount_of(price, units) if units and price is not None else 0
     return total
+
+
+def _is_usage_paid(catalog: Catalog, company: Company) -> bool:
+    """Whether usage is billed on top, by the plan or an add-on."""
+    keys = [company.plan.key if company.plan else "", *(one.key for one in company.add_ons)]
+    versions = [catalog.plans.get(key) or catalog.add_ons.get(key) for key in keys]
+    return any(
+        price.is_metered for one in versions if one is not None for each in one.entitlements for price in each.prices
+    )
 
 
 def _newest(catalog: Catalog, key: str) -> int:
@@ -256,6 +311,44 @@ def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tu
     return tuple(actions)
 
 
+def _units(reader: Reader, catalog: Catalog, company: Company, holding: Holding) -> tuple[AddOnLine, ...]:
+    """What of the plan is paid in advance, unit by unit, with a stepper for each."""
+    subscription, plan = company.subscription, version_held(catalog, holding)
+    if subscription is None or plan is None or not _may_change(company):
+        return ()
+    lines = []
+    for key, granted in sold_in_advance(plan).items():
+        feature = catalog.features.get(granted.feature)
+        price = price_at(granted, currency=subscription.currency, interval=subscription.interval)
+        if feature is None or price is None:
+            continue
+        count = holding.units.get(key, 0)
+        label = reader.say("manager.update" if count else "manager.add")
+        action = Action(
+            label=label,
+            post="preview",
+            fields={"unit": key},
+            spoken=f"{label}: {feature.name}",
+            element_id=f"unit-{key}",
+        )
+        included = granted.limit if isinstance(granted.limit, int) else 0
+        lines.append(
+            AddOnLine(
+                key=key,
+                name=feature.name,
+                description="",
+                price=rate_text(reader, feature, price, is_recurring=True),
+                quantity=count or max(included, 1),
+                held=reader.say("manager.held", count=reader.number(count)) if count else "",
+                quantity_label=reader.say("manager.quantity", name=feature.name),
+                update=action,
+                remove=None,
+                add=None,
+            )
+        )
+    return tuple(lines)
+
+
 def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnLine, ...]:
     """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to."""
     subscription = company.subscription
@@ -274,7 +367,7 @@ def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnL
         quantity = held.get(add_on.key, 0)
         each = ""
         if price is not None:
-            amount = reader.short_money(price.amount_minor, price.currency)
+            amount = reader.short_money(amount_of(price, 1), price.currency)
             words = reader.say(f"each.{price.interval}")
             each = f"{amount} {words}"
             if _is_countable(catalog, add_on):

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from msgspec import structs
 
-from plangate.engine.model import Catalog, Entitlement, Interval, PlanVersion, Price
-from plangate.engine.pricing import monthly_amount
+from plangate.engine.model import Catalog, Entitlement, Feature, FeatureType, Interval, PlanVersion, Price, Stacking
+from plangate.engine.pricing import amount_of, monthly_amount
 from plangate.shapes import Company
 from plangate.web.fragments import (
     Action,
@@ -24,6 +24,7 @@ from plangate.web.fragments import (
     web_address,
 )
 from plangate.web.views.offers import INTERVAL_ORDER, feature_line, is_granting, is_more, price_of
+from plangate.web.views.rates import rate_text
 from plangate.web.wording import Reader
 
 
@@ -153,7 +154,7 @@ def _yearly_saving(table: _Table, plan: PlanVersion) -> int:
     """Minor units saved each year by paying yearly: twelve monthly prices less the yearly one."""
     monthly = price_of(plan, currency=table.currency, interval=Interval.MONTH)
     yearly = price_of(plan, currency=table.currency, interval=Interval.YEAR)
-    return monthly.amount_minor * 12 - yearly.amount_minor if monthly and yearly else 0
+    return amount_of(monthly, 1) * 12 - amount_of(yearly, 1) if monthly and yearly else 0
 
 
 def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Card:
@@ -194,7 +195,7 @@ def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Car
 def _offers(table: _Table, plan: PlanVersion, trial_days: int) -> tuple[Offer, ...]:
     reader = table.reader
     if plan.is_contact_us or not plan.prices:
-        kind = "contact" if plan.is_contact_us else "free"
+        kind = "contact" if plan.is_contact_us else "free" if plan.is_free else "usage"
         headline, note = reader.say(f"pricing.{kind}"), reader.say(f"pricing.{kind}_note")
         button = _button(table, plan, None)
         return (Offer(interval="", price=None, headline=headline, per="", note=note, saving="", button=button),)
@@ -205,15 +206,18 @@ def _offers(table: _Table, plan: PlanVersion, trial_days: int) -> tuple[Offer, .
             word = PlanButton(kind="word", label=reader.say("pricing.not_sold"))
             offers.append(Offer(interval=interval, price=None, headline="—", per="", note="", saving="", button=word))
             continue
+        amount = amount_of(price, 1)
         note = reader.say(f"pricing.billed.{interval}")
+        if price.tiers or price.package_size > 1:
+            note = reader.say("pricing.by_quantity", rate=rate_text(reader, _sold_by(table.catalog, plan), price))
         if trial_days:
-            each = f"{reader.short_money(price.amount_minor, price.currency)} {reader.say(f'each.{interval}')}"
+            each = f"{reader.short_money(amount, price.currency)} {reader.say(f'each.{interval}')}"
             note = reader.say("pricing.trial", days=trial_days, price=each)
         saved = _yearly_saving(table, plan) if interval is Interval.YEAR else 0
         offers.append(
             Offer(
                 interval=interval,
-                price=reader.price(price.amount_minor, price.currency),
+                price=reader.price(amount, price.currency),
                 headline="",
                 per=reader.say(f"per.{interval}"),
                 note=note,
@@ -224,6 +228,15 @@ def _offers(table: _Table, plan: PlanVersion, trial_days: int) -> tuple[Offer, .
             )
         )
     return tuple(offers)
+
+
+def _sold_by(catalog: Catalog, plan: PlanVersion) -> Feature:
+    """What a plan's quantity counts: the feature whose allowance it multiplies, else the plan itself."""
+    for one in plan.entitlements:
+        feature = catalog.features.get(one.feature)
+        if feature is not None and one.stacking is Stacking.SUM:
+            return feature
+    return Feature(key=plan.key, name=plan.name, type=FeatureType.SEAT)
 
 
 def _button(table: _Table, plan: PlanVersion, price: Price | None) -> PlanButton | None:
@@ -248,7 +261,7 @@ def _choose_label(table: _Table, plan: PlanVersion, price: Price | None) -> str:
     if price is not None and plan.key == table.held:
         return reader.say(f"pricing.switch.{price.interval}")
     if table.held is None:
-        return reader.say("pricing.choose", plan=plan.name) if plan.prices else reader.say("pricing.start_free")
+        return reader.say("pricing.start_free") if plan.is_free else reader.say("pricing.choose", plan=plan.name)
     amount = monthly_amount(price) if price else 0
     is_upgrade = bool(plan.prices) and amount >= table.held_amount
     return reader.say("pricing.upgrade" if is_upgrade else "pricing.move", plan=plan.name)
@@ -266,14 +279,22 @@ def _features(
         entitlement = granted.get(key)
         if feature.is_archived or entitlement is None or not is_granting(entitlement):
             continue
-        line = feature_line(table.reader, feature, entitlement, before=None)
+        line = _line(table, plan, feature, entitlement)
         everything.append(line)
         if is_more(entitlement, before.get(key)):
-            line = feature_line(table.reader, feature, entitlement, before=before.get(key))
+            line = _line(table, plan, feature, entitlement, before.get(key))
             gains.append(structs.replace(line, description=""))
     if not gains:
         gains = [structs.replace(line, description="") for line in everything]
     return tuple(gains), tuple(everything)
+
+
+def _line(
+    table: _Table, plan: PlanVersion, feature: Feature, granted: Entitlement, before: Entitlement | None = None
+) -> FeatureLine:
+    # A card without prices of its own has no interval to choose.
+    intervals = table.intervals if plan.prices else ()
+    return feature_line(table.reader, feature, granted, before=before, currency=table.currency, intervals=intervals)
 
 
 def _by_feature(plan: PlanVersion) -> dict[str, Entitlement]:

@@ -2,10 +2,26 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal, NamedTuple
 
-from plangate.engine.model import Catalog, Decision, Feature, FeatureType, Reason, SourceKind, Unlock
+from msgspec import structs
+
+from plangate.engine.model import (
+    Catalog,
+    Decision,
+    Entitlement,
+    Feature,
+    FeatureType,
+    Price,
+    PriceBehaviour,
+    Reason,
+    SourceKind,
+    Unlock,
+)
+from plangate.shapes import Company
 from plangate.web.fragments import Action, Frame, Meter, Notice, Tone, UsageView
 from plangate.web.views.offers import is_overage_paid
+from plangate.web.views.rates import cost_so_far, price_at, rate_text
 from plangate.web.wording import Reader
 
 _MEASURED = frozenset({FeatureType.EVENT, FeatureType.TRAIT, FeatureType.SEAT})
@@ -17,13 +33,15 @@ def usage_view(
     catalog: Catalog,
     decisions: Sequence[Decision],
     *,
+    company: Company | None = None,
     features: Sequence[str] = (),
     can_change: bool = False,
     notice: Notice | None = None,
 ) -> UsageView:
     """One meter for each measured feature, in catalogue order, or in the order the page named them.
 
-    Without names, features the plan does not have are left out. `decisions` carry a trace, for the way out.
+    Without names, features the plan does not have are left out. `decisions` carry a trace, for the way out. What usage
+    costs is said in the currency that the `company` pays in.
     """
     by_feature = {decision.feature: decision for decision in decisions}
     wanted = list(dict.fromkeys(features)) or list(catalog.features)
@@ -36,12 +54,27 @@ def usage_view(
         is_absent = not is_endless and not decision.limit and not decision.used
         if is_absent and not features:
             continue
-        meters.append(_meter(frame.reader, catalog, feature, decision, is_absent=is_absent, can_change=can_change))
+        meter = _meter(
+            frame.reader,
+            feature,
+            decision,
+            _paid_for(catalog, company, feature, decision),
+            is_absent=is_absent,
+            can_change=can_change,
+        )
+        meters.append(meter)
     return UsageView(frame=frame, notice=notice, meters=tuple(meters))
 
 
+class _Paid(NamedTuple):
+    """What goes on costing something: the entitlement, and its price where the reader's currency has one."""
+
+    granted: Entitlement
+    price: Price | None
+
+
 def _meter(
-    reader: Reader, catalog: Catalog, feature: Feature, decision: Decision, *, is_absent: bool, can_change: bool
+    reader: Reader, feature: Feature, decision: Decision, paid: _Paid | None, *, is_absent: bool, can_change: bool
 ) -> Meter:
     used = max(decision.used or 0, 0)
     counted = reader.count(used, feature)
@@ -63,8 +96,9 @@ def _meter(
     tone: Tone = ""
     sentence = ""
     if spoken:
-        is_paid = _is_overage_paid(catalog, decision)
-        tone, sentence = _state(reader, feature, decision, used, limit, unlock, is_paid=is_paid)
+        tone, sentence = _state(reader, feature, decision, used, limit, unlock, paid)
+    if not sentence and paid is not None and paid.price is not None and not is_absent:
+        sentence = _usage_cost(reader, feature, paid.granted, paid.price, used)
     resets_at = decision.period.resets_at if decision.period else None
     # A sentence about an exhausted limit already says when it resets.
     if resets_at is not None and not is_absent and not (tone == "bad" and decision.reason is Reason.LIMIT_REACHED):
@@ -97,14 +131,61 @@ def _way_to_more(decision: Decision) -> Unlock | None:
     return next((option for option in options if option.kind in {"plan", "add_on"}), None)
 
 
-def _is_overage_paid(catalog: Catalog, decision: Decision) -> bool:
-    """Whether what goes beyond the soft limit costs something, by the plan or add-on that grants it."""
+def _paid_for(catalog: Catalog, company: Company | None, feature: Feature, decision: Decision) -> _Paid | None:
+    """What usage of the feature costs, by the plan or an add-on that is held; None when nothing does."""
     source = decision.source
-    version = None
-    if source is not None and source.kind in {SourceKind.PLAN, SourceKind.ADD_ON}:
-        version = catalog.plans.get(source.key or "") or catalog.add_ons.get(source.key or "")
-    granted = version.entitlements if version else ()
-    return any(one.feature == decision.feature and is_overage_paid(one) for one in granted)
+    held = [(source.kind.value, source.key or "", source.version)] if source is not None else []
+    if company is not None:
+        held += [("plan", company.plan.key, company.plan.version)] if company.plan is not None else []
+        held += [("add_on", one.key, one.version) for one in company.add_ons]
+    for kind, key, number in held:
+        if kind not in {"plan", "add_on"}:
+            continue
+        sold: Literal["plan", "add_on"] = "plan" if kind == "plan" else "add_on"
+        version = catalog.version_of(sold, key, number or 0) or catalog.newest(sold, key)
+        for granted in () if version is None else version.entitlements:
+            if granted.feature == feature.key and is_overage_paid(granted):
+                paying = None if company is None else company.subscription
+                if paying is None:
+                    return _Paid(granted, None)
+                price = price_at(granted, currency=paying.currency, interval=paying.interval)
+                return _Paid(granted, price)
+    return None
+
+
+def _usage_cost(reader: Reader, feature: Feature, granted: Entitlement, price: Price, used: int) -> str:
+    """What is paid for each use, and what it has come to."""
+    if granted.price_behaviour is PriceBehaviour.OVERAGE:
+        return ""
+    rate = rate_text(reader, feature, price)
+    cost = cost_so_far(granted, price, used)
+    if cost is None or not used:
+        return reader.say("usage.rate", rate=rate)
+    return reader.say("usage.cost", cost=reader.money(cost, price.currency), rate=rate)
+
+
+def _overage(
+    reader: Reader, feature: Feature, decision: Decision, used: int, limit: int, paid: _Paid | None
+) -> tuple[Tone, str]:
+    """What is said of usage under a soft limit and beyond it: nothing stops, and what the rest costs."""
+    words = {"included": reader.count(limit, feature)}
+    price = None if paid is None else paid.price
+    if used > limit:
+        words["over"] = reader.number(used - limit, divisor=feature.display_divisor)
+    if paid is None or price is None:
+        suffix = "" if used > limit else "_below"
+        return ("warn" if used > limit else ""), reader.say(
+            f"usage.soft{'' if paid is None else '_paid'}{suffix}", **words
+        )
+    words["rate"] = rate_text(reader, feature, price)
+    if used <= limit:
+        return "", reader.say("usage.soft_rate_below", **words)
+    # What raises the allowance, such as an override, moves where overage begins.
+    granted = structs.replace(paid.granted, soft_limit=decision.soft_limit)
+    cost = cost_so_far(granted, price, used)
+    if cost is None:
+        return "warn", reader.say("usage.soft_rate", **words)
+    return "warn", reader.say("usage.soft_cost", cost=reader.money(cost, price.currency), **words)
 
 
 def _state(
@@ -114,18 +195,11 @@ def _state(
     used: int,
     limit: int,
     unlock: Unlock | None,
-    *,
-    is_paid: bool,
+    paid: _Paid | None,
 ) -> tuple[Tone, str]:
     """The tone of a meter and its one sentence: nothing, nearly used up, used up, or beyond."""
     if decision.soft_limit is not None:
-        included = reader.count(limit, feature)
-        if used > limit:
-            over = reader.number(used - limit, divisor=feature.display_divisor)
-            key = "usage.soft_paid" if is_paid else "usage.soft"
-            return "warn", reader.say(key, over=over, included=included)
-        key = "usage.soft_paid_below" if is_paid else "usage.soft_below"
-        return "", reader.say(key, included=included)
+        return _overage(reader, feature, decision, used, limit, paid)
     if used > limit:
         words = {"used": reader.number(used, divisor=feature.display_divisor), "limit": reader.count(limit, feature)}
         return "bad", f"{reader.say('usage.over', **words)} {_way_out(reader, feature, decision, unlock)}".strip()
