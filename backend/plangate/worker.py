@@ -60,6 +60,7 @@ LOOPS: Final = (
     Loop("plan_changes", plan_changes.resume_unfinished, 2.0),
     Loop("reservations", metering.release_expired, 0.5),
     Loop("migrations", catalog.carry_on_migrations, 2.0),
+    Loop("repricing", plan_changes.carry_on_repricing, 2.0),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
     Loop("overage", metering.settle_overage, 5.0),
     Loop("meters", metering.forward, 1.0),

@@ -12,6 +12,7 @@ from plangate.plan_changes.journey import (
     settle_pending,
 )
 from plangate.plan_changes.records import completed
+from plangate.plan_changes.repricing import carry_on_repricing
 from plangate.plan_changes.request import ChangeRequest, Force
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CustomPrice",
     "Force",
     "cancel_scheduled",
+    "carry_on_repricing",
     "completed",
     "confirm",
     "get",
