@@ -62,7 +62,8 @@ def feature_line(
     What it costs is said in `currency`; where that depends on the interval, for each of `intervals`.
     """
     hint = ""
-    if before is not None and isinstance(before.limit, int) and before.limit > 0:
+    is_number = isinstance(granted.limit, int) or granted.soft_limit is not None or not granted.prices
+    if before is not None and isinstance(before.limit, int) and before.limit > 0 and is_number:
         hint = reader.say("feature.instead", before=reader.number(before.limit, divisor=feature.display_divisor))
     texts = [
         (interval, _granted_text(reader, feature, granted, price_at(granted, currency=currency, interval=interval)))
