@@ -3,12 +3,14 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from plangate.engine.model import INT64_MAX, TraitValue
 from plangate.errors import invalid
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_KEY_NAME_LENGTH: Final = 64
 _VALUE_LENGTH: Final = 255
 _KEYS: Final = 20
 _NAME_LENGTH: Final = 200
@@ -21,11 +23,17 @@ def checked_keys(keys: Mapping[str, str], *, pointer: str) -> Mapping[str, str]:
     if not 1 <= len(keys) <= _KEYS:
         raise invalid(pointer, f'Between 1 and {_KEYS} keys are needed, such as {{"id": "acme"}}.')
     for name, value in keys.items():
-        if _NAME.fullmatch(name) is None:
+        if len(name) > _KEY_NAME_LENGTH or not _is_name(name):
             raise invalid(pointer, "A key's name has 1 to 64 letters, digits, dots, colons, dashes or underscores.")
         if not 1 <= len(value) <= _VALUE_LENGTH or not value.isprintable():
             raise invalid(f"{pointer}/{name}", f"A key's value is a text of 1 to {_VALUE_LENGTH} printable characters.")
     return keys
+
+
+@lru_cache(maxsize=1_000)
+def _is_name(name: str) -> bool:
+    # Every event says its keys' names again, and there are few of them.
+    return _NAME.fullmatch(name) is not None
 
 
 def checked_traits(traits: Mapping[str, object], *, pointer: str) -> dict[str, TraitValue]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Final, Literal
 
 import msgspec
@@ -24,7 +24,7 @@ KEY_LENGTH: Final = 255
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class TrackEvent(msgspec.Struct, frozen=True, kw_only=True):
+class TrackEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event as a product reports it. `company` and `user` are keys; `occurred_at` defaults to now."""
 
     event: str
@@ -42,7 +42,7 @@ class EventStatus(StrEnum):
     REFUSED = "refused"
 
 
-class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What became of one event. `code` and `detail` say why it was refused."""
 
     status: EventStatus
@@ -50,7 +50,7 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detail: str | None = None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing to count, within all bounds. `name` is an event's name, or the feature a consume or reserve asks for.
 
     `key_hash` and `body_hash` tell repeats: the same key counts once, the same key with another body is refused. A
@@ -208,9 +208,9 @@ def _item(
             )
     key_hash, body_hash = None, b""
     if key is not None:
-        body = [kind, name, sorted(company.items()), sorted((user or {}).items()), quantity, occurred_at]
         key_hash = used_key_hash(environment_id, key)
-        body_hash = blake2b(_encode(body), digest_size=BODY_HASH_BYTES).digest()
+        body = (kind, name, _in_order(company), user and _in_order(user), quantity, occurred_at)
+        body_hash = sha256(_encode(body)).digest()[:BODY_HASH_BYTES]
     return Item(
         kind=kind,
         name=name,
@@ -221,3 +221,7 @@ def _item(
         key_hash=key_hash,
         body_hash=body_hash,
     )
+
+
+def _in_order(keys: Mapping[str, str]) -> Mapping[str, str]:
+    return keys if len(keys) == 1 else dict(sorted(keys.items()))

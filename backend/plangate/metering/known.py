@@ -4,7 +4,7 @@ Nearly all usage is so. Everything else, and whatever turned out not to be as me
 `metering.batch`, which reads what is true while it holds the companies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -60,7 +60,8 @@ class _Batch:
     def __init__(self, env: Environment) -> None:
         self._env = env
         self._now = env.clock.now()
-        self._places: dict[tuple[str, str, str], _Place | None] = {}
+        self._nobodys: dict[tuple[tuple[str, str], str], _Place | None] = {}
+        self._users: dict[tuple[str, str, str], _Place | None] = {}
         self._standings: dict[str, Standing] = {}
         self._revision: int | None = None
 
@@ -69,24 +70,29 @@ class _Batch:
         if item.kind != "track" or len(item.company) != 1:
             return None
         (pair,) = item.company.items()
-        standing = self._env.standings.peek(*pair)
-        if standing is None:
-            return None
-        user_id = ""
-        if item.user is not None:
-            person = held_member(self._env, standing, item.user)
-            if person is None:
-                return None
-            user_id = person.user_id
-        company_id = standing.facts.company_id
-        asked = (company_id, user_id, item.name)
-        if asked in self._places:
-            place = self._places[asked]
+        if item.user is None:
+            asked = (pair, item.name)
+            try:
+                place = self._nobodys[asked]
+            except KeyError:
+                standing = self._env.standings.peek(*pair)
+                place = None if standing is None else self._found(standing, "", item.name)
+                self._nobodys[asked] = place
         else:
-            place = self._places[asked] = self._found(standing, user_id, item.name)
+            place = self._users_place(pair, item.user, item.name)
         if place is None or (item.occurred_at is not None and not place.holds(min(item.occurred_at, self._now))):
             return None
         return place
+
+    def _users_place(self, pair: tuple[str, str], user: Mapping[str, str], event: str) -> _Place | None:
+        standing = self._env.standings.peek(*pair)
+        person = None if standing is None else held_member(self._env, standing, user)
+        if standing is None or person is None:
+            return None
+        asked = (standing.facts.company_id, person.user_id, event)
+        if asked not in self._users:
+            self._users[asked] = self._found(standing, person.user_id, event)
+        return self._users[asked]
 
     def _found(self, standing: Standing, user_id: str, event: str) -> _Place | None:
         catalog, counters = standing.catalog, standing.counters
@@ -132,11 +138,12 @@ class _Batch:
             place.quantity += item.quantity
         windows: dict[str, tuple[str, WindowCounter]] = {}
         added: dict[str, int] = {}
-        for place in {id(place): place for place in places}.values():
+        used = set(places)
+        for place in used:
             for window in place.windows:
                 windows[window.window_id] = (place.company_id, window)
                 added[window.window_id] = added.get(window.window_id, 0) + place.quantity
-        companies = {place.company_id for place in places}
+        companies = {place.company_id for place in used}
         counted = await count_known(
             env.database,
             Counting(

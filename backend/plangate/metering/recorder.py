@@ -172,6 +172,8 @@ async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct:
     if unwritten and len(unwritten) == len(outcomes):
         # Nothing could be written at all: one answer for the whole list, which may be sent again.
         raise unwritten[0]
+    if len(items) == len(events):
+        return [one if type(one) is EventResult else _result(one) for one in outcomes]
     following = iter(outcomes)
     return [_result(next(following)) if result is None else result for result in results]
 

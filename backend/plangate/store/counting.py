@@ -33,6 +33,9 @@ _ENTRY_ON_SQLITE: Final = """
     INSERT INTO usage_events (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+_FEW_KEYS: Final = (
+    100  # up to here, repeats are not worth an error in the server's log; beyond it, asking costs a third
+)
 _COUNTER_LIMIT: Final = 2**62  # beyond it, sums are looked at one by one
 
 Entry: TypeAlias = tuple[str, str, str, str, int, int]
@@ -110,7 +113,13 @@ async def _on_postgresql(
     _refuse_if_otherwise(await run(_locking(counting)), counting)
     if counting.keys:
         filled = _adding_keys(counting)
-        told = await connection.execute(filled.statement.postgresql + "ON CONFLICT DO NOTHING", *for_postgresql(filled))
+        statement = filled.statement.postgresql
+        if len(counting.keys) <= _FEW_KEYS:
+            statement += "ON CONFLICT DO NOTHING"
+        try:
+            told = await connection.execute(statement, *for_postgresql(filled))
+        except asyncpg.UniqueViolationError:
+            raise _OtherwiseNow from None
         if told != f"INSERT 0 {len(counting.keys)}":
             raise _OtherwiseNow
     await run(ADD_ENTRIES.for_all(counting.entries, counting.environment_id, counting.recorded_at))
