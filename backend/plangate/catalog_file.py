@@ -154,7 +154,7 @@ def _walk(node: yaml.Node | None, pointer: str, lines: dict[str, int], depth: in
 
 
 def _fault(error: Mapping[str, Any]) -> FieldError:
-    parts = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("~")) and part != "[key]"]
+    parts = [part for part in error["loc"] if part not in {"~short", "~whole", "[key]"}]
     pointer = pointer_of(*parts)
     kind: str = error["type"]
     if kind == "extra_forbidden":

@@ -40,6 +40,17 @@ def faults_of(document: CatalogDocument) -> list[FieldError]:
     ]
 
 
+def migration_faults(
+    document: CatalogDocument, path: tuple[object, ...], migration: MigrationDocument
+) -> list[FieldError]:
+    """Every fault of what a migration says about companies; `path` is where it says so."""
+    nobody = not migration.companies and not migration.groups
+    return [
+        *([_at(path, "names nobody; write none, or name companies or groups")] if nobody else []),
+        *_about_companies(document, (*path, "groups"), migration.groups),
+    ]
+
+
 def pointer_of(*parts: object) -> str:
     """A JSON pointer (RFC 6901) from its parts."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
@@ -216,9 +227,7 @@ def _sold(
     yield from _prices(path, sold.prices)
     yield from _matching(path, sold)
     if isinstance(sold.migrate, MigrationDocument):
-        if not sold.migrate.companies and not sold.migrate.groups:
-            yield _at((*path, "migrate"), "names nobody; write none, or name companies or groups")
-        yield from _about_companies(document, (*path, "migrate", "groups"), sold.migrate.groups)
+        yield from migration_faults(document, (*path, "migrate"), sold.migrate)
     if isinstance(sold, PlanDocument):
         if sold.contact_us and (sold.prices or _priced(sold)):
             yield _at((*path, "contact_us"), "cannot stand beside prices: the plan is sold by hand or by itself")

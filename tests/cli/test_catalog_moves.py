@@ -91,3 +91,36 @@ def test_a_catalogue_is_drafted_from_the_account(
     assert plangate("catalog", "plan", str(file)).code == 2
     assert plangate("catalog", "apply", str(file)).code == 0
     assert plangate("catalog", "plan", str(file)).code == 0
+
+
+def test_a_draft_is_saved_diffed_published_and_the_rest_is_migrated_later(
+    plangate: Plangate, on_database: str, tmp_path: Path
+) -> None:
+    assert on_database
+    file = tmp_path / "catalog.yaml"
+    file.write_text(FREE, "utf-8")
+    assert plangate("catalog", "apply", str(file)).code == 0
+    absent = plangate("catalog", "diff")
+    assert absent.code == 1
+    assert "plangate catalog draft FILE" in absent.err
+    assert "based on revision 1" in plangate("catalog", "draft", str(file)).out
+    assert plangate("catalog", "diff").code == 0
+    assert plangate("catalog", "discard").code == 0
+    file.write_text(FREE.replace("10", "15"), "utf-8")
+    assert plangate("catalog", "draft", str(file), "--revision", "7").code == 1
+    assert plangate("catalog", "draft", str(file)).code == 0
+    diff = plangate("catalog", "diff", "--migrate", "none")
+    assert diff.code == 2
+    assert re.search(r"^~ plan +free +Free, version 1 → 2, its holders keep theirs$", diff.out, re.MULTILINE)
+    assert "plangate catalog publish --migrate none" in diff.err
+    assert json.loads(plangate("catalog", "diff", "--json").out)["changes"][0]["migrate"] == "all"
+    assert "Revision 2 is in force." in plangate("catalog", "publish", "--migrate", "none").out
+    assert plangate("catalog", "publish").code == 1
+
+    assert "Say who" in plangate("catalog", "migrate", "free").err
+    assert "Name companies" in plangate("catalog", "migrate", "free", "--companies", "all").err
+    assert "None of 0 companies" in plangate("catalog", "migrate", "free", "--all", "--dry-run").out
+    some = plangate("catalog", "migrate", "free", "--companies", "id=acme", "--json")
+    assert json.loads(some.out)["migration"]["state"] == "running"
+    assert "gets version 2" in plangate("catalog", "migrate", "free", "--all").out
+    assert "Nobody was left" in plangate("catalog", "migrate", "free", "--all").err

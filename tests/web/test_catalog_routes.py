@@ -64,3 +64,37 @@ def test_who_migrates_is_said_with_the_catalogue_and_read_back(front: Front) -> 
     assert front.http.post(f"{path}/retry").json()["state"] == "finished"
     page = front.http.get("/v1/catalog/migrations?limit=1").json()
     assert [one["id"] for one in page["data"]] == [newest["id"]]
+
+
+def test_a_draft_is_edited_diffed_and_published(front: Front) -> None:
+    document, _ = changed(front, 91)
+    assert front.http.get("/v1/catalog/draft").status_code == 404
+    saved = front.http.put("/v1/catalog/draft", json=document)
+    assert saved.status_code == 200
+    etag = saved.headers["etag"]
+    assert front.http.get("/v1/catalog/draft").headers["etag"] == etag == f'"{saved.json()["etag"]}"'
+    document["plans"][next(iter(document["plans"]))]["entitlements"]["exports"]["limit"] = 92
+    again = front.http.put("/v1/catalog/draft", json=document, headers={"If-Match": etag})
+    assert again.status_code == 200
+    late = front.http.put("/v1/catalog/draft", json=document, headers={"If-Match": etag})
+    assert (late.status_code, problem(late)["code"]) == (412, "etag_mismatch")
+    diff = front.http.get("/v1/catalog/draft/diff?migrate=none").json()
+    assert [(one["migrate"], one["version"] > 1) for one in diff["changes"]] == [("none", True)]
+    lost = front.http.post("/v1/catalog/draft/publish?migrate=none", headers={"If-Match": etag})
+    assert lost.status_code == 412
+    published = front.http.post("/v1/catalog/draft/publish?migrate=none")
+    assert published.json()["is_applied"]
+    assert front.http.get("/v1/catalog").headers["etag"] == published.headers["etag"]
+    assert front.http.delete("/v1/catalog/draft").status_code == 404
+    stale = front.http.put("/v1/catalog/draft?expected_revision=1", json=document)
+    assert (stale.status_code, problem(stale)["code"]) == (409, "catalog_stale")
+
+    key = diff["changes"][0]["key"]
+    asked = {"key": key, "migrate": "all"}
+    planned = front.http.post("/v1/catalog/migrations?dry_run=true", json=asked).json()
+    assert (planned["mode"], planned["migration"]) == ("all", None)
+    assert planned["impact"]["examined"] > 0
+    moved = front.http.post("/v1/catalog/migrations", json=asked).json()
+    assert moved["migration"]["state"] == "finished"
+    gone = front.http.post("/v1/catalog/migrations", json=asked)
+    assert (gone.status_code, problem(gone)["code"]) == (404, "not_found")

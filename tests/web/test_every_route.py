@@ -182,7 +182,7 @@ def test_unknown_fields_are_refused_by_name(front: Front) -> None:
     stored = ["id", "environment_id", "version", "is_admin", "recorded_at", "superseded_at", "state", "actor", "author"]
     for asked in requests:
         for field in (*stored, "__proto__", "~/x"):
-            if field in asked.body or (asked.operation.name == "putCatalog" and field == "~/x"):
+            if field in asked.body:
                 continue
             answer = asked.send(front.http, json={**asked.body, field: 1})
             found = problem(answer)

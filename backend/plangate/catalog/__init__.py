@@ -3,8 +3,17 @@
 A changed plan becomes a new version, which all, some or none of its holders get; how it is shown changes without one.
 """
 
+from plangate.catalog.drafting import (
+    CatalogDraft,
+    current_draft,
+    diff_draft,
+    discard_draft,
+    publish_draft,
+    save_draft,
+)
 from plangate.catalog.impact import Effect, Impact, PlanImpact
 from plangate.catalog.importing import Imported, draft_from_stripe
+from plangate.catalog.kept import KeptMigration, migrate_kept, plan_migration
 from plangate.catalog.mapping import ProductPage, Target, map_product, product_page
 from plangate.catalog.migrating import (
     MigratingCompany,
@@ -25,11 +34,13 @@ from plangate.catalog.stripe_side import StripeCall
 
 __all__ = [
     "CatalogDiff",
+    "CatalogDraft",
     "Change",
     "Detail",
     "Effect",
     "Impact",
     "Imported",
+    "KeptMigration",
     "MigratingCompany",
     "Migration",
     "PlanImpact",
@@ -43,16 +54,23 @@ __all__ = [
     "apply",
     "carry_on_migrations",
     "current_document",
+    "current_draft",
     "current_revision",
+    "diff_draft",
+    "discard_draft",
     "draft_from_stripe",
     "map_product",
+    "migrate_kept",
     "migrating_companies",
     "migration",
     "migrations",
     "plan",
+    "plan_migration",
     "product_page",
     "public_plans",
+    "publish_draft",
     "read_migrations",
     "retry_migration",
+    "save_draft",
     "tidy_shelf",
 ]

@@ -1,45 +1,38 @@
 """Planning and applying a catalogue: first in Stripe, then here in one transaction, then old prices leave the shelf."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from plangate.catalog.impact import Impact, Mover, impact_of
+from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
 from plangate.catalog.migrating import Proration, new_migration, pins_wanted, selection_of
 from plangate.catalog.revision import Change, Draft, draft
-from plangate.catalog.shelf import LEASE, clear_shelf, unneeded
+from plangate.catalog.shelf import clear_shelf, unneeded
 from plangate.catalog.stripe_objects import WantedInStripe, price_words, wanted_in_stripe
-from plangate.catalog.stripe_side import InStripe, Missing, StripeCall, make_in_stripe, missing_in_stripe
+from plangate.catalog.stripe_side import Missing, StripeCall, make_in_stripe, missing_in_stripe
 from plangate.catalog_compiled import compile_catalog, price_of
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
 from plangate.engine.model import Catalog, CompanyFacts, VersionPin
-from plangate.environment import Environment, Lease
+from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit
 from plangate.store.catalog import (
-    CatalogRevisionRow,
-    PlanVersionRow,
     StripePriceRow,
-    all_plan_versions,
-    all_stripe_prices,
     publish_revision,
     revision_row,
     save_stripe_object,
     save_stripe_price,
-    stripe_objects_of,
 )
-from plangate.store.database import StoreSession
 from plangate.usage_windows import open_windows_of_new_periods
 
 _PAGE: Final = 200
 _EXAMINED: Final = 10_000
-_BUSY: Final = "Another catalogue is being applied. Try again in a minute."
 
 
 class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,31 +52,6 @@ class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
     def is_empty(self) -> bool:
         """Whether the document says what is in force already."""
         return not self.changes
-
-
-class _Stored(msgspec.Struct, frozen=True):
-    """Everything of the catalogue in the store, read in one transaction."""
-
-    revision: CatalogRevisionRow | None
-    versions: list[PlanVersionRow]
-    prices: list[StripePriceRow]
-    plan_products: dict[str, str]
-    add_on_products: dict[str, str]
-    feature_products: dict[str, str]
-    meters: dict[str, str]
-
-    @property
-    def in_stripe(self) -> InStripe:
-        products = {"plan": self.plan_products, "add_on": self.add_on_products, "entitlement": self.feature_products}
-        return InStripe(
-            {(kind, key): stripe_id for kind, found in products.items() for key, stripe_id in found.items()},
-            self.meters,
-            tuple(self.prices),
-        )
-
-    @property
-    def number(self) -> int:
-        return 0 if self.revision is None else self.revision.revision
 
 
 async def current_revision(environment: Environment) -> tuple[int, dict[str, Any]]:
@@ -117,12 +85,12 @@ async def plan(
     """
     wanted = _parsed(document)
     async with environment.reading() as session:
-        stored = await _stored(session)
+        stored = await stored_catalog(session)
     _assert_revision(stored.number, expected_revision)
     drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
     impact = None
     if with_impact and drafted.changes:
-        before, after = _compiled(environment, stored), _compiled_draft(environment, stored, drafted)
+        before, after = stored.compiled(environment), _compiled_draft(environment, stored, drafted)
         impact = await impact_of(
             environment, before, after, moved=_moves(drafted), limit=impact_limit, progress=progress
         )
@@ -149,9 +117,9 @@ async def apply(
     force is not `expected_revision`; 409 while another one is being applied; 422 or 503 from Stripe.
     """
     wanted = _parsed(document)
-    async with _turn(environment) as lease:
+    async with turn(environment) as lease:
         async with environment.reading() as session:
-            stored = await _stored(session)
+            stored = await stored_catalog(session)
         _assert_revision(stored.number, expected_revision)
         drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
         missing = _missing(stored, drafted)
@@ -160,7 +128,7 @@ async def apply(
             made = await make_in_stripe(environment, missing, stored.in_stripe, intent_id=_intent(environment, drafted))
             async with environment.writing() as session:
                 if not await lease.still_held(session):
-                    raise Refusal(Code.CHANGE_IN_PROGRESS, _BUSY)
+                    raise Refusal(Code.CHANGE_IN_PROGRESS, BUSY)
                 row = await revision_row(session)
                 _assert_revision(0 if row is None else row.revision, stored.number)
                 await publish_revision(
@@ -199,23 +167,10 @@ async def apply(
                     after={"revision": drafted.revision, "changes": drafted.changes},
                 )
                 environment.touch_catalog(session)
-            await open_windows_of_new_periods(environment, _compiled(environment, stored), await environment.catalog())
+            await open_windows_of_new_periods(environment, stored.compiled(environment), await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
         await clear_shelf(environment, drafted.document, revision=number, versions=drafted.versions)
     return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes), stripe=calls)
-
-
-@asynccontextmanager
-async def _turn(environment: Environment) -> AsyncIterator[Lease]:
-    """One apply at a time."""
-    async with AsyncExitStack() as stack:
-        try:
-            lease = await stack.enter_async_context(environment.lease(LEASE))
-        except Refusal as busy:
-            if busy.code is Code.CHANGE_IN_PROGRESS:
-                raise Refusal(busy.code, _BUSY, headers=busy.headers) from None
-            raise
-        yield lease
 
 
 def _parsed(document: CatalogDocument | Mapping[str, Any]) -> CatalogDocument:
@@ -231,19 +186,7 @@ def _assert_revision(found: int, expected: int | None) -> None:
         )
 
 
-async def _stored(session: StoreSession) -> _Stored:
-    return _Stored(
-        await revision_row(session),
-        await all_plan_versions(session),
-        await all_stripe_prices(session),
-        await stripe_objects_of(session, "plan"),
-        await stripe_objects_of(session, "add_on"),
-        await stripe_objects_of(session, "entitlement"),
-        await stripe_objects_of(session, "meter"),
-    )
-
-
-def _missing(stored: _Stored, drafted: Draft) -> Missing:
+def _missing(stored: StoredCatalog, drafted: Draft) -> Missing:
     """What the draft needs in Stripe beyond what stands there; nothing where nothing changes."""
     if not drafted.changes:
         return Missing(products=(), meters=(), prices=())
@@ -255,11 +198,11 @@ def _missing(stored: _Stored, drafted: Draft) -> Missing:
     return missing_in_stripe(wanted, stored.in_stripe, before=before)
 
 
-async def _archived(environment: Environment, stored: _Stored, drafted: Draft) -> list[StripeCall]:
+async def _archived(environment: Environment, stored: StoredCatalog, drafted: Draft) -> list[StripeCall]:
     """The prices that would leave the shelf once the draft is published."""
     rows = _moved(stored.prices, drafted)
     moved = {row.stripe_price_id: row for row in rows}
-    after = _compiled_draft(environment, stored, drafted) if drafted.changes else _compiled(environment, stored)
+    after = _compiled_draft(environment, stored, drafted) if drafted.changes else stored.compiled(environment)
     async with environment.reading() as session:
         gone = await unneeded(
             session,
@@ -279,18 +222,7 @@ async def _archived(environment: Environment, stored: _Stored, drafted: Draft) -
     ]
 
 
-def _compiled(environment: Environment, stored: _Stored) -> Catalog:
-    return compile_catalog(
-        stored.revision,
-        stored.versions,
-        stored.prices,
-        stored.plan_products,
-        stored.add_on_products,
-        time_zone=environment.settings.time_zone,
-    )
-
-
-def _compiled_draft(environment: Environment, stored: _Stored, drafted: Draft) -> Catalog:
+def _compiled_draft(environment: Environment, stored: StoredCatalog, drafted: Draft) -> Catalog:
     """The catalogue as it would be once published; prices that Stripe does not have yet have no id."""
     now = environment.clock.now()
     moved = {row.stripe_price_id: row for row in _moved(stored.prices, drafted)}

@@ -4,15 +4,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
 from plangate import catalog as journey
-from plangate.catalog import CatalogDiff, Imported, Migration
-from plangate.catalog_document import CatalogDocument
+from plangate.catalog import CatalogDiff, CatalogDraft, Imported, KeptMigration, Migration
+from plangate.catalog_document import CatalogDocument, MigrationDocument
 from plangate.catalog_file import catalog_text, read_catalog
-from plangate.cli.catalog_shown import show_diff
+from plangate.cli.catalog_shown import show_diff, show_impact
 from plangate.cli.opening import ACTOR, EnvironmentOption, opened, run
 from plangate.cli.terminal import hint, progress, say, show_json, show_table
 from plangate.errors import StartRefused
@@ -36,6 +36,15 @@ Migrating = Annotated[
         "--migrate",
         help="Who gets new versions of what they hold: all, none, pro=none, pro=id=acme,id=globex. May be repeated.",
         metavar="WHO",
+    ),
+]
+
+
+Prorating = Annotated[
+    Literal["none", "next_invoice", "charge_now"] | None,
+    typer.Option(
+        "--proration",
+        help="Move the prices that migrated subscribers pay in Stripe along, prorated so. Without it they stay.",
     ),
 ]
 
@@ -83,6 +92,7 @@ def apply_command(
         typer.Option("--revision", help="Refuse unless this revision is in force, as `plan` printed it."),
     ] = None,
     migrate: Migrating = None,
+    proration: Prorating = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Make FILE the catalogue in force, here and in Stripe. Safe to repeat.
@@ -95,17 +105,146 @@ def apply_command(
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Applying, here and in Stripe"):
-                return await journey.apply(env, document, actor=ACTOR, migrate=who, expected_revision=revision)
+                return await journey.apply(
+                    env, document, actor=ACTOR, migrate=who, proration=proration, expected_revision=revision
+                )
+
+    _show_applied(run(work), as_json=as_json, verbose=verbose)
+
+
+@app.command("draft")
+def draft_command(
+    file: File,
+    *,
+    revision: Annotated[
+        int | None,
+        typer.Option("--revision", help="Base it on this revision, which must be in force."),
+    ] = None,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Save FILE as the draft of the catalogue, for others to look at; nothing of it is in force.
+
+    Example: plangate catalog draft catalog.yaml
+    """
+    document = _read(file)
+
+    async def work() -> CatalogDraft:
+        async with opened(environment) as (_, env):
+            return await journey.save_draft(env, document, actor=ACTOR, expected_revision=revision)
+
+    saved = run(work)
+    say(f"Saved. The draft is based on revision {saved.revision}.")
+    hint("See what it changes: plangate catalog diff")
+
+
+@app.command("diff")
+def diff_command(
+    *,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    migrate: Migrating = None,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Show what publishing the draft would change, and for whom. Exits 0 when nothing, 2 when something.
+
+    Example: plangate catalog diff -v
+    """
+    who = journey.read_migrations(migrate) if migrate else None
+
+    async def work() -> CatalogDiff:
+        async with opened(environment) as (_, env):
+            with progress("Asking the engine about companies"):
+                return await journey.diff_draft(env, migrate=who)
 
     diff = run(work)
     if as_json:
         show_json(diff)
+    else:
+        show_diff(diff, verbose=verbose)
+        if not diff.is_empty:
+            said = "".join(f" --migrate {shlex.quote(one)}" for one in migrate or ())
+            hint(f"\nPublish it with: plangate catalog publish{said}")
+    raise typer.Exit(0 if diff.is_empty else _DIFFERS)
+
+
+@app.command("publish")
+def publish_command(
+    *,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    migrate: Migrating = None,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Make the draft the catalogue in force, here and in Stripe. Safe to repeat.
+
+    Example: plangate catalog publish --migrate none
+    """
+    who = journey.read_migrations(migrate) if migrate else None
+
+    async def work() -> CatalogDiff:
+        async with opened(environment) as (_, env):
+            with progress("Publishing, here and in Stripe"):
+                return await journey.publish_draft(env, actor=ACTOR, migrate=who)
+
+    _show_applied(run(work), as_json=as_json, verbose=verbose)
+
+
+@app.command("discard")
+def discard_command(*, environment: EnvironmentOption = None) -> None:
+    """Throw the draft away. Example: plangate catalog discard"""
+
+    async def work() -> CatalogDraft:
+        async with opened(environment) as (_, env):
+            return await journey.discard_draft(env, actor=ACTOR)
+
+    run(work)
+    say("There is no draft any more.")
+
+
+@app.command("migrate")
+def migrate_command(
+    key: Annotated[str, typer.Argument(help="A plan or add-on; plan:KEY where both are called so.", metavar="KEY")],
+    *,
+    companies: Annotated[
+        str | None,
+        typer.Option("--companies", help="Only these, by id or key: id=acme,id=globex.", metavar="NAMES"),
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Everybody who was left on an older version.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show for whom what would change.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Give the newest version of KEY to those who were left on an older one.
+
+    Example: plangate catalog migrate pro --companies id=acme --dry-run
+    """
+    if everybody is (companies is not None):
+        raise StartRefused("Say who: --all, or --companies id=acme,id=globex.")
+    who: Literal["all"] | MigrationDocument = "all"
+    if companies is not None:
+        read = journey.read_migrations([f"x={companies}"])["x"]
+        if not isinstance(read, MigrationDocument):
+            raise StartRefused("Name companies by id or key: --companies id=acme,id=globex.")
+        who = read
+
+    async def work() -> KeptMigration:
+        async with opened(environment) as (_, env):
+            if not dry_run:
+                return await journey.migrate_kept(env, key, who, actor=ACTOR)
+            with progress("Asking the engine about companies:") as counter:
+                return await journey.plan_migration(env, key, who, impact_limit=None, progress=counter)
+
+    found = run(work)
+    if as_json:
+        show_json(found)
         return
-    show_diff(diff, verbose=verbose)
-    if diff.is_applied:
-        say(f"\nApplied. Revision {diff.revision} is in force.")
-        if any(change.migrate == "some" for change in diff.changes):
-            hint("The worker moves the companies that were named. See how far with: plangate catalog migrations")
+    if found.impact is not None:
+        show_impact(found.impact, verbose=verbose)
+        return
+    say(f"{_WHO[found.mode].capitalize()} left on an older version of {found.key} gets version {found.version}.")
+    if found.mode == "some":
+        hint("The worker moves them. See how far with: plangate catalog migrations")
 
 
 @app.command("migrations")
@@ -135,16 +274,17 @@ def migrations_command(
         say("No version was published yet that anybody could migrate to.")
     else:
         show_table(
-            ("Migration", "Version", "Who", "State", "Moved", "Left", "Failed"),
+            ("Migration", "Version", "Who", "State", "Moved", "Left", "Failed", "Prices"),
             (
                 (
                     one.id,
                     f"{one.key} {one.version}",
                     _WHO[one.mode],
                     one.state,
-                    f"{one.counts.done:,}" if one.mode == "some" else "",
-                    f"{one.counts.pending:,}" if one.mode == "some" else "",
-                    f"{one.counts.failed:,}" if one.mode == "some" else "",
+                    f"{one.counts.done:,}" if one.mode == "some" or one.proration else "",
+                    f"{one.counts.pending:,}" if one.mode == "some" or one.proration else "",
+                    f"{one.counts.failed:,}" if one.mode == "some" or one.proration else "",
+                    ", ".join(f"{number:,} {outcome}" for outcome, number in one.prices.items()),
                 )
                 for one in found
             ),
@@ -196,6 +336,17 @@ def import_command(
 def schema_command() -> None:
     """Print the JSON schema of the file, for editors. Example: plangate catalog schema > catalog.schema.json"""
     sys.stdout.write(json.dumps(CatalogDocument.model_json_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _show_applied(diff: CatalogDiff, *, as_json: bool, verbose: bool) -> None:
+    if as_json:
+        show_json(diff)
+        return
+    show_diff(diff, verbose=verbose)
+    if diff.is_applied:
+        say(f"\nApplied. Revision {diff.revision} is in force.")
+        if any(change.migrate == "some" for change in diff.changes):
+            hint("The worker moves the companies, one by one. See how far with: plangate catalog migrations")
 
 
 def _write(file: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from babel.numbers import format_currency, get_currency_precision
 
-from plangate.catalog import CatalogDiff, Change, Detail, Effect, PlanImpact, StripeCall
+from plangate.catalog import CatalogDiff, Change, Detail, Effect, Impact, PlanImpact, StripeCall
 from plangate.cli.terminal import out, say
 from plangate.engine.model import Json
 
@@ -57,17 +57,20 @@ def show_diff(diff: CatalogDiff, *, verbose: bool = False) -> None:
     for change in diff.changes:
         _show_change(change, width, verbose=verbose)
     _show_stripe(diff.stripe)
-    impact = diff.impact
-    if impact is None:
-        return
-    say()
+    if diff.impact is not None:
+        say()
+        show_impact(diff.impact, verbose=verbose)
+
+
+def show_impact(impact: Impact, *, verbose: bool = False) -> None:
+    """Print who is affected, and how."""
     examined = f"{impact.examined:,} {'company' if impact.examined == 1 else 'companies'}"
     if impact.affected == 0:
         say(f"None of {examined} would notice.")
     else:
         say(f"{impact.affected:,} of {examined} {'is' if impact.affected == 1 else 'are'} affected:")
     for one in impact.plans:
-        _show_impact(one, verbose=verbose)
+        _show_plan(one, verbose=verbose)
     if not impact.is_complete:
         say("More companies were not looked at.")
 
@@ -104,7 +107,7 @@ def _show_stripe(calls: Sequence[StripeCall]) -> None:
         out.print(f"{sign} {said}{call.kind} {call.key}  {call.name}", style=style, markup=False)
 
 
-def _show_impact(impact: PlanImpact, *, verbose: bool) -> None:
+def _show_plan(impact: PlanImpact, *, verbose: bool) -> None:
     plan = impact.plan or "no plan"
     say(f"  {plan}: {impact.companies:,} {'company' if impact.companies == 1 else 'companies'}")
     for verbs, style, effects in (

@@ -7,6 +7,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     app_roles,
     audit,
     catalog,
+    catalog_drafts,
     companies,
     company_terms,
     environments,

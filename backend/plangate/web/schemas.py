@@ -20,6 +20,7 @@ from pydantic import (
     StrictStr,
 )
 
+from plangate.catalog_document import MigrationDocument
 from plangate.engine.model import INT64_MAX
 from plangate.errors import invalid
 from plangate.web.tokens import TTL_LIMIT_SECONDS
@@ -338,6 +339,13 @@ class ConfirmBody(Body):
     return_url: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^https?://")] | None = None
 
 
+class MigrateBody(Body):
+    """Who of those left on older versions of a plan or add-on gets the newest one; `key` may be `plan:KEY`."""
+
+    key: Annotated[str, Field(min_length=1, max_length=100)]
+    migrate: Literal["all"] | MigrationDocument
+
+
 class TokenBody(Body):
     """Whom a component token speaks for, what it allows, and on which sites."""
 
@@ -438,10 +446,30 @@ class CatalogQuery(Query):
     """`dry_run` only answers what would change; `expected_revision` refuses when another one is in force.
 
     `migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`.
+    With `proration` the prices they pay in Stripe move along, prorated so; without it they stay.
     """
 
     dry_run: bool = False
     expected_revision: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+    migrate: Annotated[str, Field(min_length=1, max_length=4_000)] | None = None
+    proration: Literal["none", "next_invoice", "charge_now"] | None = None
+
+
+class DryRunQuery(Query):
+    """`dry_run` only answers what would change."""
+
+    dry_run: bool = False
+
+
+class DraftQuery(Query):
+    """`expected_revision` bases the draft on the revision in force, and refuses when it is another one."""
+
+    expected_revision: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+
+
+class MigrateQuery(Query):
+    """`migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`."""
+
     migrate: Annotated[str, Field(min_length=1, max_length=4_000)] | None = None
 
 

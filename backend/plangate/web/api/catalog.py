@@ -7,10 +7,19 @@ from typing import Any, Final
 import msgspec
 
 from plangate import catalog
-from plangate.catalog_document import CatalogDocument
+from plangate.catalog_document import CatalogDocument, Migrate
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import CatalogQuery, MigratingQuery, NoQuery, PageQuery
+from plangate.web.schemas import (
+    CatalogQuery,
+    DraftQuery,
+    DryRunQuery,
+    MigrateBody,
+    MigrateQuery,
+    MigratingQuery,
+    NoQuery,
+    PageQuery,
+)
 
 _TAG: Final = "Catalogue"
 _REVISION: Final = re.compile(rb'(?:W/)?"(\d{1,18})"')
@@ -45,23 +54,71 @@ async def get_catalog(call: Call[None, None]) -> Answer:
 
 async def put_catalog(call: Call[Mapping[str, Any], CatalogQuery]) -> Answer:
     """Apply a catalogue, or say what applying it would change."""
-    document = call.body
-    if not isinstance(document, dict):
-        raise Refusal(
-            Code.INVALID,
-            "The body must be a catalogue document.",
-            errors=[FieldError("", Code.INVALID, "The body must be a JSON object.")],
-        )
+    document = _document(call.body)
     query = call.query
-    migrate = None if query.migrate is None else catalog.read_migrations(query.migrate.split(";"))
+    migrate = _migrations(query.migrate)
     expected = _expected(query.expected_revision, call.exchange.if_match)
     if query.dry_run:
         diff = await catalog.plan(call.environment, document, migrate=migrate, expected_revision=expected)
     else:
         diff = await catalog.apply(
-            call.environment, document, actor=call.actor, migrate=migrate, expected_revision=expected
+            call.environment,
+            document,
+            actor=call.actor,
+            migrate=migrate,
+            proration=query.proration,
+            expected_revision=expected,
         )
     return Answer(diff, headers=_etag(diff.revision))
+
+
+async def get_draft(call: Call[None, None]) -> Answer:
+    """The draft."""
+    return _draft(await catalog.current_draft(call.environment))
+
+
+async def put_draft(call: Call[Mapping[str, Any], DraftQuery]) -> Answer:
+    """Save the draft."""
+    saved = await catalog.save_draft(
+        call.environment,
+        _document(call.body),
+        actor=call.actor,
+        expected_revision=call.query.expected_revision,
+        expected_etag=_draft_etag(call.exchange.if_match),
+    )
+    return _draft(saved)
+
+
+async def delete_draft(call: Call[None, None]) -> Answer:
+    """Discard the draft."""
+    found = await catalog.discard_draft(
+        call.environment, actor=call.actor, expected_etag=_draft_etag(call.exchange.if_match)
+    )
+    return _draft(found)
+
+
+async def diff_draft(call: Call[None, MigrateQuery]) -> Answer:
+    """What publishing the draft would change."""
+    return Answer(await catalog.diff_draft(call.environment, migrate=_migrations(call.query.migrate)))
+
+
+async def publish_draft(call: Call[None, MigrateQuery]) -> Answer:
+    """Publish the draft."""
+    diff = await catalog.publish_draft(
+        call.environment,
+        actor=call.actor,
+        migrate=_migrations(call.query.migrate),
+        expected_etag=_draft_etag(call.exchange.if_match),
+    )
+    return Answer(diff, headers=_etag(diff.revision))
+
+
+async def migrate_kept(call: Call[MigrateBody, DryRunQuery]) -> Answer:
+    """Give the newest version to those left on an older one."""
+    body = call.body
+    if call.query.dry_run:
+        return Answer(await catalog.plan_migration(call.environment, body.key, body.migrate))
+    return Answer(await catalog.migrate_kept(call.environment, body.key, body.migrate, actor=call.actor))
 
 
 async def list_migrations(call: Call[None, PageQuery]) -> Answer:
@@ -92,6 +149,31 @@ async def retry_migration(call: Call[None, None]) -> Answer:
 async def public_plans(call: Call[None, None]) -> Answer:
     """What is on sale."""
     return Answer(PublicPlanList(data=await catalog.public_plans(call.environment)))
+
+
+def _document(body: object) -> Mapping[str, Any]:
+    if not isinstance(body, dict):
+        raise Refusal(
+            Code.INVALID,
+            "The body must be a catalogue document.",
+            errors=[FieldError("", Code.INVALID, "The body must be a JSON object.")],
+        )
+    return body
+
+
+def _migrations(said: str | None) -> Mapping[str, Migrate] | None:
+    return None if said is None else catalog.read_migrations(said.split(";"))
+
+
+def _draft(draft: catalog.CatalogDraft) -> Answer:
+    return Answer(draft, headers={"ETag": f'"{draft.etag}"'})
+
+
+def _draft_etag(if_match: bytes | None) -> str | None:
+    """The draft's etag in If-Match, None without one."""
+    if if_match is None:
+        return None
+    return if_match.strip().removeprefix(b"W/").strip(b'"').decode("latin-1")
 
 
 def _etag(revision: int) -> dict[str, str]:
@@ -141,6 +223,105 @@ OPERATIONS: Final = (
         responses={200: Documented("What changes, or changed.", catalog.CatalogDiff, headers=("ETag",))},
         takes_if_match=True,
         problems=(Code.CATALOG_STALE, Code.STRIPE_REFUSED, Code.STRIPE_BUSY),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/catalog/draft",
+        name="getDraft",
+        tag=_TAG,
+        summary="The draft of the catalogue",
+        text="The document being edited beside the one in force, and the revision it was begun from.",
+        scope="read",
+        answer=get_draft,
+        query=NoQuery,
+        responses={200: Documented("The draft.", catalog.CatalogDraft, headers=("ETag",))},
+        problems=(Code.NOT_FOUND,),
+    ),
+    Operation(
+        method="PUT",
+        path="/v1/catalog/draft",
+        name="putDraft",
+        tag=_TAG,
+        summary="Save the draft",
+        text="Nothing of it is in force before it is published. An edited draft stays based on the revision it was "
+        "begun from; `expected_revision` bases it on the one in force. With `If-Match` it is a 412 when the draft is "
+        "another.",
+        scope="admin",
+        answer=put_draft,
+        body=dict,
+        body_schema=CatalogDocument,
+        example={"version": 1, "features": {}, "plans": {"free": {"name": "Free"}}},
+        query=DraftQuery,
+        responses={200: Documented("The draft.", catalog.CatalogDraft, headers=("ETag",))},
+        takes_if_match=True,
+        problems=(Code.CATALOG_STALE, Code.ETAG_MISMATCH),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/catalog/draft",
+        name="deleteDraft",
+        tag=_TAG,
+        summary="Discard the draft",
+        text="Answers what it was.",
+        scope="admin",
+        answer=delete_draft,
+        query=NoQuery,
+        responses={200: Documented("What was discarded.", catalog.CatalogDraft, headers=("ETag",))},
+        takes_if_match=True,
+        problems=(Code.NOT_FOUND, Code.ETAG_MISMATCH),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/catalog/draft/diff",
+        name="diffDraft",
+        tag=_TAG,
+        summary="What the draft changes",
+        text="The difference from the catalogue in force, the calls in Stripe, and whom it would reach.",
+        scope="read",
+        answer=diff_draft,
+        query=MigrateQuery,
+        responses={200: Documented("What would change.", catalog.CatalogDiff)},
+        problems=(Code.NOT_FOUND, Code.CATALOG_STALE),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/catalog/draft/publish",
+        name="publishDraft",
+        tag=_TAG,
+        summary="Publish the draft",
+        text="As applying its document would, `migrate` included; a 409 when another catalogue was applied since it "
+        "was begun. Afterwards there is no draft.",
+        scope="admin",
+        answer=publish_draft,
+        query=MigrateQuery,
+        responses={200: Documented("What changed.", catalog.CatalogDiff, headers=("ETag",))},
+        takes_if_match=True,
+        takes_idempotency_key=True,
+        problems=(
+            Code.NOT_FOUND,
+            Code.CATALOG_STALE,
+            Code.ETAG_MISMATCH,
+            Code.CHANGE_IN_PROGRESS,
+            Code.STRIPE_REFUSED,
+            Code.STRIPE_BUSY,
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/catalog/migrations",
+        name="migrateKept",
+        tag=_TAG,
+        summary="Migrate those left on older versions",
+        text="Gives the newest version of a plan or add-on to those whom earlier publications left on an older one: "
+        "all of them at once, or some in the background. With `dry_run=true`, only says what would change for whom.",
+        scope="admin",
+        answer=migrate_kept,
+        body=MigrateBody,
+        example={"key": "pro", "migrate": "all"},
+        query=DryRunQuery,
+        responses={200: Documented("Who gets it.", catalog.KeptMigration)},
+        takes_idempotency_key=True,
+        problems=(Code.NOT_FOUND, Code.CHANGE_IN_PROGRESS),
     ),
     Operation(
         method="GET",
