@@ -120,8 +120,14 @@ class Environment:
             yield session
             if told := session.changed | session.counted:
                 announce(session, sorted(told), origin=PROCESS)
+            # Compiled before it is in force, so that no check waits for it.
+            generation = self._catalog_generation
+            renewed = await self.catalog_in(session) if CATALOG in session.changed else None
         for company_id in session.changed:
             self.forget(company_id)
+        if renewed is not None and self._catalog_generation == generation + 1:
+            # Nobody else changed it meanwhile.
+            self._catalog = renewed
         for follow_up in session.after_commit:
             follow_up()
 
