@@ -325,7 +325,10 @@ class PlanDocument(_Sold):
 
 
 class AddOnDocument(_Sold):
-    """An add-on: it stacks beside a plan. `fits` names the plans it may stand beside (none named: any)."""
+    """An add-on: it stacks beside a plan. `fits` names the plans it may stand beside (none named: any).
+
+    Without prices it is not sold: companies get it by hand.
+    """
 
     fits: Annotated[list[Key], Field(max_length=100)] = Field(default_factory=list)
 

@@ -236,8 +236,6 @@ def _sold(
         if sold.trial_days and not sold.prices and not _priced(sold):
             yield _at((*path, "trial_days"), "needs prices: there is nothing to try for free")
         return
-    if not sold.prices and not sold.archived and not _priced(sold):
-        yield _at(path, "needs `prices`: an add-on is bought")
     for index, plan in enumerate(sold.fits):
         if plan not in document.plans:
             yield _at((*path, "fits", index), f"names the plan {plan!r}, which the catalogue does not have")

@@ -115,7 +115,7 @@ def test_short_and_long_forms_mean_one_entitlement(entitlement: str, expected: E
         ),
         (_plan("", "    trial_days: 14"), "/plans/pro/trial_days", 11),
         (_plan("", "    contact_us: true\n    contact_url: 'javascript:alert(1)'"), "/plans/pro/contact_url", 12),
-        (_plan("", "add_ons:\n  more: {name: More, fits: [pro]}"), "/add_ons/more", 12),
+        (_plan("", "add_ons:\n  more: {name: More, fits: [gone]}"), "/add_ons/more/fits/0", 12),
         ("version: 2\nfeatures: {}\nplans: {}", "/version", 1),
         ("version: 1\nfeatures:\n  Exports: {name: E, type: event}\nplans: {}", "/features/Exports", 3),
         ("version: 1\nfeatures:\n  a: {name: A, type: seat}\nplans: {}", "/features/a", 3),

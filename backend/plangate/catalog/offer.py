@@ -83,7 +83,8 @@ async def public_plans(environment: Environment) -> list[PublicPlan]:
         _public(catalog, version)
         for versions in (catalog.plans, catalog.add_ons)
         for version in sorted(versions.values(), key=lambda one: one.position)
-        if not version.is_archived
+        # An add-on without a price is given by hand; nobody can buy it.
+        if not version.is_archived and not (version.kind == "add_on" and version.is_free)
     ]
 
 

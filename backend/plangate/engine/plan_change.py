@@ -298,6 +298,12 @@ def _refused_by_catalogue(
         add_on = catalog.add_ons.get(key)
         if add_on is None or add_on.is_archived:
             return Refused(code=Code.NOT_FOUND, detail="There is no such add-on on sale.", way_out="choose_other")
+        if add_on.is_free:
+            return Refused(
+                code=Code.INVALID,
+                detail=f"{add_on.name} has no price, so it cannot be bought: ask for it.",
+                way_out="choose_other",
+            )
         if key in unfit:
             return Refused(
                 code=Code.ADD_ON_UNFIT,
