@@ -1,62 +1,123 @@
-"""Random histories of one Stripe account, their webhooks shuffled, doubled and lost: what we hold in the end.
+"""Random histories of a Stripe account, their webhooks shuffled, doubled and lost: what is held of them in the end.
 
-A history is played for several customers side by side, each with its own order of deliveries.
+Several environments watch the same account, each with an order of deliveries of its own; several customers live their
+histories side by side. What every environment stores must be what fetching gives it.
 """
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import timedelta
 
-import stripe
-
-from plangate import drift
+import plangate.sync as synchronisation
+from plangate import catalog
+from plangate.billing.mirror import mirrored, state_hash
+from plangate.billing.pacing import Pace
+from plangate.clock import wall_now
+from plangate.deployment import Deployment
+from plangate.environment import Environment
 from plangate.mirroring import company_of_customer, refetch_customer
-from plangate.sandbox.render import view
-from plangate.sync import receive, sweep, work_inbox
-from tests.shop import Shop
-
-Event = dict[str, Any]
+from plangate.sandbox.errors import ApiError
+from plangate.settings import Settings
+from plangate.shapes import Actor
+from plangate.store.inbox import inbox, store_event
+from plangate.store.subscriptions import subscriptions_of
+from tests.conftest import SECRET_KEY, environment_settings
+from tests.sandbox_inside import InsideSandbox, Obj
+from tests.shop import DOCUMENT
 
 _LOST_AT_MOST = 0.3
 _TIMES_AT_MOST = 4
+_SPAN_SECONDS = tuple(hours * 3_600 for hours in (2, 72, 216, 480, 792))
 
 
 @dataclass
 class Customer:
-    """One customer that lives through the history, and the share of steps of which no webhook arrives."""
+    """One customer that lives through its history. `told` is what happened, for the report of a difference."""
 
     id: str
-    lost: float
-    subscriptions: list[str]
+    chance: random.Random
+    subscriptions: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
-async def play(shop: Shop, *, seed: int, shuffles: int, steps: int = 9) -> list[str]:
-    """Play one history for `shuffles` customers, deliver what it told badly, sweep; answers what differs then.
+@dataclass
+class Watcher:
+    """One environment with its own order of deliveries, and the share of steps of which it hears nothing."""
 
-    What is stored must be what fetching now gives, for every customer.
-    """
-    history = _History(shop, random.Random(seed), shuffles)  # noqa: S311 - repeatable histories, no secret
-    await history.run(steps)
-    return [f"seed {seed}: {words}" for words in await history.differences()]
+    env: Environment
+    chance: random.Random
+    lost: float = 0.0
+    pool: list[Obj] = field(default_factory=list)
 
 
-class _History:
-    def __init__(self, shop: Shop, chance: random.Random, shuffles: int) -> None:
-        self.shop = shop
-        self.chance = chance
-        self.told: list[str] = []
-        self.seen = 0
-        self._fresh()
-        self.pool: list[Event] = []
-        self.prices = [price["id"] for price in shop.objects("price") if price["type"] == "recurring"]
+class Account:
+    """One sandbox account, and the environments that watch it."""
+
+    def __init__(self, deployment: Deployment, inside: InsideSandbox) -> None:
+        self.deployment = deployment
+        self.inside = inside
+        self.environments = list(deployment.environments.values())
+        self.prices = [one["id"] for one in inside.world.store.all("price") if one["type"] == "recurring"]
+
+    @classmethod
+    async def open(cls, database_url: str, *, watchers: int, name: str = "watcher") -> "Account":
+        """A deployment with so many environments of one account, each with the same catalogue."""
+        inside = InsideSandbox()
+        own = environment_settings(
+            stripe_api_base="http://sandbox.test",
+            stripe_secret_key=inside.secret_key,
+            stripe_account=inside.account_id,
+        )
+        names = [own.model_copy(update={"name": f"{name}-{number}"}) for number in range(watchers)]
+        settings = Settings(database_url=database_url, secret_keys=(SECRET_KEY,), environments=tuple(names))
+        deployment = await Deployment.open(settings)
+        for env in deployment.environments.values():
+            inside.attach(env)
+            # The first one makes the prices, all others find them by their names.
+            await catalog.apply(env, DOCUMENT, actor=Actor(kind="cli", id="tests"))
+            env.gateway._pace = Pace(1_000_000)  # noqa: SLF001 - Stripe's limits are not the sandbox's
+            # As a worker does when it starts; from then on what happens can be found again.
+            await synchronisation.sweep(env)
+        inside.fresh_events()
+        return cls(deployment, inside)
+
+    async def close(self) -> None:
+        await self.deployment.close()
+
+    async def play(self, *, seed: int, customers: int = 1, steps: int = 9) -> list[str]:
+        """Let customers live, each with the history its seed names, from `seed` on; answers what differs in the end."""
+        round_ = _Round(self, seed, customers)
+        await round_.run(steps)
+        differences = await self.look(round_)
+        self.inside.forget_everybody()
+        for env in self.environments:
+            async with env.writing() as session:
+                await session.run(inbox.delete().where(inbox.c.environment_id == env.id))
+        return differences
+
+    async def look(self, round_: "_Round") -> list[str]:
+        """What differs from what fetching gives."""
+        return await round_.differences()
+
+
+class _Round:
+    def __init__(self, account: Account, seed: int, customers: int) -> None:
+        self.account = account
+        self.inside = account.inside
+        self.prices = account.prices
+        self.chance = random.Random(seed)  # noqa: S311 - repeatable histories, no secret
         self.customers = [
-            Customer(self._customer(f"Copy {number}"), chance.uniform(0, _LOST_AT_MOST), [])
-            for number in range(shuffles)
+            Customer(self._new_customer(number), random.Random(seed + number))  # noqa: S311 - same
+            for number in range(customers)
+        ]
+        self.watchers = [
+            Watcher(env, chance := random.Random(f"{seed}/{number}"), chance.uniform(0, _LOST_AT_MOST))  # noqa: S311 - same
+            for number, env in enumerate(account.environments)
         ]
 
     async def run(self, steps: int) -> None:
-        acts: tuple[Callable[[], None], ...] = (
+        acts: tuple[Callable[[Customer], None], ...] = (
             self._subscribe,
             self._subscribe,
             self._change_items,
@@ -72,156 +133,173 @@ class _History:
             self._time,
             self._time,
         )
-        self._subscribe()
+        for customer in self.customers:
+            self._act(customer, self._subscribe)
         for _ in range(steps):
-            act = self.chance.choice(acts)
-            self.told.append(act.__name__.strip("_"))
-            act()
-            self._gather()
-            if self.chance.random() < 0.4:
-                await self._deliver(self.chance.randint(0, len(self.pool)))
-        if self.chance.random() < 0.15:
-            self.told.append("delete")
-            self._each(lambda customer: self.shop.stripe.customers.delete(customer.id))
+            for customer in self.customers:
+                self._act(customer, customer.chance.choice(acts))
+                self._gather()
+            for watcher in self.watchers:
+                if watcher.chance.random() < 0.4:
+                    await self._deliver(watcher, watcher.chance.randint(0, len(watcher.pool)))
+                if watcher.chance.random() < 0.1:
+                    await synchronisation.sweep(watcher.env)
+        for customer in self.customers:
+            if customer.chance.random() < 0.15:
+                self._act(customer, self._delete)
         self._gather()
-        await self._deliver(self.chance.randint(0, len(self.pool)))
-        await sweep(self.shop.env)
-        # Some arrive after the sweep found them.
-        await self._deliver(len(self.pool))
+        for watcher in self.watchers:
+            await self._deliver(watcher, watcher.chance.randint(0, len(watcher.pool)))
+            await synchronisation.sweep(watcher.env)
+            # Some arrive after the sweep found them.
+            await self._deliver(watcher, len(watcher.pool))
 
     async def differences(self) -> list[str]:
-        """Where what is stored is not what fetching now gives."""
-        env = self.shop.env
-        found = [f"{one.subject} {one.detail} after {self.told}" for one in await drift.stripe_drift(env)]
-        for customer in self.customers:
-            async with env.reading() as session:
-                known = await company_of_customer(session, customer.id)
-            fresh = await refetch_customer(env, customer.id)
-            if (known is None) is not (fresh is None) or (fresh is not None and fresh.is_changed):
-                found.append(f"{customer.id} changed when fetched once more, after {self.told}")
+        """Where what is stored is not what fetching gives."""
+        found = []
+        for number, watcher in enumerate(self.watchers):
+            env = watcher.env
+            for customer in self.customers:
+                async with env.reading() as session:
+                    company_id = await company_of_customer(session, customer.id)
+                    known = () if company_id is None else await subscriptions_of(session, company_id)
+                state = await env.gateway.fetch_customer_state(customer.id)
+                is_agreed = state is not None and (state.is_deleted or state_hash(mirrored(state)) == state_hash(known))
+                fresh = await refetch_customer(env, customer.id)
+                if (company_id is None) is not (fresh is None) or (fresh is not None and fresh.is_changed):
+                    is_agreed = False
+                if not is_agreed:
+                    found.append(f"watcher {number} of {customer.id} after {customer.told}")
         return found
 
-    async def _deliver(self, number: int) -> None:
-        arriving, self.pool = self.pool[:number], self.pool[number:]
-        for event in arriving:
-            await receive(self.shop.env, event)
-            if self.chance.random() < 0.03:
-                await work_inbox(self.shop.env, limit=self.chance.choice([1, 3, 50]))
-        while await work_inbox(self.shop.env):
+    async def _deliver(self, watcher: Watcher, number: int) -> None:
+        arriving, watcher.pool = watcher.pool[:number], watcher.pool[number:]
+        while arriving:
+            size = watcher.chance.choice([1, 8, 25])
+            chunk, arriving = arriving[:size], arriving[size:]
+            if size == 1:
+                await synchronisation.receive(watcher.env, chunk[0])
+            else:
+                # Many at once, as when they pile up at the door; each is stored as `receive` stores it.
+                rows = [synchronisation.inbox_row(watcher.env, event, received_at=wall_now()) for event in chunk]
+                async with watcher.env.writing() as session:
+                    for row in rows:
+                        await store_event(session, row)
+            if watcher.chance.random() < 0.1:
+                await synchronisation.work_inbox(watcher.env, limit=watcher.chance.choice([1, 3, 50]))
+        while await synchronisation.work_inbox(watcher.env, limit=200):
             pass
 
     def _gather(self) -> None:
-        """Put what happened since into the pool: some lost, some doubled, all in any order."""
-        # All that one step told is lost at once, as when an endpoint is down: one of its many events would be enough.
-        unheard = {customer.id for customer in self.customers if self.chance.random() < customer.lost}
-        for event in self._fresh():
+        """Put what happened since into every pool: some lost, some doubled, all in any order."""
+        fresh: dict[str, list[Obj]] = {}
+        for event in self.inside.fresh_events():
             subject = event["data"]["object"]
             named = subject["id"] if subject["object"] == "customer" else subject.get("customer")
-            if str(named) not in unheard:
-                self.pool += [event] * self.chance.randint(1, _TIMES_AT_MOST)
-        self.chance.shuffle(self.pool)
+            fresh.setdefault(str(named), []).append(event)
+        for watcher in self.watchers:
+            for events in fresh.values():
+                # All that one step told is lost at once, as when an endpoint is down: one event would be enough.
+                if watcher.chance.random() < watcher.lost:
+                    continue
+                for event in events:
+                    watcher.pool += [event] * watcher.chance.randint(1, _TIMES_AT_MOST)
+            watcher.chance.shuffle(watcher.pool)
 
-    def _fresh(self) -> list[Event]:
-        """The events that were not seen yet, as a webhook carries them."""
-        world = self.shop.sandbox.app_state.sandbox.world
-        events = list(world.store.all("event"))
-        fresh, self.seen = events[self.seen :], len(events)
-        return [view(world, event) for event in fresh]
+    def _new_customer(self, number: int) -> str:
+        made: str = self.inside.call("POST", "/v1/customers", name=f"Customer {number}")["id"]
+        self._new_card(made, "pm_card_visa")
+        return made
 
-    def _customer(self, name: str) -> str:
-        made = self.shop.stripe.customers.create({"name": name})
-        self.shop.new_card(made.id, "pm_card_visa")
-        return made.id
+    def _new_card(self, customer: str, card: str) -> None:
+        method = self.inside.call("POST", f"/v1/payment_methods/{card}/attach", customer=customer)["id"]
+        settings = {"default_payment_method": method}
+        self.inside.call("POST", f"/v1/customers/{customer}", invoice_settings=settings)
 
-    def _each(self, act: Callable[[Customer], object]) -> None:
-        """The same for every customer; what Stripe refuses, such as changing what has ended, it refuses for all."""
-        for customer in self.customers:
-            try:
-                act(customer)
-            except stripe.StripeError as refused:
-                self.told[-1:] = [f"{self.told[-1] if self.told else ''}!{refused.code or ''}".replace("!!", "!")]
+    def _act(self, customer: Customer, act: Callable[[Customer], None]) -> None:
+        customer.told.append(act.__name__.strip("_"))
+        try:
+            act(customer)
+        except ApiError as refused:
+            # What Stripe refuses, such as changing what has ended, is a part of the history too.
+            customer.told[-1] += f"!{refused.body['error'].get('code') or refused.status}"
 
-    def _on_one(self, act: Callable[[str], object]) -> None:
-        place = self.chance.random()
-        self._each(
-            lambda customer: (
-                act(customer.subscriptions[int(place * len(customer.subscriptions))])
-                if customer.subscriptions
-                else None
-            )
+    def _one(self, customer: Customer) -> str | None:
+        return customer.chance.choice(customer.subscriptions) if customer.subscriptions else None
+
+    def _update(self, customer: Customer, **params: object) -> None:
+        subscription = self._one(customer)
+        if subscription is not None:
+            self.inside.call("POST", f"/v1/subscriptions/{subscription}", **params)
+
+    def _subscribe(self, customer: Customer) -> None:
+        chance = customer.chance
+        params: Obj = {"items": [{"price": chance.choice(self.prices), "quantity": chance.choice([1, 1, 4])}]}
+        if chance.random() < 0.3:
+            params["trial_period_days"] = chance.choice([3, 14])
+        if chance.random() < 0.2:
+            params["payment_behavior"] = "default_incomplete"
+        made = self.inside.call("POST", "/v1/subscriptions", customer=customer.id, **params)
+        customer.subscriptions.append(made["id"])
+
+    def _change_items(self, customer: Customer) -> None:
+        price, quantity = customer.chance.choice(self.prices), customer.chance.randint(1, 6)
+        subscription = self._one(customer)
+        if subscription is None:
+            return
+        item = self.inside.call("GET", f"/v1/subscriptions/{subscription}")["items"]["data"][0]["id"]
+        wanted = [{"id": item, "price": price, "quantity": quantity}]
+        self.inside.call("POST", f"/v1/subscriptions/{subscription}", items=wanted)
+
+    def _add_item(self, customer: Customer) -> None:
+        self._update(customer, items=[{"price": customer.chance.choice(self.prices)}])
+
+    def _end_later(self, customer: Customer) -> None:
+        self._update(customer, cancel_at_period_end=True)
+
+    def _stay(self, customer: Customer) -> None:
+        self._update(customer, cancel_at_period_end=False)
+
+    def _cancel(self, customer: Customer) -> None:
+        subscription = self._one(customer)
+        if subscription is not None:
+            self.inside.call("DELETE", f"/v1/subscriptions/{subscription}")
+
+    def _pause(self, customer: Customer) -> None:
+        self._update(customer, pause_collection=customer.chance.choice(["", {"behavior": "void"}]))
+
+    def _schedule(self, customer: Customer) -> None:
+        price, subscription = customer.chance.choice(self.prices), self._one(customer)
+        if subscription is None:
+            return
+        made = self.inside.call("POST", "/v1/subscription_schedules", from_subscription=subscription)
+        first = made["phases"][0]
+        held = [{"price": item["price"], "quantity": item["quantity"] or 1} for item in first["items"]]
+        self.inside.call(
+            "POST",
+            f"/v1/subscription_schedules/{made['id']}",
+            proration_behavior="none",
+            phases=[
+                {"items": held, "start_date": first["start_date"], "end_date": first["end_date"]},
+                {"items": [{"price": price}], "duration": {"interval": "month", "interval_count": 1}},
+            ],
         )
 
-    def _subscribe(self) -> None:
-        price, quantity = self.chance.choice(self.prices), self.chance.choice([1, 1, 4])
-        params: Any = {"items": [{"price": price, "quantity": quantity}]}
-        if self.chance.random() < 0.3:
-            params["trial_period_days"] = self.chance.choice([3, 14])
-        if self.chance.random() < 0.2:
-            params["payment_behavior"] = "default_incomplete"
+    def _release(self, customer: Customer) -> None:
+        subscription = self._one(customer)
+        if subscription is None:
+            return
+        schedule = self.inside.call("GET", f"/v1/subscriptions/{subscription}")["schedule"]
+        if schedule is not None:
+            self.inside.call("POST", f"/v1/subscription_schedules/{schedule}/release")
 
-        def start(customer: Customer) -> None:
-            asked: Any = {"customer": customer.id, **params}
-            made = self.shop.stripe.subscriptions.create(asked)
-            customer.subscriptions.append(made.id)
+    def _bad_card(self, customer: Customer) -> None:
+        self._new_card(customer.id, customer.chance.choice(["pm_card_visa", "pm_card_chargeCustomerFail"]))
 
-        self._each(start)
+    def _delete(self, customer: Customer) -> None:
+        self.inside.call("DELETE", f"/v1/customers/{customer.id}")
 
-    def _change_items(self) -> None:
-        price, quantity = self.chance.choice(self.prices), self.chance.randint(1, 6)
-
-        def change(subscription: str) -> None:
-            item = self.shop.stripe.subscriptions.retrieve(subscription)["items"].data[0].id
-            wanted: Any = {"items": [{"id": item, "price": price, "quantity": quantity}]}
-            self.shop.stripe.subscriptions.update(subscription, wanted)
-
-        self._on_one(change)
-
-    def _add_item(self) -> None:
-        price = self.chance.choice(self.prices)
-        self._on_one(lambda name: self.shop.stripe.subscriptions.update(name, {"items": [{"price": price}]}))
-
-    def _end_later(self) -> None:
-        self._on_one(lambda name: self.shop.stripe.subscriptions.update(name, {"cancel_at_period_end": True}))
-
-    def _stay(self) -> None:
-        self._on_one(lambda name: self.shop.stripe.subscriptions.update(name, {"cancel_at_period_end": False}))
-
-    def _cancel(self) -> None:
-        self._on_one(self.shop.stripe.subscriptions.cancel)
-
-    def _pause(self) -> None:
-        pause: Any = self.chance.choice(["", {"behavior": "void"}])
-        self._on_one(lambda name: self.shop.stripe.subscriptions.update(name, {"pause_collection": pause}))
-
-    def _schedule(self) -> None:
-        price = self.chance.choice(self.prices)
-
-        def attach(subscription: str) -> None:
-            made = self.shop.stripe.subscription_schedules.create({"from_subscription": subscription})
-            first = made.phases[0]
-            held: Any = [{"price": item.price, "quantity": item.quantity or 1} for item in first["items"]]
-            wanted: Any = {
-                "proration_behavior": "none",
-                "phases": [
-                    {"items": held, "start_date": first.start_date, "end_date": first.end_date},
-                    {"items": [{"price": price}], "duration": {"interval": "month", "interval_count": 1}},
-                ],
-            }
-            self.shop.stripe.subscription_schedules.update(made.id, wanted)
-
-        self._on_one(attach)
-
-    def _release(self) -> None:
-        def detach(subscription: str) -> None:
-            schedule = self.shop.stripe.subscriptions.retrieve(subscription).schedule
-            if schedule is not None:
-                self.shop.stripe.subscription_schedules.release(str(schedule))
-
-        self._on_one(detach)
-
-    def _bad_card(self) -> None:
-        card = self.chance.choice(["pm_card_visa", "pm_card_chargeCustomerFail"])
-        self._each(lambda customer: self.shop.new_card(customer.id, card))
-
-    def _time(self) -> None:
-        self.shop.advance(self.chance.choice(["PT2H", "P3D", "P9D", "P20D", "P33D"]))
+    def _time(self, customer: Customer) -> None:
+        offset = self.inside.advance(customer.chance.choice(_SPAN_SECONDS))
+        for watcher in self.watchers:
+            watcher.env.clock.offset = timedelta(seconds=offset)
