@@ -15,15 +15,49 @@ CounterKey = tuple[str, PeriodKind, str]  # feature, period kind, user id or ""
 CountedIn = tuple[list[str], list[CounterKey]]  # the features that count an event, and where
 
 
+class Place:
+    """Where events of one name count: windows of a company and of one of its users, for instants between bounds.
+
+    `user_id` is "" for usage that is nobody's. `windows_known` is how many windows the company had when it was found.
+    """
+
+    __slots__ = ("company_id", "end_at", "event", "start_at", "user_id", "windows", "windows_known")
+
+    def __init__(self, company_id: str, user_id: str, event: str, windows_known: int) -> None:
+        self.company_id = company_id
+        self.user_id = user_id
+        self.event = event
+        self.windows: list[WindowCounter] = []
+        self.windows_known = windows_known
+        self.start_at: datetime | None = None
+        self.end_at: datetime | None = None
+
+    def holds(self, at: datetime) -> bool:
+        """Whether what happened at this instant counts in just these windows."""
+        return (self.start_at is None or self.start_at <= at) and (self.end_at is None or at < self.end_at)
+
+    def add(self, window: WindowCounter) -> None:
+        """Count in this window as well."""
+        self.windows.append(window)
+        self.not_before(window.start_at)
+        if window.end_at is not None and (self.end_at is None or window.end_at < self.end_at):
+            self.end_at = window.end_at
+
+    def not_before(self, at: datetime) -> None:
+        """What happened earlier counts elsewhere."""
+        if self.start_at is None or at > self.start_at:
+            self.start_at = at
+
+
 class Standing:
     """One company as known now: stored facts, the snapshot compiled from them, and its usage counters.
 
     The snapshot is replaced when its validity ends; counters are updated in place by the process that counts, which
-    keeps in `counted` what each event counts in. `windows_known` says for a user ("" for the company itself) how many
-    windows the company had when all that count for them were among the counters.
+    keeps in `counted` and `places` what each event counts in. `windows_known` says for a user ("" for the company
+    itself) how many windows the company had when all that count for them were among the counters.
     """
 
-    __slots__ = ("catalog", "counted", "counters", "facts", "snapshot", "windows_known")
+    __slots__ = ("catalog", "counted", "counters", "facts", "places", "snapshot", "windows_known")
 
     def __init__(
         self, catalog: Catalog, facts: CompanyFacts, counters: dict[CounterKey, WindowCounter], at: datetime
@@ -33,6 +67,7 @@ class Standing:
         self.counters = counters
         self.counted: dict[str, CountedIn] = {}
         self.windows_known: dict[str, int] = {}
+        self.places: dict[str, Place] = {}
         self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at)
 
     def snapshot_at(self, at: datetime) -> CompanySnapshot:

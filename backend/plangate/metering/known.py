@@ -5,7 +5,6 @@ Nearly all usage is so. Everything else, and whatever turned out not to be as me
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Final
 
 from plangate.engine.model import WindowCounter
@@ -13,7 +12,7 @@ from plangate.environment import PROCESS, Environment
 from plangate.ids import id_series
 from plangate.members import held_member
 from plangate.metering.events import EventResult, EventStatus, Item
-from plangate.standing import Standing
+from plangate.standing import Place, Standing
 from plangate.store.columns import to_microseconds
 from plangate.store.counting import Counting, Entry, count_known
 from plangate.store.feed import announcing
@@ -23,49 +22,18 @@ ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
 _QUANTITY_LIMIT: Final = 2**50  # a thousand of them leave a 64-bit sum far from its limit
 
 
-class _Place:
-    """Where events of one name count: windows of a company and of one of its users, for instants between bounds."""
-
-    __slots__ = ("company_id", "end_at", "event", "quantity", "start_at", "user_id", "windows")
-
-    def __init__(self, company_id: str, user_id: str, event: str) -> None:
-        self.company_id = company_id
-        self.user_id = user_id
-        self.event = event
-        self.windows: list[WindowCounter] = []
-        self.start_at: datetime | None = None
-        self.end_at: datetime | None = None
-        self.quantity = 0
-
-    def holds(self, at: datetime) -> bool:
-        """Whether what happened at this instant counts in just these windows."""
-        return (self.start_at is None or self.start_at <= at) and (self.end_at is None or at < self.end_at)
-
-    def add(self, window: WindowCounter) -> None:
-        """Count in this window as well."""
-        self.windows.append(window)
-        self.not_before(window.start_at)
-        if window.end_at is not None and (self.end_at is None or window.end_at < self.end_at):
-            self.end_at = window.end_at
-
-    def not_before(self, at: datetime) -> None:
-        """What happened earlier counts elsewhere."""
-        if self.start_at is None or at > self.start_at:
-            self.start_at = at
-
-
 class _Batch:
     """The items of one batch that can be counted so, and where."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
         self._now = env.clock.now()
-        self._nobodys: dict[tuple[tuple[str, str], str], _Place | None] = {}
-        self._users: dict[tuple[str, str, str], _Place | None] = {}
+        self._nobodys: dict[tuple[tuple[str, str], str], Place | None] = {}
+        self._users: dict[tuple[str, str, str], Place | None] = {}
         self._standings: dict[str, Standing] = {}
         self._revision: int | None = None
 
-    def place(self, item: Item) -> _Place | None:
+    def place(self, item: Item) -> Place | None:
         """Where the item counts, or None when that takes more than memory."""
         if item.kind != "track" or len(item.company) != 1:
             return None
@@ -84,7 +52,7 @@ class _Batch:
             return None
         return place
 
-    def _users_place(self, pair: tuple[str, str], user: Mapping[str, str], event: str) -> _Place | None:
+    def _users_place(self, pair: tuple[str, str], user: Mapping[str, str], event: str) -> Place | None:
         standing = self._env.standings.peek(*pair)
         person = None if standing is None else held_member(self._env, standing, user)
         if standing is None or person is None:
@@ -94,17 +62,27 @@ class _Batch:
             self._users[asked] = self._found(standing, person.user_id, event)
         return self._users[asked]
 
-    def _found(self, standing: Standing, user_id: str, event: str) -> _Place | None:
-        catalog, counters = standing.catalog, standing.counters
-        if self._revision is None:
-            self._revision = catalog.revision
-        if catalog.revision != self._revision or reported_meters(catalog, event):
-            return None
+    def _found(self, standing: Standing, user_id: str, event: str) -> Place | None:
         windows_known = standing.windows_known.get("")
         if windows_known is None or standing.windows_known.get(user_id) != windows_known:
             return None
-        company_id = standing.facts.company_id
-        place = _Place(company_id, user_id, event)
+        if self._revision is None:
+            self._revision = standing.catalog.revision
+        if standing.catalog.revision != self._revision:
+            return None
+        place = None if user_id else standing.places.get(event)
+        if place is None or place.windows_known != windows_known or not place.holds(self._now):
+            place = self._looked_up(standing, user_id, event, windows_known)
+        if place is None:
+            return None
+        self._standings[place.company_id] = standing
+        return place
+
+    def _looked_up(self, standing: Standing, user_id: str, event: str, windows_known: int) -> Place | None:
+        catalog, counters = standing.catalog, standing.counters
+        if reported_meters(catalog, event):
+            return None
+        place = Place(standing.facts.company_id, user_id, event, windows_known)
         features, keys = counted_in(catalog, standing.facts, event, user_id, standing.counted)
         for key in keys:
             window = counters.get(key)
@@ -121,29 +99,31 @@ class _Batch:
                         place.add(window)
         if not place.holds(self._now):
             return None
-        self._standings[company_id] = standing
+        if features and not user_id:
+            # Only events of the catalogue: anybody may send any number of others.
+            standing.places[event] = place
         return place
 
-    async def count(self, items: Sequence[Item], places: Sequence[_Place]) -> bool:
+    async def count(self, items: Sequence[Item], places: Sequence[Place]) -> bool:
         """Count them, and bring memory up to date; False when nothing was counted."""
         env, now, ids = self._env, to_microseconds(self._now), id_series("evt")
         entries: list[Entry] = []
         keys: list[tuple[bytes, bytes]] = []
+        sums: dict[Place, int] = dict.fromkeys(places, 0)
         for item, place in zip(items, places, strict=True):
             at = item.occurred_at
             occurred_at = now if at is None or at > self._now else to_microseconds(at)
             entries.append((next(ids), place.company_id, place.user_id, place.event, item.quantity, occurred_at))
             if item.key_hash is not None:
                 keys.append((item.key_hash, item.body_hash))
-            place.quantity += item.quantity
+            sums[place] += item.quantity
         windows: dict[str, tuple[str, WindowCounter]] = {}
         added: dict[str, int] = {}
-        used = set(places)
-        for place in used:
+        for place, quantity in sums.items():
             for window in place.windows:
                 windows[window.window_id] = (place.company_id, window)
-                added[window.window_id] = added.get(window.window_id, 0) + place.quantity
-        companies = {place.company_id for place in used}
+                added[window.window_id] = added.get(window.window_id, 0) + quantity
+        companies = {place.company_id for place in sums}
         counted = await count_known(
             env.database,
             Counting(
@@ -196,7 +176,7 @@ async def write_known(env: Environment, items: Sequence[Item]) -> list[EventResu
     else:
         others = set()
     chosen: list[Item] = []
-    chosen_places: list[_Place] = []
+    chosen_places: list[Place] = []
     results: list[EventResult | None] = []
     for item, place in zip(items, places, strict=True):
         if place is None or item.key_hash in others:

@@ -28,14 +28,12 @@ _ADD_TO_WINDOWS: Final = Direct(
         RETURNING usage_windows.id, usage_windows.used, usage_windows.reserved
     """,
 )
-# One statement for each row: cheaper than JSON for many rows, but the thread of SQLite and the event loop take turns.
+# A statement for each row is cheaper than JSON, but the thread of SQLite and the event loop take turns for each.
 _ENTRY_ON_SQLITE: Final = """
     INSERT INTO usage_events (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_FEW_KEYS: Final = (
-    100  # up to here, repeats are not worth an error in the server's log; beyond it, asking costs a third
-)
+_FEW: Final = 100
 _COUNTER_LIMIT: Final = 2**62  # beyond it, sums are looked at one by one
 
 Entry: TypeAlias = tuple[str, str, str, str, int, int]
@@ -96,7 +94,10 @@ def _on_sqlite(connection: sqlite3.Connection, counting: Counting) -> dict[str, 
         except sqlite3.IntegrityError:
             raise _OtherwiseNow from None
     common = (counting.environment_id, counting.recorded_at)
-    connection.executemany(_ENTRY_ON_SQLITE, [common + entry for entry in counting.entries])
+    if len(counting.entries) <= _FEW:
+        connection.execute(*for_sqlite(ADD_ENTRIES.for_all(counting.entries, *common)))
+    else:
+        connection.executemany(_ENTRY_ON_SQLITE, [common + entry for entry in counting.entries])
     if not counting.added:
         return {}
     windows = connection.execute(*for_sqlite(_adding(counting))).fetchall()
@@ -114,7 +115,8 @@ async def _on_postgresql(
     if counting.keys:
         filled = _adding_keys(counting)
         statement = filled.statement.postgresql
-        if len(counting.keys) <= _FEW_KEYS:
+        if len(counting.keys) <= _FEW:
+            # A repeat is not worth an error in the server's log; with many keys that would cost a third more.
             statement += "ON CONFLICT DO NOTHING"
         try:
             told = await connection.execute(statement, *for_postgresql(filled))
