@@ -10,7 +10,7 @@ from stripe import APIConnectionError, HTTPXClient
 
 from plangate.billing import transport
 from plangate.errors import Refusal
-from tests.plan_changes.test_crashes import Scenario, restart
+from tests.plan_changes.scenarios import Scenario, restart
 from tests.shop import Shop
 
 
@@ -25,10 +25,18 @@ class Fault(StrEnum):
     UNAVAILABLE = "503"
     BUSY = "429"
     TRUNCATED = "half an answer"
+    GARBAGE = "applied, and a proxy's page instead of the answer"
+    EMPTY = "applied, and an answer of nothing"
+    GATEWAY = "502 of a proxy"
+    SLOW = "an answer that takes its time"
 
 
-_REACHES_STRIPE = frozenset({Fault.RESET_AFTER, Fault.TIMEOUT_AFTER, Fault.TRUNCATED})
+_REACHES_STRIPE = frozenset(
+    {Fault.RESET_AFTER, Fault.TIMEOUT_AFTER, Fault.TRUNCATED, Fault.GARBAGE, Fault.EMPTY, Fault.SLOW}
+)
 _STATUS = {Fault.ERROR: 500, Fault.UNAVAILABLE: 503, Fault.BUSY: 429}
+_PAGE = b"<html><body>The proxy is sorry.</body></html>"
+_SLOW_SECONDS = 0.3
 _BUSY = b'{"error": {"type": "api_error", "message": "The network is in the way."}}'
 
 
@@ -52,7 +60,14 @@ class Network:
             fault = network.fault
             if fault in _STATUS:
                 return _BUSY, _STATUS[fault], {"content-type": "application/json"}
+            if fault is Fault.GATEWAY:
+                return _PAGE, 502, {"content-type": "text/html"}
             answer = await carry(self, method, url, headers, post_data) if fault in _REACHES_STRIPE else None
+            if fault is Fault.SLOW and answer is not None:
+                await anyio.sleep(_SLOW_SECONDS)
+                return answer
+            if fault in {Fault.GARBAGE, Fault.EMPTY}:
+                return (_PAGE if fault is Fault.GARBAGE else b""), 200, {"content-type": "text/html"}
             if network.hangs:
                 await anyio.sleep(60)
             if fault is Fault.TRUNCATED and answer is not None:

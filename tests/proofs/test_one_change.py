@@ -1,34 +1,88 @@
-"""Promise 3 on the network in full: every kind of fault at every call of every path, once and lasting."""
+"""Promise 3 in full: deaths at every call and commit of every path, and every kind of network fault, on both databases.
 
+`PLANGATE_PROOF_ROUNDS` asks for another number of rounds of deaths, 20 unless said.
+"""
+
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from plangate.environment import Environment
-from tests.plan_changes.network import Network, every_call
-from tests.plan_changes.test_crashes import Checkout, Downgrade, Subscribe, TakeBack, Upgrade
+from tests.plan_changes.network import Fault, Network, every_call
+from tests.plan_changes.scenarios import PATHS, SOLD, Scenario, every_death
 from tests.sandbox_server import SandboxServer
 from tests.shop import Shop
+
+ROUNDS = int(os.environ.get("PLANGATE_PROOF_ROUNDS", "20"))
+_TIMES = 10
 
 
 @pytest.fixture
 async def shop(connected_environment: Environment, sandbox: SandboxServer) -> AsyncIterator[Shop]:
-    opened = await Shop.open(connected_environment, sandbox)
+    opened = await Shop.open(connected_environment, sandbox, SOLD)
     yield opened
     await opened.close()
 
 
-async def test_one_intent_makes_one_change(
-    shop: Shop, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", range(1, ROUNDS + 1))
+@pytest.mark.parametrize("scenario", PATHS)
+async def test_one_intent_makes_one_change_whenever_the_process_dies(
+    shop: Shop,
+    database_url: str,
+    scenario: Callable[[], Scenario],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    started, tried = time.monotonic(), 0
-    network = Network(monkeypatch)
-    for scenario in (Downgrade, Upgrade, Subscribe, Checkout, TakeBack):
-        tried += await every_call(shop, scenario, network, lambda _number, _fault, _stays: True)
+    started = time.monotonic()
+    points = await every_death(shop, scenario(), monkeypatch)
     with capsys.disabled():
         print(  # noqa: T201 - the figure is what this is for
-            f"\nfaults ({database_url.split(':', 1)[0]}): {tried:,} spoiled calls on 5 paths, 0 duplicates, 0 orphans,"
-            f" 0 wrong plans, {time.monotonic() - started:.0f} s"
+            f"\ndeaths ({database_url.split(':', 1)[0]}): {type(scenario()).__name__}, round {number} of {ROUNDS}:"
+            f" {points} points, 0 duplicates, 0 orphans, 0 wrong plans, {time.monotonic() - started:.0f} s"
         )
-    assert tried > 200
+    assert points > 6
+
+
+@pytest.mark.parametrize("scenario", PATHS)
+async def test_one_intent_makes_one_change_whatever_the_network_does(
+    shop: Shop,
+    database_url: str,
+    scenario: Callable[[], Scenario],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each kind of fault ten times on each path: at one call after the other, once and from then on."""
+    started = time.monotonic()
+    left = dict.fromkeys(Fault, _TIMES)
+    total = await calls_of(shop, scenario, network := Network(monkeypatch))
+    spoiled = [(call, stays) for stays in (False, True) for call in range(1, total + 1)]
+
+    def chosen(number: int, fault: Fault, stays: bool) -> bool:
+        # Ten of all the calls, spread evenly, another start for each kind.
+        place = (spoiled.index((number, stays)) + list(Fault).index(fault)) % len(spoiled)
+        is_wanted = place * _TIMES // len(spoiled) != (place - 1) * _TIMES // len(spoiled)
+        if is_wanted and left[fault]:
+            left[fault] -= 1
+            return True
+        return False
+
+    tried = await every_call(shop, scenario, network, chosen)
+    with capsys.disabled():
+        print(  # noqa: T201 - the figure is what this is for
+            f"\nfaults ({database_url.split(':', 1)[0]}): {type(scenario()).__name__}: {tried} spoiled calls of"
+            f" {len(Fault)} kinds, 0 duplicates, 0 orphans, 0 wrong plans, each answered within 10 s,"
+            f" {time.monotonic() - started:.0f} s"
+        )
+    assert tried >= min(_TIMES, len(spoiled) - 1) * len(Fault)
+
+
+async def calls_of(shop: Shop, make: Callable[[], Scenario], network: Network) -> int:
+    """How many calls to Stripe a path makes."""
+    scenario = make()
+    await scenario.prepare(shop, "counted")
+    network.start(strikes_at=None)
+    await scenario.act(shop)
+    return network.calls

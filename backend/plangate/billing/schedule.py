@@ -45,11 +45,7 @@ def scheduled_phases(
     running phase: a code the phase names may be redeemed and used up, and people edit the subscription beside it.
     `collection` is how the target's invoices are collected, where that changes.
     """
-    running = running_phase(schedule)
-    held = carried_phase(running)
-    if subscription is not None:
-        held |= {"discounts": [], "default_tax_rates": []} | _carried(subscription, _HELD_FIELDS)
-        held = {name: value for name, value in held.items() if name not in _HELD_FIELDS or value}
+    held = _held_phase(schedule, subscription)
     held["end_date"] = boundary.at
     following = {name: value for name, value in held.items() if name not in _BELONGS_TO_RUNNING}
     held_items = {item["price"]: item for item in held["items"]}
@@ -73,6 +69,26 @@ def scheduled_phases(
         "metadata": dict(metadata),
         "phases": [held, following],
     }
+
+
+def kept_phase(schedule: StripeJson, target: Sequence[LineItem], *, until: int, subscription: StripeJson) -> StripeJson:
+    """The running phase with other items and no end before `until`: what goes on when nothing follows."""
+    held = _held_phase(schedule, subscription)
+    held_items = {item["price"]: item for item in held["items"]}
+    return {
+        **held,
+        "items": [_target_item(item, held_items.get(item.stripe_price_id)) for item in target],
+        "end_date": until,
+    }
+
+
+def _held_phase(schedule: StripeJson, subscription: StripeJson | None) -> StripeJson:
+    """The running phase as it would be written again, with the discounts and taxes that the subscription has now."""
+    held = carried_phase(running_phase(schedule))
+    if subscription is not None:
+        held |= {"discounts": [], "default_tax_rates": []} | _carried(subscription, _HELD_FIELDS)
+        held = {name: value for name, value in held.items() if name not in _HELD_FIELDS or value}
+    return held
 
 
 def running_phase(schedule: StripeJson) -> StripeJson:

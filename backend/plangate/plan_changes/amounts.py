@@ -8,10 +8,10 @@ import msgspec
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import OWN_PRICE, Action, Line, OwnPrice, Terms
+from plangate.change_terms import Action, Terms
 from plangate.engine.model import PeriodKind, SubscriptionFact
 from plangate.engine.periods import window_at
-from plangate.plan_changes.custom import price_described
+from plangate.plan_changes.asking import previewed, redeemed, renewal_asked, with_discounts
 from plangate.plan_changes.lines import TargetLine, start_items
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
@@ -50,17 +50,19 @@ async def amounts_of(
     if terms.action is Action.UPDATE:
         return await _of_update(gateway, drafted, known, subscription, currency, at)
     if terms.action is Action.SCHEDULE:
-        asked = await _asked(gateway, drafted, subscription, {"items": _renewal_items(drafted.lines, subscription)})
+        asked = await renewal_asked(
+            gateway, drafted, subscription, {"items": _renewal_items(drafted.lines, subscription)}
+        )
         total = await renewal_amount(gateway, drafted, asked, renews_at=effective_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=effective_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
         ended: StripeJson = {"cancel_now": True, "proration_behavior": "always_invoice"}
-        last = await _previewed(gateway, terms, {**known, "subscription_details": ended})
+        last = await previewed(gateway, terms, {**known, "subscription_details": ended})
         return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
         ends_at = max(item.period_end_at for item in subscription.items)
-        asked = await _asked(gateway, drafted, subscription, {"cancel_at_period_end": False})
+        asked = await renewal_asked(gateway, drafted, subscription, {"cancel_at_period_end": False})
         total = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
@@ -78,12 +80,12 @@ async def _of_start(
     asked: StripeJson = {
         **({"currency": currency} if stripe_customer_id is None else {"customer": stripe_customer_id}),
         "subscription_details": {"items": start_items(terms.lines)},
-        **_redeemed(terms),
+        **redeemed(terms),
     }
     nothing = Amounts(due_today=Money(amount_minor=0, currency=currency))
     if terms.action is Action.START_LATER:
         starts_at = datetime.fromtimestamp(terms.boundary or 0, UTC)
-        first = await _previewed(gateway, terms, asked)
+        first = await previewed(gateway, terms, asked)
         amount = 0 if first is None else int(first["amount_due"])
         invoice = NextInvoice(amount_minor=amount, currency=currency, at=starts_at)
         lines = () if first is None else (*_lines(first), *_taken_off(first))
@@ -93,7 +95,7 @@ async def _of_start(
     if terms.trial_days:
         details["trial_end"] = int(at.timestamp()) + terms.trial_days * 86_400
         after = datetime.fromtimestamp(details["trial_end"], UTC)
-    first = await _previewed(gateway, terms, {**asked, "subscription_details": details})
+    first = await previewed(gateway, terms, {**asked, "subscription_details": details})
     amounts = nothing if first is None else _of_invoice(first, currency)
     total = await renewal_amount(gateway, drafted, asked, first=first, renews_at=after)
     following = NextInvoice(amount_minor=total, currency=currency, at=after)
@@ -122,18 +124,21 @@ async def _of_update(
     nothing = Money(amount_minor=0, currency=currency)
     if terms.params["proration_behavior"] != "always_invoice" and not is_restarted:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
-        asked = {**known, **_redeemed(terms), "subscription_details": {**shared, **undone}}
-        invoice = await _previewed(gateway, terms, asked)
+        if subscription.stripe_schedule_id is None:
+            asked: StripeJson = {**known, **redeemed(terms), "subscription_details": {**shared, **undone}}
+        else:
+            asked = await renewal_asked(gateway, drafted, subscription, {})
+        invoice = await previewed(gateway, terms, asked)
         regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
         at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
         return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
-    invoice = await _previewed(gateway, terms, {**known, **_redeemed(terms), "subscription_details": shared})
+    invoice = await previewed(gateway, terms, {**known, **redeemed(terms), "subscription_details": shared})
     if invoice is None:
         following = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
         return Amounts(due_today=nothing, next_invoice=following)
     renews_at = _next_period(at, terms) if is_restarted else ends_at
     later = {name: value for name, value in shared.items() if name != "proration_date"}
-    asked = await _asked(gateway, drafted, subscription, {**later, **undone})
+    asked = await renewal_asked(gateway, drafted, subscription, {**later, **undone}, is_restarted=is_restarted)
     total = await renewal_amount(gateway, drafted, asked, first=invoice, renews_at=renews_at)
     following = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
     return msgspec.structs.replace(_of_invoice(invoice, currency), next_invoice=following)
@@ -157,7 +162,7 @@ async def renewal_amount(
         # What waits for the next invoice goes onto the first one.
         expanded["preview_mode"] = "recurring"
     try:
-        invoice = await _previewed(gateway, drafted.terms, expanded)
+        invoice = await previewed(gateway, drafted.terms, expanded)
         if invoice is None:
             return _catalogue_total(drafted.lines)
         discounts: list[StripeJson] = invoice.get("discounts") or []
@@ -175,8 +180,8 @@ async def renewal_amount(
                 {"promotion_code": code} if code and one.get("promotion_code") == code else {"discount": one["id"]}
                 for one in lasting
             ]
-            again: StripeJson = {**expanded, "discounts": named or ""}
-            invoice = await _previewed(gateway, drafted.terms, again) or invoice
+            again = with_discounts(expanded, named)
+            invoice = await previewed(gateway, drafted.terms, again) or invoice
     except StripeFailure as refused:
         if refused.kind is not FailureKind.REFUSED:
             raise
@@ -188,37 +193,6 @@ async def renewal_amount(
         balance += int(first["total"]) - int(first["amount_due"])
     total = int(invoice["total"])
     return max(0, total + balance) if total > 0 else 0
-
-
-async def _asked(
-    gateway: StripeGateway, drafted: Drafted, subscription: SubscriptionFact, details: StripeJson
-) -> StripeJson:
-    """The parameters that preview a regular invoice after the change, without prorations."""
-    terms = drafted.terms
-    if subscription.stripe_schedule_id is None:
-        undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
-        return {
-            "customer": subscription.stripe_customer_id,
-            "subscription": subscription.stripe_subscription_id,
-            "subscription_details": {**details, **undone, "proration_behavior": "none"},
-            **_redeemed(terms),
-        }
-    # Asked about the subscription, Stripe answers what its schedule brings: ask what the items would cost anew.
-    raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
-    lines = [Line(line.stripe_price_id, line.quantity) for line in drafted.lines]
-    anew: StripeJson = {"items": start_items(lines)}
-    if rates := [rate["id"] for rate in raw.get("default_tax_rates") or []]:
-        anew["default_tax_rates"] = rates
-    held: list[StripeJson] = [
-        {"discount": one if isinstance(one, str) else one["id"]} for one in raw.get("discounts") or []
-    ]
-    redeemed = _redeemed(terms) or ({"discounts": held} if held else {})
-    return {"customer": subscription.stripe_customer_id, "subscription_details": anew, **redeemed}
-
-
-def _redeemed(terms: Terms) -> StripeJson:
-    """The promotion code asked for, as previews take it."""
-    return {} if terms.promotion_code is None else {"discounts": [{"promotion_code": terms.promotion_code}]}
 
 
 def _lasts(discount: StripeJson, *, is_used: bool, until: datetime) -> bool:
@@ -282,20 +256,6 @@ def _renewal_items(lines: tuple[TargetLine, ...], subscription: SubscriptionFact
         written.append(named)
     gone = [item.stripe_item_id for item in subscription.items if item.stripe_item_id not in kept]
     return [*written, *({"id": stripe_item_id, "deleted": True} for stripe_item_id in gone)]
-
-
-async def _previewed(gateway: StripeGateway, terms: Terms, asked: StripeJson) -> StripeJson | None:
-    """Stripe's preview, with the price agreed on described where it is not made yet."""
-    items = asked.get("subscription_details", {}).get("items")
-    if terms.own is not None and items is not None:
-        described = [_described(terms.own, item) if item.get("price") == OWN_PRICE else item for item in items]
-        asked = {**asked, "subscription_details": {**asked["subscription_details"], "items": described}}
-    return await gateway.preview_invoice(asked)
-
-
-def _described(own: OwnPrice, item: StripeJson) -> StripeJson:
-    named = {name: value for name, value in item.items() if name != "price"}
-    return {**named, "price_data": price_described(own)}
 
 
 def _catalogue_total(lines: tuple[TargetLine, ...]) -> int:
