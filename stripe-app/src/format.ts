@@ -41,7 +41,8 @@ export function usageSentence(decision: Decision, formats: Formats): string | nu
   else parts.push(`${used} used`);
   if (decision.reserved) parts.push(`${formats.number(decision.reserved)} reserved`);
   if (decision.over_soft_limit && decision.soft_limit !== null) {
-    parts.push(`over the soft limit of ${formats.number(decision.soft_limit)}`);
+    const included = formats.number(decision.soft_limit);
+    parts.push(decision.paid ? `${included} included` : `over the soft limit of ${included}`);
   }
   const resetsAt = decision.period?.resets_at;
   if (resetsAt) parts.push(`resets on ${formats.day(resetsAt)}`);

@@ -60,6 +60,8 @@ export interface Decision {
   user: string | null;
   at: string | null;
   stale: boolean;
+  /** What usage costs, and what it has cost so far, in a sentence. */
+  paid?: string | null;
 }
 
 /** One source that was considered, in order of precedence, and what came of it. */
@@ -71,7 +73,7 @@ export interface TraceStep {
 
 /** One thing that would turn a “no” into a “yes”. Amounts are integer minor units. */
 export interface Unlock {
-  kind: "plan" | "add_on" | "wait" | "contact_us";
+  kind: "plan" | "add_on" | "units" | "wait" | "contact_us";
   key?: string | null;
   name?: string | null;
   amount_minor?: number | null;
@@ -79,6 +81,8 @@ export interface Unlock {
   interval?: string | null;
   at?: string | null;
   limit?: number | string | null;
+  /** Of units paid in advance: how many are then held. */
+  quantity?: number | null;
 }
 
 export interface Trace {

@@ -65,6 +65,29 @@ describe("a customer that Plangate knows", () => {
     expect(panel.text()).toContain("80% used");
   });
 
+  it("says what overage costs and has cost", async () => {
+    const panel = await openPanel({
+      page: {
+        entitlements: [
+          decision({
+            unlimited: true,
+            limit: null,
+            remaining: null,
+            used: 12_500,
+            soft_limit: 10_000,
+            over_soft_limit: true,
+            reason: "unlimited",
+            paid: "2,500 over the 10,000 calls included: $5.00 so far, $0.002 per call.",
+          }),
+        ],
+      },
+    });
+
+    expect(panel.wrapper).toContainText("12,500 used, no limit, 10,000 included, resets on 3 December");
+    expect(panel.wrapper).toContainText("$5.00 so far, $0.002 per call.");
+    expect(panel.ofType("Badge").map((badge) => badge.text)).toContain("Overage");
+  });
+
   it("puts what is used up first, in words and not in colour alone", async () => {
     const panel = await openPanel({
       page: {

@@ -38,6 +38,7 @@ from tests.engine.factories import (
     shop,
     subscribed,
 )
+from tests.engine.vectors import FOLDER, load
 
 SHOP = shop()
 EXPORTS = ("exports", PeriodKind.BILLING_MONTH, "")
@@ -335,3 +336,27 @@ def test_a_rule_without_groups_says_only_that_it_does_not_match() -> None:
     }
     _, trace = traced(facts(), "sso", catalog=msgspec.structs.replace(SHOP, features=features))
     assert [step.detail for step in trace.steps if step.source.kind is SourceKind.RULE] == ["The rule does not match."]
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("bought-seats-are-the-limit", "Pro grants 12 seats, paid in advance at $9.00 per seat."),
+        ("overage-says-yes", "Pro grants unlimited calls, overage beyond 1,000 at $0.002 per call."),
+        ("pay-as-you-go-never-ends", "Pro grants unlimited messages at $0.05 per message."),
+        (
+            "tiers-never-end",
+            (
+                "Pay as you go grants unlimited mails at graduated tiers: "
+                "$0.01 per mail up to 1,000, $0.005 per mail beyond."
+            ),
+        ),
+    ],
+)
+def test_the_trace_says_what_is_paid_for(name: str, detail: str) -> None:
+    file = load(FOLDER / "prices.json")
+    case = next(one for one in file.cases if one.name == name)
+    snapshot = build_snapshot(file.catalogs["main"], case.facts, case.question.at)
+    decision = decide(snapshot, case.question.feature, case.counted(), at=case.question.at, with_trace=True)
+    assert decision.trace is not None
+    assert detail in [step.detail for step in decision.trace.steps]

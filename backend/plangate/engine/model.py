@@ -86,6 +86,7 @@ class PlanSource(StrEnum):
     ASSIGNMENT = "assignment"
     AUDIENCE = "audience"
     INITIAL = "initial"
+    TRIAL_EXPIRY = "trial_expiry"
     FALLBACK = "fallback"
 
 
@@ -549,9 +550,12 @@ class TraceStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unlock(msgspec.Struct, frozen=True, kw_only=True):
-    """The cheapest thing that would turn this "no" into a "yes"."""
+    """The cheapest thing that would turn this "no" into a "yes".
 
-    kind: Literal["plan", "add_on", "wait", "contact_us"]
+    `units` are more of what is paid in advance: `key` is the feature, `quantity` how many are then held.
+    """
+
+    kind: Literal["plan", "add_on", "units", "wait", "contact_us"]
     key: str | None = None
     name: str | None = None
     amount_minor: int | None = None
@@ -559,6 +563,7 @@ class Unlock(msgspec.Struct, frozen=True, kw_only=True):
     interval: Interval | None = None
     at: datetime | None = None
     limit: int | str | None = None
+    quantity: int | None = None
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):

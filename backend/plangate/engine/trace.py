@@ -19,6 +19,7 @@ from plangate.engine.model import (
     OverrideMode,
     PeriodKind,
     PlanVersion,
+    PriceBehaviour,
     Reason,
     Rule,
     Source,
@@ -27,11 +28,12 @@ from plangate.engine.model import (
     TraceStep,
     UserFacts,
 )
+from plangate.engine.pricing import price_among
 from plangate.engine.snapshot import CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import first_unmet
 from plangate.engine.unlock import unlocks
 from plangate.engine.usage import used_at
-from plangate.engine.wording import amount_text, condition_text
+from plangate.engine.wording import amount_text, condition_text, rate_text, shown_number
 
 Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]
 
@@ -226,8 +228,22 @@ class _Explainer:
             return None, None
         if one.amount is None:
             return f"as many {self.feature.units} as the trait {entitlement.limit_trait} says, which is missing", None
-        text = amount_text(self.feature, one.amount, one.kind)
+        text = amount_text(self.feature, one.amount, one.kind) + self._paid(entitlement, one)
         return (f"{text} for each user" if one.is_per_user else text), one.kind
+
+    def _paid(self, entitlement: Entitlement, one: Contribution) -> str:
+        """What more of it costs, or all of it, in words that follow the amount; nothing where it is included."""
+        subscription = self.snapshot.subscription
+        currency = None if subscription is None else subscription.currency
+        price = price_among(entitlement.prices, currency=currency, interval=self.snapshot.cycle.interval)
+        if price is None or one.amount is None:
+            return ""
+        rate = rate_text(self.feature, price)
+        if entitlement.price_behaviour is PriceBehaviour.OVERAGE and one.amount.soft is not None:
+            return f", overage beyond {shown_number(self.feature, one.amount.soft)} at {rate}"
+        if entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE:
+            return f", paid in advance at {rate}"
+        return f" at {rate}"
 
     def _combined(self, entitlements: Sequence[Granted]) -> list[Contribution]:
         """The contributions that are parts of the winning allowance; a `set` that won has none."""

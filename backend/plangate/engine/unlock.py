@@ -8,17 +8,19 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.holding import Holding, holding_of
+from plangate.engine.holding import Holding, holding_of, sold_in_advance, version_held
 from plangate.engine.model import (
+    INT64_MAX,
     Catalog,
     Decision,
+    Entitlement,
     Interval,
     PlanVersion,
     Reason,
     Unlock,
 )
 from plangate.engine.plan_change import fitted
-from plangate.engine.pricing import monthly_amount, price_for
+from plangate.engine.pricing import amount_of, monthly_amount, months_in, price_among, price_for
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.what_if import with_holding
 
@@ -67,15 +69,56 @@ def unlocks(
             cost = _monthly(plan, current)
             rank = (2, Fraction(0), plan.position) if cost is None else (1, cost - paid, plan.position)
             found.append((rank, _unlock(plan, current, answer)))
+    found += _more_units(snapshot, current, decision, quantity=quantity, at=at, ask=ask)
     for add_on in catalog.add_ons.values():
         target = _with_one_more(current, add_on)
-        if add_on.is_archived or add_on.key in fitted(catalog, target)[1]:
+        # What has no price is given by hand, so it is no way out for who asks.
+        if add_on.is_archived or add_on.is_free or add_on.key in fitted(catalog, target)[1]:
             continue
         answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at))
         cost = _monthly(add_on, current)
         if answer.allowed and cost is not None:
             found.append(((1, cost, add_on.position), _unlock(add_on, current, answer)))
     return tuple(unlock for _, unlock in sorted(found, key=lambda one: one[0]))
+
+
+def _more_units(
+    snapshot: CompanySnapshot, current: Holding, decision: Decision, *, quantity: int, at: datetime, ask: Ask
+) -> list[tuple[tuple[int, Fraction, int], Unlock]]:
+    """As many units more, paid in advance, as the question needs, of what the plan held sells so."""
+    plan = version_held(snapshot.catalog, current)
+    if plan is None or current.currency is None or decision.limit is None:
+        return []
+    found: list[tuple[tuple[int, Fraction, int], Unlock]] = []
+    wanted = (decision.used or 0) + (decision.reserved or 0) + quantity
+    for key, granted in sold_in_advance(plan).items():
+        price = price_among(granted.prices, currency=current.currency, interval=current.interval)
+        held = current.units.get(key, 0)
+        # What else is granted beside it stays: only what is missing is bought.
+        units = wanted - decision.limit + (held or _included(granted))
+        if granted.feature != decision.feature or price is None or not held < units <= INT64_MAX:
+            continue
+        target = replace(current, units={**current.units, key: units})
+        facts = with_holding(snapshot.facts, snapshot.catalog, target, at)
+        answer = ask(build_snapshot(snapshot.catalog, facts, at))
+        cost = amount_of(price, units) - amount_of(price, held)
+        if answer.allowed:
+            unlock = Unlock(
+                kind="units",
+                key=granted.feature,
+                name=snapshot.catalog.features[granted.feature].name,
+                amount_minor=cost,
+                currency=price.currency,
+                interval=price.interval,
+                limit="unlimited" if answer.unlimited else answer.limit,
+                quantity=units,
+            )
+            found.append(((1, cost / months_in(price.interval, price.interval_count), plan.position), unlock))
+    return found
+
+
+def _included(granted: Entitlement) -> int:
+    return granted.limit if isinstance(granted.limit, int) else 0
 
 
 def _with_one_more(current: Holding, add_on: PlanVersion) -> Holding:

@@ -1,9 +1,10 @@
 """Says in words and values what is granted, the same way for previews, traces and notices."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from plangate.engine.grants import Amount
-from plangate.engine.model import Condition, Feature, FeatureType, Json, PeriodKind
+from plangate.engine.model import Condition, Feature, FeatureType, Json, PeriodKind, Price
 from plangate.engine.snapshot import Allowance, Answer
 
 _EVERY = {
@@ -13,6 +14,14 @@ _EVERY = {
     PeriodKind.BILLING_MONTH: "per month",
     PeriodKind.BILLING_INTERVAL: "per billing period",
     PeriodKind.ALL_TIME: "in total",
+}
+_SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
+# Stripe's currencies whose minor unit is not a hundredth.
+_DECIMALS = {
+    **dict.fromkeys(
+        ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"], 0
+    ),
+    **dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 3),
 }
 _NAMED = {
     "company": "the company",
@@ -80,6 +89,38 @@ def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> st
     number = shown_number(feature, amount.hard)
     unit = feature.unit if number == "1" else feature.units
     return " ".join([number, unit, *([_EVERY[kind]] if kind is not None else [])])
+
+
+def rate_text(feature: Feature, price: Price) -> str:
+    """What a feature costs, in words for staff: `$0.002 per call`, `$5.00 per 1,000 calls`, or its tiers."""
+    if not price.tiers:
+        amount = Fraction(price.amount_minor if price.amount_decimal is None else price.amount_decimal)
+        if price.package_size > 1:
+            return f"{_money(amount, price.currency)} per {amount_text(feature, Amount(price.package_size), None)}"
+        return _each(feature, amount, price.currency)
+    steps = []
+    for tier in price.tiers:
+        cost = _each(feature, Fraction(tier.amount), price.currency)
+        if tier.flat_amount_minor:
+            cost += f" plus {_money(Fraction(tier.flat_amount_minor), price.currency)}"
+        bound = "beyond" if tier.up_to is None else f"up to {shown_number(feature, tier.up_to)}"
+        steps.append(f"{cost} {bound}")
+    return f"{price.tiers_mode} tiers: {', '.join(steps)}"
+
+
+def _each(feature: Feature, amount_minor: Fraction, currency: str) -> str:
+    return f"{_money(amount_minor * feature.display_divisor, currency)} per {feature.unit}"
+
+
+def _money(amount_minor: Fraction, currency: str) -> str:
+    """An amount with its currency and as many decimals as it needs, at most twelve beyond the minor unit."""
+    digits = _DECIMALS.get(currency, 2)
+    scaled = round(amount_minor * 10**12)
+    whole, rest = divmod(scaled, 10 ** (12 + digits))
+    decimals = f"{rest:0{12 + digits}d}".rstrip("0").ljust(digits, "0")
+    number = f"{whole:,}{'.' if decimals else ''}{decimals}"
+    sign = _SIGNS.get(currency)
+    return f"{number} {currency.upper()}" if sign is None else f"{sign}{number}"
 
 
 def condition_text(condition: Condition) -> str:

@@ -17,6 +17,8 @@ from plangate.settings import Role
 from plangate.shapes import Actor, ChangeState, Company, OverrideView, PlanChange, ScheduledChange, SubscriptionView
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
 from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, Note
+from plangate.web.views.usage import paid_sentence
+from plangate.web.wording import reader_of
 
 _OVERRIDES_SHOWN: Final = 50
 _EXPIRING_SHOWN: Final = 20
@@ -159,9 +161,10 @@ class MapPayload(Payload):
 
 
 class Named(Decision, frozen=True, kw_only=True):
-    """A Decision with the feature's name for people."""
+    """A Decision with the feature's name for people, and what usage of it costs, in a sentence."""
 
     name: str
+    paid: str | None = None
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,7 +264,7 @@ async def customer_get(asked: Asked) -> CustomerPage:
     return CustomerPage(
         company=company,
         subscription=company.subscription,
-        entitlements=[_named(decision, known) for decision in decisions],
+        entitlements=[_named(decision, known, company=company) for decision in decisions],
         overrides=list(await overrides.listing(env, company_id))[:_OVERRIDES_SHOWN],
         scheduled_change=ours or company.scheduled_change,
         notices=[Notice(kind=notice.code, text=notice.detail) for notice in notices],
@@ -455,10 +458,14 @@ def _product_answer(asked: Asked, page: catalog.ProductPage) -> ProductAnswer:
     )
 
 
-def _named(decision: Decision, known: Catalog) -> Named:
+def _named(decision: Decision, known: Catalog, *, company: Company | None = None) -> Named:
     feature = known.features.get(decision.feature)
     name = decision.feature if feature is None else feature.name
-    return Named(**{field: getattr(decision, field) for field in Decision.__struct_fields__}, name=name)
+    paid = None
+    if feature is not None and company is not None and decision.at is not None:
+        reader = reader_of(locale=None, time_zone=None, now=decision.at)
+        paid = paid_sentence(reader, known, company, feature, decision)
+    return Named(**{field: getattr(decision, field) for field in Decision.__struct_fields__}, name=name, paid=paid)
 
 
 async def _require_own(asked: Asked, override_id: str) -> None:

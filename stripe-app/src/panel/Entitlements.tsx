@@ -60,6 +60,7 @@ const Entitlement = ({
       </Box>
       {value !== null ? <Box css={{ overflowWrap: "break-word" }}>{value}</Box> : null}
       {usage !== null ? <Box>{usage}</Box> : null}
+      {decision.paid ? <Box>{decision.paid}</Box> : null}
       <UsageBar decision={decision} />
       <Box css={{ stack: "x", distribute: "space-between", alignY: "baseline", columnGap: "small" }}>
         <Inline css={{ font: "caption", color: "secondary", overflowWrap: "break-word" }}>
@@ -105,7 +106,8 @@ function stateOf(decision: Decision): { text: string; tone: Tone } {
   }
   if (!decision.allowed) return { text: isMetered(decision) ? "Not included" : "Off", tone: "neutral" };
   if (!isMetered(decision)) return { text: "On", tone: "positive" };
-  if (decision.over_soft_limit) return { text: "Over soft limit", tone: "warning" };
+  if (decision.over_soft_limit)
+    return { text: decision.paid ? "Overage" : "Over soft limit", tone: "warning" };
   if (decision.unlimited) return { text: "Unlimited", tone: "info" };
   const percent = percentUsed(decision);
   if (percent === null) return { text: "On", tone: "positive" };

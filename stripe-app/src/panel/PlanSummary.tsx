@@ -74,6 +74,8 @@ function originWords(plan: NonNullable<Company["plan"]>, formats: Formats): stri
       return `An audience rule${version}`;
     case "initial":
       return `The plan a new company starts on${version}`;
+    case "trial_expiry":
+      return `The plan after a trial without a card${version}`;
     case "fallback":
       return `The plan without a subscription${version}`;
     default:

@@ -110,6 +110,8 @@ function unlockSentence(unlock: Unlock, formats: Formats): string {
     typeof unlock.amount_minor === "number" && unlock.currency
       ? `, for ${formats.money(unlock.amount_minor, unlock.currency)}${unlock.interval ? ` a ${unlock.interval}` : ""}`
       : "";
+  if (unlock.kind === "units" && typeof unlock.quantity === "number")
+    return `${name}: ${formats.number(unlock.quantity)} paid in advance${price} more.`;
   const limit =
     unlock.limit === "unlimited"
       ? ", without a limit"

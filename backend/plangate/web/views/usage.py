@@ -66,6 +66,19 @@ def usage_view(
     return UsageView(frame=frame, notice=notice, meters=tuple(meters))
 
 
+def paid_sentence(
+    reader: Reader, catalog: Catalog, company: Company, feature: Feature, decision: Decision
+) -> str | None:
+    """What usage of a feature costs and has cost so far, for whoever looks at the company; None when nothing does."""
+    paid = _paid_for(catalog, company, feature, decision)
+    if paid is None or paid.price is None or not decision.allowed:
+        return None
+    used = max(decision.used or 0, 0)
+    if decision.soft_limit is not None:
+        return _overage(reader, feature, decision, used, decision.soft_limit, paid)[1]
+    return _usage_cost(reader, feature, paid.granted, paid.price, used) or None
+
+
 class _Paid(NamedTuple):
     """What goes on costing something: the entitlement, and its price where the reader's currency has one."""
 
