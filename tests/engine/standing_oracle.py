@@ -180,7 +180,7 @@ class Standing:
             since = max(ends) if len(ends) == len(paying) else None
         roles = [] if paying else [(self.catalog.initial_plan, PlanSource.INITIAL)]
         if any(self._ended_trial(one) for one in paying):
-            roles.append((self.catalog.trial_expiry_plan, PlanSource.FALLBACK))
+            roles.append((self.catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY))
         for key, source in (*roles, (self.catalog.fallback_plan, PlanSource.FALLBACK)):
             version = None if key is None else self._taken("plan", key, since)
             if version is not None:

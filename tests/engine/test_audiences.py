@@ -87,7 +87,7 @@ def test_an_audience_comes_before_initial_trial_expiry_and_fallback() -> None:
     began = assigned("starter", source=PlanSource.INITIAL)
     named = facts(keys=frozenset({"id=acme"}), subscriptions=(ended,), assignments=(began,))
     assert on(held, named) == ("pro", PlanSource.AUDIENCE, "named")
-    assert on(held, facts(subscriptions=(ended,)))[:2] == ("expired", PlanSource.FALLBACK)
+    assert on(held, facts(subscriptions=(ended,)))[:2] == ("expired", PlanSource.TRIAL_EXPIRY)
     later = subscribed("starter", status="canceled", trial_end_at=BEGAN, ended_at=BEGAN + timedelta(days=1))
     assert on(held, facts(subscriptions=(later,)))[:2] == ("free", PlanSource.FALLBACK)
 

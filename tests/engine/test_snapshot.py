@@ -320,7 +320,8 @@ def test_a_trial_that_ended_without_a_card_leads_to_its_own_plan(fields: dict[st
     catalog = msgspec.structs.replace(SHOP, trial_expiry_plan="starter")
     snapshot = build_snapshot(catalog, facts(subscriptions=(subscribed("pro", **fields),)), NOW)
     assert snapshot.plan is not None
-    assert (snapshot.plan.key, snapshot.plan.source) == (key, PlanSource.FALLBACK)
+    source = PlanSource.TRIAL_EXPIRY if key == "starter" else PlanSource.FALLBACK
+    assert (snapshot.plan.key, snapshot.plan.source) == (key, source)
 
 
 def test_which_windows_are_counted() -> None:

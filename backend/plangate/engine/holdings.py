@@ -361,7 +361,7 @@ def _unsubscribed(
     fallback = role(catalog.fallback_plan, PlanSource.FALLBACK, since)
     if any(one.status not in _NEVER_LIVE for one in facts.subscriptions):
         is_trial_over = any(_trial_expired(one, at) for one in facts.subscriptions)
-        expired = role(catalog.trial_expiry_plan, PlanSource.FALLBACK, since) if is_trial_over else None
+        expired = role(catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY, since) if is_trial_over else None
         return found or expired or fallback
     return (
         found
