@@ -8,23 +8,34 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import httpx
 import msgspec
 
+from plangate.billing.signatures import sign
+from plangate.clock import wall_now
 from tests.conftest import ACCOUNT, APP_SECRET, SECRET_KEY, WEBHOOK_SECRET
+from tests.metering.nursery import Nursery
 
 _CHECKOUT = Path(__file__).parents[2]
 _CALLERS = 8
 _START_SECONDS = 60
+_WHOLE_STARTS = 25  # one in so many servers imports everything itself, as one that is restarted does
+_FAR_AHEAD = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 class Kept(msgspec.Struct):
-    """What became of the events of all rounds, and how long the restarted server took until it was ready."""
+    """What became of everything sent in all rounds, and how long the restarted server took until it was ready.
+
+    `acknowledged`, `lost`, `unsure` and `counted` are about usage; the other two are what was acknowledged, and lost.
+    """
 
     acknowledged: int = 0
+    webhooks: tuple[int, int] = (0, 0)
+    overrides: tuple[int, int] = (0, 0)
     lost: int = 0
     unsure: int = 0
     counted: int = 0
@@ -32,24 +43,32 @@ class Kept(msgspec.Struct):
 
 
 async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept:
-    """Start, load and kill a server `rounds` times; then send every event again and compare.
+    """Start, load and kill a server `rounds` times; then send everything again, or look for it, and compare.
 
-    An event that was acknowledged must be a duplicate when it is sent again. `counted` is what the company has used in
-    the end: every event once, whether it had been acknowledged or not, because all were sent again.
+    Besides usage, webhooks arrive and overrides are granted. An event that was acknowledged must be a duplicate when it
+    is sent again. `counted` is what the company has used in the end: every event once, whether it had been acknowledged
+    or not, because all were sent again.
     """
     dice = random.Random(seed)  # noqa: S311 - repeatable moments, not secrets
     kept, numbers = Kept(), count()
+    webhooks: set[str] = set()
+    overrides: set[str] = set()
     acknowledged: set[str] = set()
     sent: set[str] = set()
-    for _ in range(rounds):
-        server = await _Server.start(url, kept)
-        load = asyncio.gather(*(_report(server, key, numbers, sent, acknowledged) for _ in range(_CALLERS)))
-        # However slow the machine is, some were acknowledged and others are under way.
-        enough = len(acknowledged) + dice.randint(5, 100)
-        while len(acknowledged) < enough and not load.done():
-            await asyncio.sleep(0.003)
-        server.kill()
-        await load
+    with Nursery(_environment(url)) as nursery:
+        for number in range(rounds):
+            server = await _Server.start(url, kept, None if number % _WHOLE_STARTS == 0 else nursery)
+            load = asyncio.gather(
+                _deliver(server, numbers, webhooks),
+                _grant(server, key, numbers, overrides),
+                *(_report(server, key, numbers, sent, acknowledged) for _ in range(_CALLERS)),
+            )
+            # However slow the machine is, some were acknowledged and others are under way.
+            enough = len(acknowledged) + dice.randint(5, 100)
+            while len(acknowledged) < enough and not load.done():
+                await asyncio.sleep(0.003)
+            server.kill()
+            await load
     server = await _Server.start(url, kept)
     async with server.client(key) as client:
         for name in sorted(sent):
@@ -58,44 +77,54 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
                 kept.lost += 1
         answer = await client.post("/v1/check", json={"company": {"id": "acme"}, "feature": "exports"})
         kept.counted = answer.json()["used"]
+        forgotten = [name for name in sorted(webhooks) if await _post_webhook(client, name) != "repeated"]
+        kept.webhooks = len(webhooks), len(forgotten)
+        kept.overrides = len(overrides), len(overrides - await _override_ids(client))
     server.kill()
     kept.acknowledged, kept.unsure = len(acknowledged), len(sent) - len(acknowledged)
     return kept
 
 
+def _environment(database_url: str) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": "backend:.",
+        "PLANGATE_DATABASE_URL": database_url,
+        "PLANGATE_SECRET_KEYS": SECRET_KEY,
+        "PLANGATE_STRIPE_SECRET_KEY": "sk_test_plangate",
+        "PLANGATE_STRIPE_ACCOUNT": ACCOUNT,
+        "PLANGATE_STRIPE_MODE": "test",
+        "PLANGATE_STRIPE_API_BASE": "http://127.0.0.1:9",
+        "PLANGATE_STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+        "PLANGATE_STRIPE_APP_SECRETS": APP_SECRET,
+    }
+
+
 class _Server:
     """`plangate serve` as a process of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, database_url: str, nursery: Nursery | None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": "backend:.",
-            "PLANGATE_DATABASE_URL": url,
-            "PLANGATE_SECRET_KEYS": SECRET_KEY,
-            "PLANGATE_STRIPE_SECRET_KEY": "sk_test_plangate",
-            "PLANGATE_STRIPE_ACCOUNT": ACCOUNT,
-            "PLANGATE_STRIPE_MODE": "test",
-            "PLANGATE_STRIPE_API_BASE": "http://127.0.0.1:9",
-            "PLANGATE_STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
-            "PLANGATE_STRIPE_APP_SECRETS": APP_SECRET,
-        }
+        if nursery is not None:
+            self._process, self._id = None, nursery.start(port)
+            return
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "plangate", "serve", "--no-worker", "--port", str(port)],
             cwd=_CHECKOUT,
-            env=environment,
+            env=_environment(database_url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._id = self._process.pid
 
     @classmethod
-    async def start(cls, url: str, kept: Kept) -> "_Server":
-        """Start, and wait until it is ready."""
+    async def start(cls, url: str, kept: Kept, nursery: Nursery | None = None) -> "_Server":
+        """Start, and wait until it is ready; one that is not from the nursery counts for the slowest start."""
         began = time.monotonic()
-        server = cls(url)
+        server = cls(url, nursery)
         async with server.client(None) as client:
             while True:
                 try:
@@ -107,7 +136,8 @@ class _Server:
                     server.kill()
                     raise RuntimeError("the server did not become ready")
                 await asyncio.sleep(0.02)
-        kept.slowest_start_seconds = max(kept.slowest_start_seconds, time.monotonic() - began)
+        if nursery is None:
+            kept.slowest_start_seconds = max(kept.slowest_start_seconds, time.monotonic() - began)
         return server
 
     def client(self, key: str | None) -> httpx.AsyncClient:
@@ -117,8 +147,9 @@ class _Server:
 
     def kill(self) -> None:
         """As when the power fails: no shutdown, no last commit."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        os.kill(self._id, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
 
 
 async def _report(server: _Server, key: str, numbers: "count[int]", sent: set[str], acknowledged: set[str]) -> None:
@@ -140,3 +171,68 @@ async def _send(client: httpx.AsyncClient, name: str) -> str:
     )
     answer.raise_for_status()
     return str(answer.json()["results"][0]["status"])
+
+
+async def _deliver(server: _Server, numbers: "count[int]", acknowledged: set[str]) -> None:
+    """Webhooks of a customer that is none of ours, one after the other."""
+    async with server.client(None) as client:
+        while True:
+            name = f"evt_kill_{next(numbers)}"
+            try:
+                await _post_webhook(client, name)
+            except httpx.TransportError:
+                return
+            acknowledged.add(name)
+
+
+async def _post_webhook(client: httpx.AsyncClient, name: str) -> str:
+    subject = {"id": "sub_kill", "object": "subscription", "customer": "cus_kill"}
+    body = msgspec.json.encode(
+        {
+            "id": name,
+            "object": "event",
+            "type": "customer.subscription.updated",
+            "livemode": False,
+            "created": 1,
+            "data": {"object": subject},
+        }
+    )
+    headers = {"Stripe-Signature": sign(body, WEBHOOK_SECRET, at=wall_now()), "Content-Type": "application/json"}
+    answer = await client.post("/webhooks/stripe", content=body, headers=headers)
+    answer.raise_for_status()
+    return str(answer.json()["outcome"])
+
+
+async def _grant(server: _Server, key: str, numbers: "count[int]", acknowledged: set[str]) -> None:
+    """Overrides of one second each, far ahead, so that none overlaps another and none decides."""
+    async with server.client(key) as client:
+        try:
+            company = (await client.put("/v1/companies", json={"keys": {"id": "acme"}})).json()["id"]
+            while True:
+                starts_at = _FAR_AHEAD + timedelta(seconds=next(numbers))
+                body = {
+                    "feature": "exports",
+                    "mode": "add",
+                    "value": 1,
+                    "starts_at": starts_at.isoformat(),
+                    "expires_at": (starts_at + timedelta(seconds=1)).isoformat(),
+                    "note": "while it is killed",
+                }
+                answer = await client.post(f"/v1/companies/{company}/overrides", json=body)
+                answer.raise_for_status()
+                acknowledged.add(answer.json()["id"])
+        except httpx.TransportError:
+            return
+
+
+async def _override_ids(client: httpx.AsyncClient) -> set[str]:
+    company = (await client.put("/v1/companies", json={"keys": {"id": "acme"}})).json()["id"]
+    found: set[str] = set()
+    cursor: str | None = None
+    while True:
+        query = {"limit": "100"} if cursor is None else {"limit": "100", "cursor": cursor}
+        page = (await client.get(f"/v1/companies/{company}/overrides", params=query)).json()
+        found |= {one["id"] for one in page["data"]}
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found

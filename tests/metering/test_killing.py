@@ -12,5 +12,5 @@ async def test_promise_1_nothing_acknowledged_is_lost(environment: Environment, 
     raw, _ = await create_key(environment, kind="secret", name="killing")
     kept = await kill_under_load(database_url, raw, rounds=2, seed=1)
     assert kept.acknowledged > 0
-    assert kept.lost == 0
+    assert kept.lost == kept.webhooks[1] == kept.overrides[1] == 0
     assert kept.counted == kept.acknowledged + kept.unsure
