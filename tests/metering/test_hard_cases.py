@@ -124,9 +124,7 @@ async def test_t5_days_of_a_series_are_those_of_the_environments_zone(environmen
         timedelta(hours=25),
     )
     assert (long_day.quantity, today.quantity, today.start.hour) == (25, 0, 23)
-    hours = await metering.series(
-        environment, company.id, "exports", "hour", since=long_day.start, until=long_day.end - timedelta(seconds=1)
-    )
+    hours = await metering.series(environment, company.id, "exports", "hour", since=long_day.start, until=long_day.end)
     assert [point.quantity for point in hours.points] == [1] * 25
 
 

@@ -108,6 +108,21 @@ def test_a_series_as_csv_and_ndjson(front: Front) -> None:
     assert [json.loads(line)["start"] for line in lines.text.splitlines()] == [point["start"] for point in points]
 
 
+def test_series_put_end_to_end_share_no_step(front: Front) -> None:
+    address = f"/v1/companies/{front.acme}/usage"
+    first, second, third = "2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"
+    starts: list[str] = []
+    for since, until in ((first, second), (second, third)):
+        asked = {"feature": "exports", "by": "day", "since": since, "until": until}
+        points = front.http.get(address, params=asked).json()["points"]
+        assert (points[0]["start"], points[-1]["end"]) == (since, until)
+        starts += [point["start"] for point in points]
+    assert len(starts) == len(set(starts)) == 31 + 30
+    for since, until in ((second, first), (first, first)):
+        refused = front.http.get(address, params={"feature": "exports", "since": since, "until": until})
+        assert (refused.status_code, problem(refused)["errors"][0]["pointer"]) == (422, "?until")
+
+
 def test_the_ledger_is_exported_as_it_is_read(front: Front) -> None:
     for start in range(0, 2_500, 500):
         _record(front, *({"quantity": start + number + 1} for number in range(500)))

@@ -58,19 +58,22 @@ async def series(
 ) -> UsageSeries:
     """A metered feature's usage of the company, or of one user of it, by hour, day or month; gaps are zeros.
 
-    `since` and `until` default to the last 48 hours, 31 days or 12 months up to now, both rounded out to whole steps.
-    Raises Refusal: 404 for an unknown company, 422 for a feature that is not metered, an unknown user or a range of
-    more than 1,000 steps.
+    The range is `[since, until)`, rounded out to whole steps, so that ranges put end to end share none; by default it
+    is the last 48 hours, 31 days or 12 months, with the running one. Raises Refusal: 404 for an unknown company, 422
+    for a feature that is not metered, an unknown user, a range that ends where it begins or earlier, or one of more
+    than 1,000 steps.
     """
     catalog = await env.catalog()
     known = catalog.features.get(feature)
     if known is None or known.type is not FeatureType.EVENT:
         raise invalid("/feature", "That is not a metered feature.")
     zone, now = catalog.settings.time_zone, env.clock.now()
-    until = now if until is None else min(until.astimezone(UTC), now + _AHEAD)
-    if min(until, until if since is None else since) < _EARLIEST:
+    if since is not None and until is not None and until <= since:
+        raise invalid("/until", "The range must end after it begins.")
+    last_at = now if until is None else min(until.astimezone(UTC), now + _AHEAD) - _MICROSECOND
+    if min(last_at, last_at if since is None else since) < _EARLIEST:
         raise invalid("/since", "The range begins too far back.")
-    steps = _steps(by, since, until, zone)
+    steps = _steps(by, since, last_at, zone)
     async with env.reading() as session:
         if not await is_company(session, company_id):
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
@@ -98,11 +101,11 @@ async def series(
     return UsageSeries(feature=feature, by=by, user=user_id, points=points)
 
 
-def _steps(by: By, since: datetime | None, until: datetime, zone: str) -> list[tuple[datetime, datetime]]:
-    """Whole steps covering `[since, until]`, oldest first."""
+def _steps(by: By, since: datetime | None, last_at: datetime, zone: str) -> list[tuple[datetime, datetime]]:
+    """Whole steps from that of `since` to that of `last_at`, oldest first."""
     wanted = POINTS + 1 if since is not None else _USUAL_POINTS[by]
     found: list[tuple[datetime, datetime]] = []
-    at = until
+    at = last_at
     while len(found) < wanted and (since is None or not found or found[-1][0] > since):
         start, end = _step(by, at, zone)
         found.append((start, end))
