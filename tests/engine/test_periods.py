@@ -112,8 +112,8 @@ def test_adding_months_keeps_the_day_or_clamps_it(anchor_at: datetime, months: i
     assert moved.timetz() == anchor_at.timetz()
 
 
-def test_anchor_on_the_31st_clamps_and_comes_back() -> None:
-    # T1: computed from the window before, March would begin on the 28th for ever.
+def test_t1_anchor_on_the_31st_clamps_and_comes_back() -> None:
+    # Computed from the window before, March would begin on the 28th for ever.
     anchor_at = utc(2026, 1, 31)
     starts = [bounds(PeriodKind.BILLING_MONTH, utc(2026, month, 28), anchor_at=anchor_at)[1] for month in range(2, 8)]
     assert starts == [
@@ -126,15 +126,15 @@ def test_anchor_on_the_31st_clamps_and_comes_back() -> None:
     ]
 
 
-def test_yearly_anchor_on_29_february() -> None:
-    # T3: the 28th in common years, the 29th again in leap years.
+def test_t3_yearly_anchor_on_29_february() -> None:
+    # The 28th in common years, the 29th again in leap years.
     options = {"anchor_at": utc(2024, 2, 29), "interval": Interval.YEAR}
     ends = [bounds(PeriodKind.BILLING_INTERVAL, utc(year, 6, 1), **options)[1] for year in range(2024, 2029)]
     assert ends == [utc(2025, 2, 28), utc(2026, 2, 28), utc(2027, 2, 28), utc(2028, 2, 29), utc(2029, 2, 28)]
 
 
-def test_paid_period_comes_from_the_subscription_not_the_calendar() -> None:
-    # T4: on the 1st nothing is reset; the paid period is what Stripe's item says.
+def test_t4_paid_period_comes_from_the_subscription_not_the_calendar() -> None:
+    # On the 1st nothing is reset; the paid period is what Stripe's item says.
     cycle = Cycle(
         anchor_at=utc(2026, 11, 17, 9),
         period_start_at=utc(2026, 11, 17, 9),
@@ -149,8 +149,8 @@ def test_paid_period_comes_from_the_subscription_not_the_calendar() -> None:
 @pytest.mark.parametrize(
     ("day", "hours"), [(utc(2026, 3, 29, 12), 23), (utc(2026, 10, 25, 12), 25), (utc(2026, 11, 20), 24)]
 )
-def test_days_of_a_clock_change(day: datetime, hours: int) -> None:
-    # T5: the boundaries are instants in UTC, so that a day in Berlin may last 23 or 25 hours.
+def test_t5_days_of_a_clock_change(day: datetime, hours: int) -> None:
+    # The boundaries are instants in UTC, so that a day in Berlin may last 23 or 25 hours.
     start, end = bounds(PeriodKind.DAY, day, time_zone="Europe/Berlin")
     assert end - start == timedelta(hours=hours)
     assert start.tzinfo is UTC
