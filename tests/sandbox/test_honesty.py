@@ -211,6 +211,8 @@ async def _live_a_little(sandbox: SandboxServer) -> None:
         )
     intents = await client.v1.payment_intents.list_async({"customer": shop.customer})
     await client.v1.refunds.create_async({"payment_intent": intents.data[0].id, "amount": 100})
+    charges = await client.v1.charges.list_async({"payment_intent": intents.data[0].id})
+    sandbox.control("POST", "disputes", {"charge": charges.data[0].id})
     await client.v1.customers.balance_transactions.create_async(shop.customer, {"amount": -500, "currency": "usd"})
     bad = await client.v1.payment_methods.attach_async("pm_card_chargeCustomerFail", {"customer": shop.customer})
     await client.v1.subscriptions.update_async(subscription.id, {"default_payment_method": bad.id})

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from .errors import ApiError, invalid, required
 from .periods import add_duration, read_instant, written_instant
 from .render import view
+from .resources.charges import decide_dispute, open_dispute
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +37,8 @@ def control_routes() -> list[Route]:
         Route("/_sandbox/requests", _guarded(_list_requests), methods=["GET"]),
         Route("/_sandbox/events", _guarded(_list_events), methods=["GET"]),
         Route("/_sandbox/events/{event}/resend", _guarded(_resend), methods=["POST"]),
+        Route("/_sandbox/disputes", _guarded(_open_dispute), methods=["POST"]),
+        Route("/_sandbox/disputes/{dispute}", _guarded(_decide_dispute), methods=["POST"]),
         Route("/_sandbox/webhook", _guarded(_set_webhook), methods=["POST"]),
         Route("/_sandbox/reset", _guarded(_reset), methods=["POST"]),
         Route("/_sandbox/state", _guarded(_state), methods=["GET"]),
@@ -129,6 +132,32 @@ async def _resend(sandbox: Sandbox, request: Request) -> Obj:
     await _body(request)
     await sandbox.deliverer.resend(request.path_params["event"])
     return {"resent": request.path_params["event"]}
+
+
+async def _open_dispute(sandbox: Sandbox, request: Request) -> Obj:
+    """`{charge, reason?, amount?}`: the cardholder's bank disputes a charge."""
+    body = await _body(request)
+    charge, reason, amount = body.get("charge"), body.get("reason", "fraudulent"), body.get("amount")
+    if not isinstance(charge, str):
+        raise required("charge")
+    if not isinstance(reason, str) or not (amount is None or type(amount) is int):
+        raise invalid("Send a reason as text, and an amount in minor units.", param="reason")
+    dispute = open_dispute(sandbox.world, charge, reason=reason, amount=amount)
+    return _done(sandbox, dispute)
+
+
+async def _decide_dispute(sandbox: Sandbox, request: Request) -> Obj:
+    """`{status}`: `under_review`, or what the bank decided: `won`, `lost` or `warning_closed`."""
+    body = await _body(request)
+    if not isinstance(body.get("status"), str):
+        raise required("status")
+    return _done(sandbox, decide_dispute(sandbox.world, request.path_params["dispute"], body["status"]))
+
+
+def _done(sandbox: Sandbox, obj: Obj) -> Obj:
+    sandbox.world.release_events()
+    sandbox.is_dirty = True
+    return _shown(sandbox, obj)
 
 
 async def _set_webhook(sandbox: Sandbox, request: Request) -> Obj:

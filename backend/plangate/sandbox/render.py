@@ -25,11 +25,13 @@ RESOURCES = {
     "billing.meter_event_summary": "billing.MeterEventSummary",
     "billing_portal.configuration": "billing_portal.Configuration",
     "billing_portal.session": "billing_portal.Session",
+    "charge": "Charge",
     "checkout.session": "checkout.Session",
     "coupon": "Coupon",
     "customer": "Customer",
     "customer_balance_transaction": "CustomerBalanceTransaction",
     "discount": "Discount",
+    "dispute": "Dispute",
     "entitlements.active_entitlement": "entitlements.ActiveEntitlement",
     "entitlements.feature": "entitlements.Feature",
     "event": "Event",
@@ -58,6 +60,8 @@ RESOURCES = {
 # Fields Stripe leaves out until they are asked for with `expand`, or sends only when they mean something.
 ABSENT = {
     "account": known_fields("Account"),
+    "charge": frozenset({"level3", "presentment_details", "radar_options", "refunds", "authorization_code"}),
+    "dispute": frozenset({"intended_submission_method", "network_reason_code", "payment_method_details"}),
     "checkout.session": frozenset({"line_items", "optional_items", "client_secret", "after_expiration"}),
     "coupon": frozenset({"applies_to", "currency_options"}),
     "customer": frozenset({"sources", "subscriptions", "tax", "tax_ids", "cash_balance"}),
@@ -72,6 +76,8 @@ ABSENT = {
 
 # Which kind of object a field with an id points to.
 LINKS = {
+    "charge": "charge",
+    "latest_charge": "charge",
     "configuration": "billing_portal.configuration",
     "coupon": "coupon",
     "customer": "customer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .resources import (
     account,
+    charges,
     checkout,
     coupons,
     customers,
@@ -30,6 +31,7 @@ ROUTES: list[Route] = [
         invoices,
         checkout,
         payment_methods,
+        charges,
         portal,
         coupons,
         meters,

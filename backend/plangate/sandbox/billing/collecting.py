@@ -7,6 +7,7 @@ from typing import Any, Literal
 from plangate.sandbox.cards import Outcome, charge_outcome, refusal
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError
+from plangate.sandbox.resources.charges import new_charge
 from plangate.sandbox.resources.customers import add_balance
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
@@ -256,6 +257,8 @@ def _succeed_intent(world: World, intent: Obj, method: Obj | None, *, is_out_of_
             intent["status"] = "succeeded"
             intent["amount_received"] = intent["amount"]
             intent["payment_method"] = method["id"] if method else None
+            if not world.is_rehearsal:
+                intent["latest_charge"] = new_charge(world, intent, method)["id"]
     world.emit("payment_intent.canceled" if is_out_of_band else "payment_intent.succeeded", intent)
 
 

@@ -10,6 +10,8 @@ from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, new
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
 
+from .charges import charge_of, note_refunded
+
 Obj = dict[str, Any]
 
 
@@ -61,11 +63,12 @@ def create_refund(world: World, call: Call) -> Obj:
     amount = p.get("amount", left)
     if amount > left or left <= 0:
         raise invalid(f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left}).", param="amount")
+    charge = charge_of(world, intent["id"])
     refund = {
         "id": new_id("re"),
         "object": "refund",
         "amount": amount,
-        "charge": None,
+        "charge": charge["id"] if charge else None,
         "created": world.now(),
         "currency": intent["currency"],
         "customer": intent["customer"],
@@ -74,7 +77,9 @@ def create_refund(world: World, call: Call) -> Obj:
         "reason": p.get("reason"),
         "status": "succeeded",
     }
-    return view(world, world.add(refund, "refund.created"))
+    world.add(refund, "refund.created")
+    note_refunded(world, intent, amount)
+    return view(world, refund)
 
 
 def retrieve_refund(world: World, call: Call) -> Obj:

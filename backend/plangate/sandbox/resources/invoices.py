@@ -59,7 +59,9 @@ def list_payments(world: World, call: Call) -> Obj:
     rows = [
         r
         for r in newest_first(world, "invoice_payment")
-        if p.get("invoice") in (None, r["invoice"]) and p.get("status") in (None, r["status"])
+        if p.get("invoice") in (None, r["invoice"])
+        and p.get("status") in (None, r["status"])
+        and (p.get("payment") or {}).get("payment_intent") in (None, r["payment"]["payment_intent"])
     ]
     return page(world, call, rows)
 
