@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plangate.engine.model import INT64_MAX, PeriodKind
+from plangate.engine.model import INT64_MAX, PeriodKind, PriceBehaviour
 from plangate.metering import EventStatus, UsageRecord, events
 from plangate.metering.series import POINTS
 from plangate.store import meter_outbox, reservations
@@ -52,6 +52,7 @@ def test_bounds() -> None:
         ("Kind", [kind.value for kind in PeriodKind]),
         ("State", [reservations.HELD, reservations.EXPIRED, reservations.SETTLED, reservations.RELEASED]),
         ("State of a report", [meter_outbox.WAITING, meter_outbox.DELIVERED, meter_outbox.SET_ASIDE]),
+        ("`price_behaviour`", [behaviour.value for behaviour in PriceBehaviour]),
         ("Column of the export", list(UsageRecord.__struct_fields__)),
     ],
 )
