@@ -7,13 +7,13 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from benchmarks import changes, check, ingest
+from benchmarks import changes, check, ingest, webhooks
 from benchmarks.servers import COMPANIES
 from benchmarks.table import Line, table
 from tests.postgresql import PostgresqlServer
@@ -21,19 +21,20 @@ from tests.postgresql import PostgresqlServer
 _PARTS: Final = ("http", "ingest", "changes")
 
 
-async def _measured(options: argparse.Namespace, folder: Path, postgresql_url: str | None) -> list[Line]:
+async def _measured(options: argparse.Namespace, folder: Path, postgresql_urls: Sequence[str]) -> list[Line]:
     rounds: int = options.rounds
     sizes = (100_000, 10_000_000) if options.large else (100_000, 1_000_000)
     parts: dict[str, list[Callable[[], Awaitable[list[Line]]]]] = {
         "http": [lambda: check.measured(rounds, options.seconds, folder)],
         "ingest": [lambda: ingest.measured(_sqlite(folder), "SQLite", folder, rounds=rounds, sizes=sizes)],
         "changes": [
-            lambda: _one(changes.webhook(folder, times=200)),
+            lambda: webhooks.measured(f"sqlite:///{folder / 'webhooks.sqlite3'}", "SQLite", times=200),
             lambda: _one(changes.publishing(folder, times=70)),
         ],
     }
-    if postgresql_url is not None:
-        url = postgresql_url
+    if postgresql_urls:
+        url, another = postgresql_urls
+        parts["changes"].insert(1, lambda: webhooks.measured(another, "PostgreSQL", times=200))
         parts["ingest"].append(lambda: ingest.measured(url, "PostgreSQL", folder, rounds=rounds, sizes=sizes))
     lines = []
     for part in options.only or _PARTS:
@@ -56,16 +57,16 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="plangate-bench-") as name:
         folder = Path(name)
-        needs_server = not options.no_postgresql and "ingest" in (options.only or _PARTS)
-        server = (
-            PostgresqlServer.start(folder / "pg", os.environ.get("PLANGATE_TEST_POSTGRESQL_URL"))
-            if needs_server
-            else None
-        )
+        needs_server = not options.no_postgresql and {"ingest", "changes"} & {*(options.only or _PARTS)}
+        servers: list[PostgresqlServer] = []
+        if needs_server:
+            # Two databases, so that what one part leaves behind slows no other.
+            servers.append(PostgresqlServer.start(folder / "pg", os.environ.get("PLANGATE_TEST_POSTGRESQL_URL")))
+            servers.append(PostgresqlServer.start(folder / "pg", servers[0].admin_url))
         try:
-            lines = uvloop.run(_measured(options, folder, None if server is None else server.url))
+            lines = uvloop.run(_measured(options, folder, [server.url for server in servers]))
         finally:
-            if server is not None:
+            for server in reversed(servers):
                 server.stop()
     sys.stdout.write(
         f"{table(lines)}\n\nMedians of {options.rounds} interleaved rounds; 32 connections, a real key, "
