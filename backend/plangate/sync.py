@@ -11,13 +11,14 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from plangate import reviews
 from plangate.billing.gateway import reference
 from plangate.billing.transport import within
 from plangate.clock import wall_now
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.importing import import_account
-from plangate.mirroring import Mirrored, refetch_customer, refetch_held
+from plangate.mirroring import refetch_customer, refetch_held
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, asking_owner
 from plangate.store.database import StoreSession
 from plangate.store.direct import together
@@ -50,6 +51,8 @@ _log = structlog.get_logger(__name__)
 
 # Events that say that something of one customer may have changed. All others are kept, and ignored.
 _CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
+# Events that say that a payment was given back, or is disputed. Theirs is the charge that is looked at again.
+_CHARGE_EVENTS: Final = ("charge.refunded", "charge.dispute.")
 
 
 class Claim(NamedTuple):
@@ -115,6 +118,10 @@ def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: dateti
         )
     object_id = subject.get("id")
     stripe_customer_id = _customer_of(subject) if str(event_type).startswith(_CUSTOMER_EVENTS) else None
+    is_about_charge = str(event_type).startswith(_CHARGE_EVENTS)
+    if is_about_charge:
+        object_id = subject.get("id") if subject.get("object") == "charge" else reference(subject.get("charge"))
+    is_consumed = stripe_customer_id is not None or (is_about_charge and _is_text(object_id))
     is_foreign = not _is_of_environment(env, event)
     return InboxRow(
         environment_id=env.id,
@@ -123,7 +130,7 @@ def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: dateti
         stripe_object_id=object_id if _is_text(object_id) else None,
         stripe_customer_id=stripe_customer_id,
         payload=event,
-        state=InboxState.IGNORED.value if is_foreign or stripe_customer_id is None else InboxState.PENDING.value,
+        state=InboxState.IGNORED.value if is_foreign or not is_consumed else InboxState.PENDING.value,
         available_at=received_at,
         received_at=received_at,
         processed_at=None,
@@ -135,10 +142,11 @@ async def work_inbox(env: Environment, *, limit: int = _CLAIMED_AT_ONCE) -> int:
     """Act on due events, one refetch for each customer they name. Answers how many events were claimed."""
     async with env.writing() as session:
         claimed = await claim_events(session, wall_now=wall_now(), lease_seconds=_CLAIM_SECONDS, limit=limit)
-    by_customer: dict[str, list[InboxRow]] = {}
+    by_subject: dict[tuple[str | None, str | None], list[InboxRow]] = {}
     for row in claimed:
-        by_customer.setdefault(row.stripe_customer_id or "", []).append(row)
-    for stripe_customer_id, rows in by_customer.items():
+        about = None if row.stripe_customer_id is not None else row.stripe_object_id
+        by_subject.setdefault((row.stripe_customer_id, about), []).append(row)
+    for (stripe_customer_id, _), rows in by_subject.items():
         await _act_on(env, stripe_customer_id, rows)
     return len(claimed)
 
@@ -155,7 +163,9 @@ async def sweep(env: Environment) -> int:
     since = None if reached is None else datetime.fromtimestamp(reached["created"], began_at.tzinfo)
     if since is not None and since < began_at - _EVENTS_KEPT:
         _log.warning("sweep_gap_too_long", environment=env.id, since=since.isoformat())
-        await import_account(env)
+        if (await import_account(env)).failed:
+            # The place to go on from stays, so that the next sweep imports again.
+            return 0
         since = began_at
     # The place is taken from events alone, because Stripe's clock and ours may differ.
     newest, missed = 0 if since is None else int(since.timestamp()), 0
@@ -182,7 +192,7 @@ async def _store_missed(env: Environment, page: Sequence[Mapping[str, Any]]) -> 
 async def act_on(env: Environment, claim: Claim) -> None:
     """Refetch the company of an event claimed by `receive_to_act`; its lease is given back in every case."""
     try:
-        await _act_on(env, claim.row.stripe_customer_id or "", [claim.row], claim)
+        await _act_on(env, claim.row.stripe_customer_id, [claim.row], claim)
     except asyncio.CancelledError:
         # The process is stopping; another may act at once.
         if not claim.lease.is_over:
@@ -193,11 +203,11 @@ async def act_on(env: Environment, claim: Claim) -> None:
 
 
 async def _act_on(
-    env: Environment, stripe_customer_id: str, rows: Sequence[InboxRow], claim: Claim | None = None
+    env: Environment, stripe_customer_id: str | None, rows: Sequence[InboxRow], claim: Claim | None = None
 ) -> None:
-    """Refetch one customer and settle all its claimed events alike. Nothing of their payloads is used."""
+    """Refetch one customer, or one charge, and settle all its claimed events alike. No payload is used."""
     state, error = InboxState.PROCESSED, None
-    mirror: Mirrored | None
+    is_ours: bool
     settled: list[InboxRow] = []
 
     async def settle(session: StoreSession) -> None:
@@ -210,12 +220,15 @@ async def _act_on(
     try:
         with within(_REFETCH_SECONDS):
             if claim is not None:
-                mirror = await refetch_held(env, claim.company_id, claim.lease, present=claim.present, closing=settle)
+                await refetch_held(env, claim.company_id, claim.lease, present=claim.present, closing=settle)
+                is_ours = True
+            elif stripe_customer_id is not None:
+                is_ours = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle) is not None
             else:
-                mirror = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle)
+                is_ours = await reviews.learn_of_charge(env, rows[0].stripe_object_id or "")
         if settled:
             return
-        if mirror is None:
+        if not is_ours:
             state = InboxState.IGNORED
     except Refusal as refusal:
         error = f"{refusal.code.value}: {refusal.detail}"

@@ -15,6 +15,7 @@ import msgspec
 from plangate.billing.catalog_calls import CatalogCalls
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.pacing import Pace, paced
+from plangate.billing.payment_calls import PaymentCalls
 from plangate.billing.transport import StripeJson, Transport
 
 LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
@@ -68,6 +69,11 @@ class StripeGateway:
     def catalog(self) -> CatalogCalls:
         """Products, prices and meters: what is sold, and what counts it."""
         return CatalogCalls(self._transport)
+
+    @property
+    def payments(self) -> PaymentCalls:
+        """Charges and disputes: what went wrong with a payment after it was made."""
+        return PaymentCalls(self._transport)
 
     def long_work(self) -> AbstractContextManager[None]:
         """Calls inside this block, and in tasks started there, stay below the environment's rate."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from plangate.billing.gateway import CustomerState, reference
+from plangate.billing.payment_calls import invoice_subscription
 from plangate.billing.transport import StripeJson
 from plangate.engine.model import Interval, ScheduledPhase, SubscriptionFact, SubscriptionItem
 
@@ -180,18 +181,12 @@ def _past_due_since(subscription: StripeJson, open_invoices: Sequence[StripeJson
     tried = [
         _at((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
         for invoice in open_invoices
-        if _invoice_subscription(invoice) == subscription["id"]
+        if invoice_subscription(invoice) == subscription["id"]
     ]
     if tried:
         return min(tried)
     starts = [_period_bound("current_period_start", entry, subscription) for entry in subscription["items"]["data"]]
     return max(starts, default=_at(subscription["start_date"]))
-
-
-def _invoice_subscription(invoice: StripeJson) -> str | None:
-    """The subscription an invoice bills: under `parent` since Basil, on the invoice before."""
-    details = (invoice.get("parent") or {}).get("subscription_details") or {}
-    return reference(details.get("subscription")) or reference(invoice.get("subscription"))
 
 
 def _later_phases(schedule: StripeJson) -> tuple[ScheduledPhase, ...]:

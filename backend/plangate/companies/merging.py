@@ -36,6 +36,7 @@ from plangate.store.merging import (
 from plangate.store.plan_changes import changes_in
 from plangate.store.races import repeated
 from plangate.store.reservations import held_total
+from plangate.store.reviews import move_reviews
 from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import last_mapped_plan
 from plangate.store.usage import set_counters
@@ -136,6 +137,7 @@ async def _move(session: StoreSession, before: CompanyFacts, gone: CompanyFacts)
     overrides = await move_overrides(session, former_id, company_id)
     subscriptions = await move_subscriptions(session, former_id, company_id, mapped_plan=last)
     changes = await move_records(session, former_id, company_id)
+    await move_reviews(session, former_id, company_id)
     return {
         "keys": [f"{name}={value}" for name, value in keys],
         "traits": new_traits,

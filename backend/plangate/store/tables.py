@@ -21,6 +21,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     plan_changes,
     price_mappings,
     reservations,
+    reviews,
     subscriptions,
     usage,
     version_migrations,

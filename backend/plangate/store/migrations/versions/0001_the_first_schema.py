@@ -407,6 +407,32 @@ def upgrade() -> None:
         batch_op.create_index("reservations_by_expiry", ["environment_id", "state", "expires_at"], unique=False)
 
     op.create_table(
+        "reviews",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("environment_id", sa.String(), nullable=False),
+        sa.Column("company_id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("stripe_object_id", sa.String(), nullable=False),
+        sa.Column("stripe_charge_id", sa.String(), nullable=False),
+        sa.Column("stripe_subscription_id", sa.String(), nullable=True),
+        sa.Column("stripe_status", sa.String(), nullable=False),
+        sa.Column("amount_minor", sa.Integer(), nullable=False),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("is_whole", sa.Boolean(), nullable=False),
+        sa.Column("is_withheld", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=True),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("resolved_by", sa.Text(), nullable=True),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("resolved_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("reviews", schema=None) as batch_op:
+        batch_op.create_index("reviews_by_company", ["environment_id", "company_id"], unique=False)
+        batch_op.create_index("reviews_by_object", ["environment_id", "stripe_object_id"], unique=True)
+
+    op.create_table(
         "stripe_objects",
         sa.Column("environment_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
@@ -732,6 +758,11 @@ def downgrade() -> None:
     op.drop_table("stripe_prices")
     op.drop_table("stripe_operations")
     op.drop_table("stripe_objects")
+    with op.batch_alter_table("reviews", schema=None) as batch_op:
+        batch_op.drop_index("reviews_by_object")
+        batch_op.drop_index("reviews_by_company")
+
+    op.drop_table("reviews")
     with op.batch_alter_table("reservations", schema=None) as batch_op:
         batch_op.drop_index("reservations_by_expiry")
         batch_op.drop_index("reservations_by_company")
