@@ -356,3 +356,41 @@ async def test_audiences_put_companies_on_plans_without_anything_stored(environm
     assert [(one.kind, one.key, one.action) for one in removed.changes] == [("audience", "large", "removed")]
     assert removed.impact is not None
     assert removed.impact.affected == 1
+
+
+def to_pro(limit: int) -> dict[str, Any]:
+    """Pro with so many exports, and large companies on it by audience."""
+    large = [[{"kind": "trait", "trait": "size", "operator": "gte", "value": 100}]]
+    return {**exports(limit), "audiences": {"large": {"plan": "pro", "groups": large}}}
+
+
+async def test_who_is_on_a_plan_by_audience_keeps_its_version_too(environment: Environment) -> None:
+    clock = still(environment)
+    await publish(environment, to_pro(1_000))
+    acme = await make_company(environment, "acme", size=500)
+    globex = await make_company(environment, "globex", size=5)
+    clock.advance(days=1)
+    for limit in (2_000, 3_000):
+        planned = await catalog.plan(environment, to_pro(limit), migrate={"": "none"})
+        assert planned.impact is not None
+        assert planned.impact.affected == 0, limit
+        await catalog.apply(environment, to_pro(limit), actor=ACTOR, migrate={"": "none"})
+        clock.advance(days=1)
+        # Whoever comes later takes the newest.
+        await companies.upsert(environment, keys={"id": "globex"}, traits={"size": 200}, actor=ACTOR)
+        assert await version_of(environment, acme.id) == ("pro", 1)
+        assert await version_of(environment, globex.id) == ("pro", 2)
+    assert (await limit_of(environment, "acme"), await limit_of(environment, "globex")) == (1_000, 2_000)
+    some = MigrationDocument(companies=["id=acme"])
+    await catalog.apply(environment, to_pro(4_000), actor=ACTOR, migrate={"": some})
+    await finish(environment)
+    assert await version_of(environment, acme.id) == ("pro", 4)
+    assert await version_of(environment, globex.id) == ("pro", 2)
+    clock.advance(days=1)
+    await catalog.apply(environment, to_pro(5_000), actor=ACTOR, migrate={"": "all"})
+    assert await version_of(environment, globex.id) == ("pro", 5)
+    decision = await access.check(environment, company={"id": "globex"}, feature="exports")
+    assert (decision.limit, decision.source and decision.source.version) == (5_000, 5)
+    # Who no longer fits the audience is not on its plan, whatever was written down.
+    await companies.upsert(environment, keys={"id": "acme"}, traits={"size": 5}, actor=ACTOR)
+    assert await version_of(environment, acme.id) == ("free", 1)

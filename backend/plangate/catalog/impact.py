@@ -23,6 +23,8 @@ _NAMED: Final = 100
 
 # The pins that a company would get under a catalogue, beyond those it has.
 Mover: TypeAlias = Callable[[Catalog, CompanyFacts, datetime], tuple[VersionPin, ...]]
+# The facts of a company as they are once the publication has begun.
+Rememberer: TypeAlias = Callable[[CompanyFacts, datetime], CompanyFacts]
 _Said: TypeAlias = tuple[str, str, str, str]  # feature, its name, before and after in words
 
 
@@ -72,12 +74,14 @@ async def impact_of(
     after: Catalog,
     *,
     moved: Mover,
+    remembered: Rememberer = lambda facts, at: facts,
     limit: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Impact:
     """Ask the engine about every company (or the first `limit`) under both catalogues, a page at a time.
 
-    `moved` says which versions a company is moved to beyond what the new catalogue moves everybody to.
+    `moved` says which versions a company is moved to beyond what the new catalogue moves everybody to, `remembered`
+    what is written down about it before.
     """
     tallies: dict[str | None, _Tally] = {}
     examined = affected = 0
@@ -92,8 +96,9 @@ async def impact_of(
             for row in rows:
                 facts = found_facts[row.id]
                 old = build_snapshot(before, facts, session.now)
-                pins = moved(after, facts, session.now)
-                new = build_snapshot(after, with_pins(facts, pins), session.now)
+                later = remembered(facts, session.now)
+                pins = moved(after, later, session.now)
+                new = build_snapshot(after, with_pins(later, pins), session.now)
                 examined += 1
                 gained, lost = _differences(old, new)
                 if not gained and not lost:

@@ -10,6 +10,7 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
 from plangate.catalog.migrating import Proration, new_migration, pins_wanted, selection_of
+from plangate.catalog.remembering import remember_audiences, remembered
 from plangate.catalog.revision import Change, Draft, draft
 from plangate.catalog.shelf import clear_shelf, unneeded
 from plangate.catalog.stripe_objects import WantedInStripe, price_words, wanted_in_stripe
@@ -91,8 +92,15 @@ async def plan(
     impact = None
     if with_impact and drafted.changes:
         before, after = stored.compiled(environment), _compiled_draft(environment, stored, drafted)
+        left = _left_behind(before, drafted)
         impact = await impact_of(
-            environment, before, after, moved=_moves(drafted), limit=impact_limit, progress=progress
+            environment,
+            before,
+            after,
+            moved=_moves(drafted),
+            remembered=lambda facts, at: remembered(before, facts, at, left),
+            limit=impact_limit,
+            progress=progress,
         )
     calls = (*_missing(stored, drafted).calls(), *(await _archived(environment, stored, drafted)))
     return CatalogDiff(revision=stored.number, changes=drafted.changes, stripe=calls, impact=impact)
@@ -126,6 +134,8 @@ async def apply(
         calls = (*missing.calls(), *(await _archived(environment, stored, drafted)))
         if drafted.changes:
             made = await make_in_stripe(environment, missing, stored.in_stripe, intent_id=_intent(environment, drafted))
+            before = stored.compiled(environment)
+            await remember_audiences(environment, before, _left_behind(before, drafted))
             async with environment.writing() as session:
                 if not await lease.still_held(session):
                     raise Refusal(Code.CHANGE_IN_PROGRESS, BUSY)
@@ -167,7 +177,7 @@ async def apply(
                     after={"revision": drafted.revision, "changes": drafted.changes},
                 )
                 environment.touch_catalog(session)
-            await open_windows_of_new_periods(environment, stored.compiled(environment), await environment.catalog())
+            await open_windows_of_new_periods(environment, before, await environment.catalog())
         number = drafted.revision if drafted.changes else stored.number
         await clear_shelf(environment, drafted.document, revision=number, versions=drafted.versions)
     return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes), stripe=calls)
@@ -243,6 +253,14 @@ def _moved(rows: list[StripePriceRow], drafted: Draft) -> list[StripePriceRow]:
         for row in rows
         if any((row.owner_kind, row.owner_key) == published for published in drafted.published)
     ]
+
+
+def _left_behind(before: Catalog, drafted: Draft) -> frozenset[str]:
+    """The plans that audiences lead to, and whose next version does not reach all of their holders."""
+    led_to = {one.plan for one in before.audiences}
+    return frozenset(
+        key for (kind, key), who in drafted.migrations.items() if kind == "plan" and key in led_to and who != "all"
+    )
 
 
 def _moves(drafted: Draft) -> Mover:

@@ -406,6 +406,24 @@ async def assign(
     )
 
 
+async def record_assignment(
+    session: StoreSession, company_id: str, *, key: str, source: PlanSource, held_from: datetime
+) -> None:
+    """Write down that the company holds a plan since an instant that has passed; other assignments stay."""
+    await session.add(
+        AssignmentRow(
+            id=new_id("asg"),
+            environment_id=session.environment_id,
+            company_id=company_id,
+            kind="plan",
+            key=key,
+            source=source.value,
+            held_from=held_from,
+            recorded_at=session.now,
+        )
+    )
+
+
 async def unassign(
     session: StoreSession, company_id: str, *, kind: str, key: str | None = None, source: PlanSource | None = None
 ) -> None:
