@@ -22,7 +22,8 @@ from plangate.store.meter_outbox import (
     DELIVERED,
     SET_ASIDE,
     WAITING,
-    MeterEventRow,
+    Reportable,
+    companies_due,
     due_meter_events,
     reported_between,
     save_meter_events,
@@ -46,7 +47,7 @@ _UNCLEAR: Final = "It was sent more than a day ago, and what the meter counted s
 class _Report:
     """Rows that Stripe is told of in one call, under one identifier that stays."""
 
-    def __init__(self, rows: Sequence[MeterEventRow]) -> None:
+    def __init__(self, rows: Sequence[Reportable]) -> None:
         self.rows = rows
         self.first = next((row for row in rows if row.id == row.report_id), rows[0])
 
@@ -105,15 +106,15 @@ async def _claimed(env: Environment) -> tuple[list[_Report], list[_Report], int]
     Their turn is put off and the first sending noted before any call, so that a crash in between is known of.
     """
     async with env.reading() as session:
-        companies = {row.company_id for row in await due_meter_events(session, limit=_PAGE)}
+        companies = await companies_due(session, limit=_PAGE)
     if not companies:
         return [], [], 0
     payers = {company_id: await _payer(env, company_id) for company_id in companies}
     async with env.writing() as session:
         now = session.now
         due = [row for row in await due_meter_events(session, limit=_PAGE, lock=True) if row.company_id in payers]
-        known: dict[str, list[MeterEventRow]] = {}
-        new: list[MeterEventRow] = []
+        known: dict[str, list[Reportable]] = {}
+        new: list[Reportable] = []
         for row in due:
             row.stripe_customer_id = row.stripe_customer_id or payers[row.company_id].stripe_customer_id
             if row.occurred_at < now - REPORTABLE and row.first_sent_at is None:
@@ -158,9 +159,9 @@ class _Payer:
         return bisect_right(self._edges, at), start
 
 
-def _gathered(rows: Iterable[MeterEventRow], payers: Mapping[str, _Payer]) -> list[_Report]:
+def _gathered(rows: Iterable[Reportable], payers: Mapping[str, _Payer]) -> list[_Report]:
     """What one company used on one meter in one hour of one billing period, as one report each."""
-    together: dict[tuple[object, ...], list[MeterEventRow]] = {}
+    together: dict[tuple[object, ...], list[Reportable]] = {}
     for row in rows:
         hour = row.occurred_at.replace(minute=0, second=0, microsecond=0)
         span = payers[row.company_id].span(row.occurred_at)

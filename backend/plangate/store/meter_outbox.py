@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, func, or_, select, update
+import msgspec
+from sqlalchemy import BigInteger, Select, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, to_microseconds
@@ -52,6 +53,26 @@ class MeterEventRow(SQLModel, table=True):
 
 meter_outbox = table_of(MeterEventRow)
 
+
+class Reportable(msgspec.Struct, kw_only=True):
+    """One row of the outbox in memory, to be changed and saved: ten thousand of the table's own cost five seconds."""
+
+    id: str
+    company_id: str
+    feature: str
+    meter: str
+    quantity: int
+    occurred_at: datetime
+    available_at: datetime
+    state: str
+    stripe_customer_id: str | None
+    attempts: int
+    first_sent_at: datetime | None
+    reason: str | None
+    report_id: str | None
+
+
+_REPORTABLE: Final = tuple(meter_outbox.c[name] for name in Reportable.__struct_fields__)
 _SAVE: Final = Direct(
     sqlite="""
         UPDATE meter_outbox
@@ -83,13 +104,35 @@ async def add_meter_events(session: StoreSession, rows: Sequence[Mapping[str, ob
         await session.run(meter_outbox.insert(), rows)
 
 
-async def due_meter_events(session: StoreSession, *, limit: int, lock: bool = False) -> list[MeterEventRow]:
+async def companies_due(session: StoreSession, *, limit: int) -> set[str]:
+    """The companies of the first rows whose turn has come."""
+    due = _due(session, meter_outbox.c.company_id).limit(limit).subquery()
+    return {row["company_id"] for row in await session.all(select(due.c.company_id).distinct())}
+
+
+async def due_meter_events(session: StoreSession, *, limit: int, lock: bool = False) -> list[Reportable]:
     """Waiting rows whose turn has come, oldest first; with `lock` held, and those another process holds left out.
 
     Rows that were sent together before come together again, whatever the limit.
     """
-    query = (
-        select(meter_outbox)
+    query = _due(session, *_REPORTABLE).limit(limit)
+    if lock and session.is_postgresql:
+        query = query.with_for_update(skip_locked=True)
+    rows = [Reportable(**row) for row in await session.all(query)]
+    sent = [row.id for row in rows if row.report_id is not None]
+    if sent:
+        others = select(*_REPORTABLE).where(
+            meter_outbox.c.report_id.in_(sent),
+            meter_outbox.c.id != meter_outbox.c.report_id,
+            meter_outbox.c.state == WAITING,
+        )
+        rows += [Reportable(**row) for row in await session.all(others.order_by(meter_outbox.c.id))]
+    return rows
+
+
+def _due(session: StoreSession, *wanted: Any) -> Select[Any]:  # noqa: ANN401 - what SQLAlchemy selects
+    return (
+        select(*wanted)
         .where(
             meter_outbox.c.environment_id == session.environment_id,
             meter_outbox.c.state == WAITING,
@@ -98,23 +141,10 @@ async def due_meter_events(session: StoreSession, *, limit: int, lock: bool = Fa
             or_(meter_outbox.c.report_id.is_(None), meter_outbox.c.report_id == meter_outbox.c.id),
         )
         .order_by(meter_outbox.c.available_at, meter_outbox.c.id)
-        .limit(limit)
     )
-    if lock and session.is_postgresql:
-        query = query.with_for_update(skip_locked=True)
-    rows = [MeterEventRow(**row) for row in await session.all(query)]
-    sent = [row.id for row in rows if row.report_id is not None]
-    if sent:
-        others = select(meter_outbox).where(
-            meter_outbox.c.report_id.in_(sent),
-            meter_outbox.c.id != meter_outbox.c.report_id,
-            meter_outbox.c.state == WAITING,
-        )
-        rows += [MeterEventRow(**row) for row in await session.all(others.order_by(meter_outbox.c.id))]
-    return rows
 
 
-async def save_meter_events(session: StoreSession, rows: Sequence[MeterEventRow]) -> None:
+async def save_meter_events(session: StoreSession, rows: Sequence[Reportable]) -> None:
     """Write what became of rows that are still waiting; one that was delivered meanwhile stays so."""
     saved = [
         (
@@ -134,10 +164,10 @@ async def save_meter_events(session: StoreSession, rows: Sequence[MeterEventRow]
 
 async def reported_between(
     session: StoreSession, stripe_customer_id: str, meter: str, *, start_at: datetime, end_at: datetime
-) -> list[MeterEventRow]:
+) -> list[Reportable]:
     """What was, or may have been, reported to a meter for a customer in `[start_at, end_at)`, whatever its state."""
     rows = await session.all(
-        select(meter_outbox)
+        select(*_REPORTABLE)
         .where(
             meter_outbox.c.environment_id == session.environment_id,
             meter_outbox.c.stripe_customer_id == stripe_customer_id,
@@ -147,7 +177,7 @@ async def reported_between(
         )
         .order_by(meter_outbox.c.id)
     )
-    return [MeterEventRow(**row) for row in rows]
+    return [Reportable(**row) for row in rows]
 
 
 class Reported(NamedTuple):
