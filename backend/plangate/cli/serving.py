@@ -1,6 +1,7 @@
 """`plangate serve`, `worker` and `migrate`: the processes of a deployment, and the schema they need."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable
@@ -162,6 +163,9 @@ class _Process:
         deployment = await Deployment.open(load_settings())
         try:
             self._app = create_app(deployment, has_worker=self._has_worker)
+            # All that is there now stays: no collection of garbage needs to look through it again.
+            gc.collect()
+            gc.freeze()
             await self._app(scope, receive, send)
         finally:
             await deployment.close()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -33,6 +33,23 @@ class TrackEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     quantity: int = 1
     occurred_at: datetime | None = None
     idempotency_key: str | None = None
+
+
+class Told(Protocol):
+    """Whatever says what a TrackEvent says."""
+
+    @property
+    def event(self) -> str: ...
+    @property
+    def company(self) -> Mapping[str, str]: ...
+    @property
+    def user(self) -> Mapping[str, str] | None: ...
+    @property
+    def quantity(self) -> int: ...
+    @property
+    def occurred_at(self) -> datetime | None: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
 
 
 class EventStatus(StrEnum):
@@ -70,7 +87,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     has_trace: bool = False
 
 
-def tracked(event: TrackEvent, *, environment_id: str, now: datetime, may_correct: bool) -> Item:
+def tracked(event: Told, *, environment_id: str, now: datetime, may_correct: bool) -> Item:
     """An event ready to count. `now` is business time; only a secret key `may_correct` with negative quantities.
 
     Raises Refusal: 422 for anything out of bounds, 403 for a correction without the right.

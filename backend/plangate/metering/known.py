@@ -1,25 +1,44 @@
-"""What can be counted without reading anything first: events of companies, users and windows that are in memory.
+"""What can be counted without reading anything first: usage of companies, users and windows that are in memory.
 
 Nearly all usage is so. Everything else, and whatever turned out not to be as memory said, is left to
 `metering.batch`, which reads what is true while it holds the companies.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
 
-from plangate.engine.model import WindowCounter
+import msgspec
+
+from plangate.engine.decide import decide
+from plangate.engine.model import Decision, UserFacts, WindowCounter
+from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import PROCESS, Environment
 from plangate.ids import id_series
 from plangate.members import held_member
+from plangate.metering.batch import Consumed
 from plangate.metering.events import EventResult, EventStatus, Item
 from plangate.standing import Place, Standing
 from plangate.store.columns import to_microseconds
-from plangate.store.counting import Counting, Entry, count_known
+from plangate.store.counting import Counting, Entry, OtherwiseNow, Writing, count_known
 from plangate.store.feed import announcing
-from plangate.usage_windows import counted_in, reported_meters
+from plangate.store.ledger import UsedKey
+from plangate.usage_windows import counted_in, event_of, is_counted_here, reported_meters
 
-ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
+_ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
 _QUANTITY_LIMIT: Final = 2**50  # a thousand of them leave a 64-bit sum far from its limit
+_COUNTERS_LIMIT: Final = 500  # to consume, all of a company's counters are read: better by feature when there are many
+
+Known: TypeAlias = EventResult | Consumed
+
+
+class _Asked(NamedTuple):
+    """A consume of a company in memory."""
+
+    standing: Standing
+    snapshot: CompanySnapshot
+    person: UserFacts | None
+    at: datetime
 
 
 class _Batch:
@@ -31,35 +50,60 @@ class _Batch:
         self._nobodys: dict[tuple[tuple[str, str], str], Place | None] = {}
         self._users: dict[tuple[str, str, str], Place | None] = {}
         self._standings: dict[str, Standing] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._asking: Sequence[_Asked] = ()
         self._revision: int | None = None
+        self._items: Sequence[Item] = ()
+        self._places: Sequence[Place] = ()
+        self._results: list[Known] = []
+        self._windows: dict[str, WindowCounter] = {}
 
     def place(self, item: Item) -> Place | None:
         """Where the item counts, or None when that takes more than memory."""
-        if item.kind != "track" or len(item.company) != 1:
+        if len(item.company) != 1:
             return None
         (pair,) = item.company.items()
-        if item.user is None:
+        if item.kind == "track" and item.user is None:
             asked = (pair, item.name)
             try:
                 place = self._nobodys[asked]
             except KeyError:
                 standing = self._env.standings.peek(*pair)
-                place = None if standing is None else self._found(standing, "", item.name)
-                self._nobodys[asked] = place
+                place = self._nobodys[asked] = None if standing is None else self._found(standing, "", item.name)
+        elif item.kind in {"track", "consume"}:
+            place = self._looked_at(item, self._env.standings.peek(*pair))
         else:
-            place = self._users_place(pair, item.user, item.name)
+            return None
         if place is None or (item.occurred_at is not None and not place.holds(min(item.occurred_at, self._now))):
             return None
         return place
 
-    def _users_place(self, pair: tuple[str, str], user: Mapping[str, str], event: str) -> Place | None:
-        standing = self._env.standings.peek(*pair)
-        person = None if standing is None else held_member(self._env, standing, user)
-        if standing is None or person is None:
+    def _looked_at(self, item: Item, standing: Standing | None) -> Place | None:
+        if standing is None:
             return None
-        asked = (standing.facts.company_id, person.user_id, event)
+        person = None
+        if item.user is not None:
+            person = held_member(self._env, standing, item.user)
+            if person is None:
+                return None
+        event = item.name
+        if item.kind == "consume":
+            feature = standing.catalog.features.get(item.name)
+            at = self._now if item.occurred_at is None else min(item.occurred_at, self._now)
+            snapshot = standing.snapshot_at(self._now)
+            if (
+                feature is None
+                or not is_counted_here(feature)
+                or not snapshot.holds_at(at)
+                or len(standing.counters) > _COUNTERS_LIMIT
+            ):
+                return None
+            event = event_of(feature)
+            self._asked[id(item)] = _Asked(standing, snapshot, person, at)
+        user_id = "" if person is None else person.user_id
+        asked = (standing.facts.company_id, user_id, event)
         if asked not in self._users:
-            self._users[asked] = self._found(standing, person.user_id, event)
+            self._users[asked] = self._found(standing, user_id, event)
         return self._users[asked]
 
     def _found(self, standing: Standing, user_id: str, event: str) -> Place | None:
@@ -104,62 +148,127 @@ class _Batch:
             standing.places[event] = place
         return place
 
-    async def count(self, items: Sequence[Item], places: Sequence[Place]) -> bool:
-        """Count them, and bring memory up to date; False when nothing was counted."""
-        env, now, ids = self._env, to_microseconds(self._now), id_series("evt")
-        entries: list[Entry] = []
-        keys: list[tuple[bytes, bytes]] = []
-        sums: dict[Place, int] = dict.fromkeys(places, 0)
-        for item, place in zip(items, places, strict=True):
-            at = item.occurred_at
-            occurred_at = now if at is None or at > self._now else to_microseconds(at)
-            entries.append((next(ids), place.company_id, place.user_id, place.event, item.quantity, occurred_at))
-            if item.key_hash is not None:
-                keys.append((item.key_hash, item.body_hash))
-            sums[place] += item.quantity
-        windows: dict[str, tuple[str, WindowCounter]] = {}
-        added: dict[str, int] = {}
-        for place, quantity in sums.items():
-            for window in place.windows:
-                windows[window.window_id] = (place.company_id, window)
-                added[window.window_id] = added.get(window.window_id, 0) + quantity
-        companies = {place.company_id for place in sums}
-        counted = await count_known(
-            env.database,
-            Counting(
-                environment_id=env.id,
-                recorded_at=now,
-                revision=self._revision or 0,
-                known={company_id: self._known(company_id) for company_id in companies},
-                entries=entries,
-                keys=keys,
-                added=added,
-                told=announcing(
-                    env.id,
-                    sorted({company_id for company_id, _ in windows.values()}),
-                    origin=PROCESS,
-                    recorded_at=now,
-                    is_postgresql=env.database.is_postgresql,
-                ),
-            ),
+    async def count(self, items: Sequence[Item], places: Sequence[Place]) -> Sequence[Known] | None:
+        """Decide and count them, and bring memory up to date; None when nothing was counted."""
+        env = self._env
+        self._items, self._places = items, places
+        self._asking = asking = [self._asked[id(item)] for item in items if item.kind == "consume"]
+        companies = {place.company_id for place in places}
+        counting = Counting(
+            environment_id=env.id,
+            recorded_at=to_microseconds(self._now),
+            revision=self._revision or 0,
+            known={company_id: self._known(company_id) for company_id in companies},
+            keys=[item.key_hash for item in items if item.kind == "consume" and item.key_hash is not None],
+            windows={window.window_id for one in asking for window in one.standing.counters.values()},
         )
+        # Where nothing is asked, everything is known beforehand; the less is done while others wait, the better.
+        writing = None if asking else self.decided({})
+        counted = await count_known(env.database, counting, self.decided if writing is None else lambda _read: writing)
         if counted is None:
-            return False
+            return None
         for company_id in companies:
             if env.standings.held(company_id) is not self._standings[company_id]:
                 # Also makes a load that is under way start again: it may have read what was true before this commit.
                 env.forget(company_id)
-        for window_id, (_, window) in windows.items():
-            window.used, window.reserved = counted[window_id]
-        return True
+        for window_id, (used, reserved) in counted.items():
+            window = self._windows[window_id]
+            window.used, window.reserved = used, reserved
+        return self._results
+
+    def decided(self, read: Mapping[str, tuple[int, int]]) -> Writing:
+        """What is to be written, when the counters of the companies that consume are as read; it notes the results.
+
+        Raises OtherwiseNow when memory is not enough to decide.
+        """
+        self._results = []
+        ids, now = id_series("evt"), to_microseconds(self._now)
+        entries: list[Entry] = []
+        keys: list[UsedKey] = []
+        sums: dict[Place, int] = {}
+        present = _Present(self._asking, read)
+        for item, place in zip(self._items, self._places, strict=True):
+            answer: object = None
+            if item.kind == "consume":
+                asked = self._asked[id(item)]
+                decision = present.decision(item, asked, item.quantity)
+                if not decision.allowed:
+                    self._results.append(Consumed(decision, is_counted=False))
+                    continue
+                present.add(place, item.quantity)
+                decision = present.decision(item, asked, 0)
+                answer = msgspec.to_builtins(decision)
+                self._results.append(Consumed(decision, is_counted=True))
+            else:
+                if read:
+                    present.add(place, item.quantity)
+                self._results.append(_ACCEPTED)
+            at = item.occurred_at
+            occurred_at = now if at is None or at > self._now else to_microseconds(at)
+            entries.append((next(ids), place.company_id, place.user_id, place.event, item.quantity, occurred_at))
+            if item.key_hash is not None:
+                keys.append(UsedKey(item.key_hash, item.body_hash, answer))
+            sums[place] = sums.get(place, 0) + item.quantity
+        added: dict[str, int] = {}
+        for place, quantity in sums.items():
+            for window in place.windows:
+                self._windows[window.window_id] = window
+                added[window.window_id] = added.get(window.window_id, 0) + quantity
+        told = announcing(
+            self._env.id,
+            sorted({place.company_id for place in sums if place.windows}),
+            origin=PROCESS,
+            recorded_at=now,
+            is_postgresql=self._env.database.is_postgresql,
+        )
+        return Writing(entries, keys, added, told)
 
     def _known(self, company_id: str) -> tuple[int, int]:
         standing = self._standings[company_id]
         return standing.facts.version, standing.windows_known[""]
 
 
-async def write_known(env: Environment, items: Sequence[Item]) -> list[EventResult | None]:
-    """Count those of the items that can be counted so, in one transaction; None for each that was not.
+class _Present:
+    """The counters of companies that consume as they were read, and as each item of the batch leaves them."""
+
+    def __init__(self, asking: Sequence[_Asked], read: Mapping[str, tuple[int, int]]) -> None:
+        self._by_id: dict[str, WindowCounter] = {}
+        self._of: dict[str, dict[CounterKey, WindowCounter]] = {}
+        for one in asking:
+            company_id = one.standing.facts.company_id
+            if company_id not in self._of:
+                self._of[company_id] = {key: self._read(window, read) for key, window in one.standing.counters.items()}
+
+    def _read(self, window: WindowCounter, read: Mapping[str, tuple[int, int]]) -> WindowCounter:
+        used, reserved = read[window.window_id]
+        if reserved:
+            # What has expired by now must be given back first.
+            raise OtherwiseNow
+        copy = self._by_id[window.window_id] = msgspec.structs.replace(window, used=used, reserved=0)
+        return copy
+
+    def decision(self, item: Item, asked: _Asked, quantity: int) -> Decision:
+        """May it be consumed, or with no quantity: what is left?"""
+        return decide(
+            asked.snapshot,
+            item.name,
+            self._of[asked.standing.facts.company_id],
+            at=asked.at,
+            quantity=quantity,
+            user=asked.person,
+            with_trace=item.has_trace,
+        )
+
+    def add(self, place: Place, quantity: int) -> None:
+        """Count in the windows of a place, if its company consumes."""
+        for window in place.windows:
+            counter = self._by_id.get(window.window_id)
+            if counter is not None:
+                counter.used += quantity
+
+
+async def write_known(env: Environment, items: Sequence[Item]) -> list[Known | None]:
+    """Decide and count those of the items that can be counted so, in one transaction; None for each that was not.
 
     Where all quantities are small, it makes no difference which of them are counted first. Raises the database's
     errors; then nothing was written.
@@ -177,16 +286,19 @@ async def write_known(env: Environment, items: Sequence[Item]) -> list[EventResu
         others = set()
     chosen: list[Item] = []
     chosen_places: list[Place] = []
-    results: list[EventResult | None] = []
-    for item, place in zip(items, places, strict=True):
+    where: list[int] = []
+    for index, (item, place) in enumerate(zip(items, places, strict=True)):
         if place is None or item.key_hash in others:
-            results.append(None)
             continue
         if item.key_hash is not None:
             others.add(item.key_hash)
         chosen.append(item)
         chosen_places.append(place)
-        results.append(ACCEPTED)
-    if chosen and await batch.count(chosen, chosen_places):
-        return results
-    return [None] * len(items)
+        where.append(index)
+    found = await batch.count(chosen, chosen_places) if chosen else None
+    if found is not None and len(chosen) == len(items):
+        return list(found)
+    results: list[Known | None] = [None] * len(items)
+    for index, one in zip(where, found or (), strict=found is not None):
+        results[index] = one
+    return results

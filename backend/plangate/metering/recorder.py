@@ -25,7 +25,7 @@ from plangate.metering.events import (
     EventResult,
     EventStatus,
     Item,
-    TrackEvent,
+    Told,
     closing,
     consumed,
     reserved,
@@ -147,7 +147,7 @@ async def _close(env: Environment, item: Item) -> Closed:
             raise TypeError("the end of a reservation was answered as something else")
 
 
-async def record(env: Environment, events: Sequence[TrackEvent], *, may_correct: bool = False) -> list[EventResult]:
+async def record(env: Environment, events: Sequence[Told], *, may_correct: bool = False) -> list[EventResult]:
     """Record what happened, up to 1,000 events at once, each with its own result, in order. Limits never refuse it.
 
     An event of a company not known yet waits 24 hours for it. Events no feature counts are kept as well: a feature

@@ -5,14 +5,15 @@ has a version. While all three are what memory says, quantities can be added to 
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import asyncpg
 
 from plangate.store.database import Database
-from plangate.store.direct import Direct, Filled, Packed, Rows, SqliteConnection, for_postgresql, for_sqlite, translated
-from plangate.store.ledger import ADD_ENTRIES, ADD_KEYS, LOCK_COMPANIES
+from plangate.store.direct import Direct, Filled, Rows, SqliteConnection, for_postgresql, for_sqlite, translated
+from plangate.store.ledger import ADD_ENTRIES, LOCK_COMPANIES, UsedKey, adding_keys
+from plangate.store.usage import asking_used_keys
 
 _ADD_TO_WINDOWS: Final = Direct(
     sqlite="""
@@ -28,56 +29,76 @@ _ADD_TO_WINDOWS: Final = Direct(
         RETURNING usage_windows.id, usage_windows.used, usage_windows.reserved
     """,
 )
+_READ_WINDOWS: Final = Direct(
+    sqlite="SELECT id, used, reserved FROM usage_windows WHERE id IN (SELECT value FROM json_each(?))",
+    postgresql="SELECT id, used, reserved FROM usage_windows WHERE id = ANY($1::text[])",
+)
 # A statement for each row is cheaper than JSON, but the thread of SQLite and the event loop take turns for each.
 _ENTRY_ON_SQLITE: Final = """
     INSERT INTO usage_events (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _FEW: Final = 100
-_COUNTER_LIMIT: Final = 2**62  # beyond it, sums are looked at one by one
+_LIMIT: Final = 2**62  # of a counter: beyond it, sums are looked at one by one
 
 Entry: TypeAlias = tuple[str, str, str, str, int, int]
 
 
 class Counting(NamedTuple):
-    """Usage to be added, and what must be true for it.
+    """What must be true for usage to be counted, and what must be read to decide it.
 
     `known` is for each company its version and how many windows were opened for it, and `revision` that of the
-    catalogue, by which the windows were found.
-    `entries` are ledger rows: id, company id, user id or "", event, quantity, microseconds when it occurred. `keys`
-    are hashes of idempotency keys and bodies. `added` is the sum for each window id; `told` announces it.
+    catalogue, by which the windows were found. `keys` are hashes of idempotency keys that nobody has used, `windows`
+    the ids of the counters that decide.
     """
 
     environment_id: str
     recorded_at: int
     revision: int
     known: Mapping[str, tuple[int, int]]
+    keys: Sequence[bytes]
+    windows: Collection[str]
+
+
+class Writing(NamedTuple):
+    """Usage to be written.
+
+    `entries` are ledger rows: id, company id, user id or "", event, quantity, microseconds when it occurred. `keys`
+    count from now on. `added` is the sum for each window id; `told` announces it.
+    """
+
     entries: Sequence[Entry]
-    keys: Sequence[tuple[bytes, bytes]]
+    keys: Sequence[UsedKey]
     added: Mapping[str, int]
     told: Filled
 
 
-class _OtherwiseNow(Exception):
+Counters: TypeAlias = dict[str, tuple[int, int]]  # used and reserved by window id
+Decide: TypeAlias = Callable[[Counters], Writing]
+
+
+class OtherwiseNow(Exception):
     """Something is not as it was in memory: nothing is counted."""
 
 
-async def count_known(database: Database, counting: Counting) -> dict[str, tuple[int, int]] | None:
-    """Append to the ledger, use the keys and add to the windows; answers each window's (used, reserved) after it.
+async def count_known(database: Database, counting: Counting, decide: Decide) -> Counters | None:
+    """Append to the ledger, use the keys and add to the windows; answers the counters that were added to.
 
-    None, and then nothing was written, when a company or the catalogue has another version, a key was used before,
-    a window is gone, or a counter comes near the limit of 64 bits. Raises the errors of SQLAlchemy.
+    `decide` is called inside the transaction with the counters asked for, on SQLite in the connection's thread, and may
+    raise OtherwiseNow. None, and then nothing was written, when it does, when a company, its windows or the catalogue
+    have another version, a key was used before, a window is gone, or a counter comes near the limit of 64 bits. Raises
+    the errors of SQLAlchemy.
     """
     async with database.connecting() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         try:
             with translated():
                 if isinstance(driver, SqliteConnection):
-                    return await driver.in_one_go(lambda raw: _on_sqlite(raw, counting))
+                    return await driver.in_one_go(lambda raw: _on_sqlite(raw, counting, decide))
                 if isinstance(driver, asyncpg.Connection):
                     async with driver.transaction():
-                        return await _on_postgresql(driver, counting)
-        except _OtherwiseNow:
+                        return await _on_postgresql(driver, counting, decide)
+        except OtherwiseNow:
             return None
         except BaseException:
             # Whatever state it is in, nobody else shall find it so.
@@ -86,50 +107,64 @@ async def count_known(database: Database, counting: Counting) -> dict[str, tuple
     raise TypeError("neither SQLite nor PostgreSQL")
 
 
-def _on_sqlite(connection: sqlite3.Connection, counting: Counting) -> dict[str, tuple[int, int]]:
-    _refuse_if_otherwise(connection.execute(*for_sqlite(_locking(counting))).fetchall(), counting)
-    if counting.keys:
+def _on_sqlite(connection: sqlite3.Connection, counting: Counting, decide: Decide) -> Counters:
+    def run(filled: Filled) -> Rows:
+        return connection.execute(*for_sqlite(filled)).fetchall()
+
+    _refuse_if_otherwise(run(_locking(counting)), counting)
+    read: Counters = {}
+    if counting.windows:
+        _refuse_if_used(run(asking_used_keys(counting.keys)))
+        read = _all_of(run(_READ_WINDOWS.of(list(counting.windows))), counting.windows)
+    writing = decide(read)
+    if writing.keys:
         try:
-            connection.execute(*for_sqlite(_adding_keys(counting)))
+            run(adding_keys(writing.keys))
         except sqlite3.IntegrityError:
-            raise _OtherwiseNow from None
+            raise OtherwiseNow from None
     common = (counting.environment_id, counting.recorded_at)
-    if len(counting.entries) <= _FEW:
-        connection.execute(*for_sqlite(ADD_ENTRIES.for_all(counting.entries, *common)))
-    else:
-        connection.executemany(_ENTRY_ON_SQLITE, [common + entry for entry in counting.entries])
-    if not counting.added:
+    if len(writing.entries) > _FEW:
+        connection.executemany(_ENTRY_ON_SQLITE, [common + entry for entry in writing.entries])
+    elif writing.entries:
+        run(ADD_ENTRIES.for_all(writing.entries, *common))
+    if not writing.added:
         return {}
-    windows = connection.execute(*for_sqlite(_adding(counting))).fetchall()
-    connection.execute(*for_sqlite(counting.told))
-    return _counted(windows, counting)
+    windows = run(_adding(writing))
+    run(writing.told)
+    return _counted(windows, writing)
 
 
 async def _on_postgresql(
-    connection: "asyncpg.Connection[asyncpg.Record]", counting: Counting
-) -> dict[str, tuple[int, int]]:
+    connection: "asyncpg.Connection[asyncpg.Record]", counting: Counting, decide: Decide
+) -> Counters:
     async def run(filled: Filled) -> Rows:
         return [tuple(row) for row in await connection.fetch(filled.statement.postgresql, *for_postgresql(filled))]
 
     _refuse_if_otherwise(await run(_locking(counting)), counting)
-    if counting.keys:
-        filled = _adding_keys(counting)
+    read: Counters = {}
+    if counting.windows:
+        _refuse_if_used(await run(asking_used_keys(counting.keys)))
+        read = _all_of(await run(_READ_WINDOWS.of(list(counting.windows))), counting.windows)
+    writing = decide(read)
+    if writing.keys:
+        filled = adding_keys(writing.keys)
         statement = filled.statement.postgresql
-        if len(counting.keys) <= _FEW:
+        if len(writing.keys) <= _FEW:
             # A repeat is not worth an error in the server's log; with many keys that would cost a third more.
             statement += "ON CONFLICT DO NOTHING"
         try:
             told = await connection.execute(statement, *for_postgresql(filled))
         except asyncpg.UniqueViolationError:
-            raise _OtherwiseNow from None
-        if told != f"INSERT 0 {len(counting.keys)}":
-            raise _OtherwiseNow
-    await run(ADD_ENTRIES.for_all(counting.entries, counting.environment_id, counting.recorded_at))
-    if not counting.added:
+            raise OtherwiseNow from None
+        if told != f"INSERT 0 {len(writing.keys)}":
+            raise OtherwiseNow
+    if writing.entries:
+        await run(ADD_ENTRIES.for_all(writing.entries, counting.environment_id, counting.recorded_at))
+    if not writing.added:
         return {}
-    windows = await run(_adding(counting))
-    await run(counting.told)
-    return _counted(windows, counting)
+    windows = await run(_adding(writing))
+    await run(writing.told)
+    return _counted(windows, writing)
 
 
 def _locking(counting: Counting) -> Filled:
@@ -141,23 +176,27 @@ def _refuse_if_otherwise(rows: Rows, counting: Counting) -> None:
     if len(rows) != len(known) or any(
         known[company_id] != (version, opened) or (told or 0) != revision for company_id, version, opened, told in rows
     ):
-        raise _OtherwiseNow
+        raise OtherwiseNow
 
 
-def _adding_keys(counting: Counting) -> Filled:
-    # Sorted, so that two batches with the same keys wait for each other in one order.
-    used = sorted(counting.keys)
-    return ADD_KEYS.of(Packed([key for key, _ in used]), Packed([body for _, body in used]), [None] * len(used))
+def _refuse_if_used(rows: Rows) -> None:
+    if rows:
+        raise OtherwiseNow
 
 
-def _adding(counting: Counting) -> Filled:
-    return _ADD_TO_WINDOWS.for_all(list(counting.added.items()))
+def _adding(writing: Writing) -> Filled:
+    return _ADD_TO_WINDOWS.for_all(list(writing.added.items()))
 
 
-def _counted(rows: Rows, counting: Counting) -> dict[str, tuple[int, int]]:
-    if len(rows) != len(counting.added):
-        raise _OtherwiseNow
+def _all_of(rows: Rows, windows: Collection[str]) -> Counters:
     found = {window_id: (used, reserved) for window_id, used, reserved in rows}
-    if not all(-_COUNTER_LIMIT < used < _COUNTER_LIMIT for used, _ in found.values()):
-        raise _OtherwiseNow
+    if len(found) != len(windows):
+        raise OtherwiseNow
+    return found
+
+
+def _counted(rows: Rows, writing: Writing) -> Counters:
+    found = _all_of(rows, writing.added)
+    if not all(-_LIMIT < used < _LIMIT for used, _ in found.values()):
+        raise OtherwiseNow
     return found

@@ -92,7 +92,7 @@ ADD_ENTRIES: Final = Direct(
         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
     """,
 )
-ADD_KEYS: Final = Direct(
+_ADD_KEYS: Final = Direct(
     sqlite="""
         INSERT INTO usage_keys (key_hash, body_hash, answer)
         SELECT substr(?, key * 16 + 1, 16), substr(?, key * 8 + 1, 8), value FROM json_each(?)
@@ -204,14 +204,15 @@ async def add_usage(
         await session.run(unattributed_events.insert(), waiting)
     statements = [ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))]
     if keys:
-        statements.append(_adding(keys))
+        statements.append(adding_keys(keys))
     await together(session, *statements, setting_counters(counters))
 
 
-def _adding(keys: Sequence[UsedKey]) -> Filled:
+def adding_keys(keys: Sequence[UsedKey]) -> Filled:
+    """The statement that marks keys as used; one that is used already is the database's integrity error."""
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
     used = sorted(keys, key=lambda one: one.key_hash)
-    return ADD_KEYS.of(
+    return _ADD_KEYS.of(
         Packed([one.key_hash for one in used]),
         Packed([one.body_hash for one in used]),
         [json_text(one.answer) for one in used],
