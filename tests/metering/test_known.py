@@ -1,5 +1,6 @@
 """Usage counted from memory: only while memory is right, and with the same outcome as when everything is read."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ import pytest
 
 from plangate import access, companies, metering, overrides
 from plangate.deployment import Deployment
+from plangate.engine.model import Decision, Reason
 from plangate.environment import Environment
 from plangate.errors import Code
 from plangate.metering import EventStatus, TrackEvent, recorder
@@ -71,6 +73,10 @@ async def _used(environment: Environment) -> int | None:
     return (await access.check(environment, company=ACME, feature="exports")).used
 
 
+async def _consume(environment: Environment, key: str) -> tuple[Decision, bool]:
+    return await metering.consume(environment, company=ACME, feature="exports", idempotency_key=key)
+
+
 async def _is_right(environment: Environment, company_id: str) -> bool:
     async with environment.writing() as session:
         await lock_companies(session, [company_id])
@@ -127,6 +133,59 @@ async def test_a_key_used_first_by_an_item_that_takes_longer_is_its_own(environm
         (_ACCEPTED, None),
         (EventStatus.REFUSED, Code.IDEMPOTENCY_CONFLICT),
     ]
+
+
+async def test_consuming_from_memory_decides_as_reading_does(environment: Environment, reading: _Reading) -> None:
+    await publish(environment)
+    company = await make_company(environment)
+    await companies.upsert_user(environment, keys=ADA, companies=[ACME])
+    for user in (None, ADA):
+        await metering.record(environment, _events(1, user=user))
+    reading.items.clear()
+    # Those of one batch see each other: of thirty, eight have room beside the two there are.
+    answers = await asyncio.gather(
+        *(
+            metering.consume(
+                environment,
+                company=ACME,
+                user=ADA if number % 2 else None,
+                feature="exports",
+                idempotency_key=f"c{number}",
+                trace=number == 7,
+            )
+            for number in range(30)
+        )
+    )
+    assert [is_counted for _, is_counted in answers] == [True] * 8 + [False] * 22
+    assert [decision.used for decision, _ in answers] == [*range(3, 11), *[10] * 22]
+    assert answers[7][0].trace is not None
+    assert answers[8][0].reason is Reason.LIMIT_REACHED
+    assert reading.items == []
+    # A refused key may be tried again; a used one answers as the first time, though nothing is left.
+    assert (await _consume(environment, "c9"))[1] is False
+    decision, is_counted = await _consume(environment, "c2")
+    assert (decision.used, is_counted) == (5, True)
+    assert len(reading.items) == 1
+    await metering.record(environment, _events(-4), may_correct=True)
+    assert (await _consume(environment, "c9"))[1] is True
+    assert await _used(environment) == 7
+    assert await _is_right(environment, company.id)
+
+
+async def test_what_is_held_is_looked_at_before_anything_is_consumed(environment: Environment) -> None:
+    clock = still(environment)
+    await publish(environment)
+    company = await make_company(environment)
+    await metering.record(environment, _events(1))
+    held = await metering.reserve(environment, company=ACME, feature="exports", quantity=9)
+    assert held.id is not None
+    assert (await _consume(environment, "c1"))[1] is False
+    await metering.record(environment, _events(3))
+    clock.advance(seconds=61)
+    # What was held has expired: there is room for it again.
+    assert (await _consume(environment, "c1"))[1] is True
+    assert await _used(environment) == 5
+    assert await _is_right(environment, company.id)
 
 
 async def test_sums_near_the_limit_of_64_bits_are_looked_at_one_by_one(environment: Environment) -> None:
