@@ -41,6 +41,7 @@ _WON: Final = frozenset({"won", "warning_closed", "prevented"})
 _PAGE_MAX: Final = 100
 
 Access = Literal["keep", "revoke"]
+__all__ = ["Access", "Review", "ReviewState", "learn_of_charge", "listing", "resolve"]
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ _CLAIM_SECONDS: Final = 60
 _REFETCH_SECONDS: Final = 20
 _ATTEMPTS_MAX: Final = 15
 _BACKOFF_SECONDS_MAX: Final = 3_600
-_SWEEP_CURSOR: Final = "events"
+SWEEP_CURSOR: Final = "events"
 _SWEEP_OVERLAP: Final = timedelta(minutes=10)
 _EVENTS_KEPT: Final = timedelta(days=29)  # Stripe lists events of the last 30 days.
 _ERROR_LENGTH_MAX: Final = 500
@@ -159,7 +159,7 @@ async def sweep(env: Environment) -> int:
     """
     began_at = env.clock.now()
     async with env.reading() as session:
-        reached: Mapping[str, int] | None = await cursor(session, _SWEEP_CURSOR)
+        reached: Mapping[str, int] | None = await cursor(session, SWEEP_CURSOR)
     since = None if reached is None else datetime.fromtimestamp(reached["created"], began_at.tzinfo)
     if since is not None and since < began_at - _EVENTS_KEPT:
         _log.warning("sweep_gap_too_long", environment=env.id, since=since.isoformat())
@@ -174,7 +174,9 @@ async def sweep(env: Environment) -> int:
         newest = max(newest, *(int(event["created"]) for event in page))
     # Only a sweep that went through moves the place to go on from.
     async with env.writing() as session:
-        await set_cursor(session, _SWEEP_CURSOR, {"created": newest or int(began_at.timestamp())})
+        # What the first sweep brings happened before there was an endpoint, so no webhook is missing.
+        place = {"created": newest or int(began_at.timestamp()), "missed": 0 if reached is None else missed}
+        await set_cursor(session, SWEEP_CURSOR, place)
     if missed:
         _log.info("sweep_found_missed_events", environment=env.id, missed=missed)
     return missed

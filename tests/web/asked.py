@@ -52,6 +52,7 @@ def every_request(front: Front, *, override: str, change: str = "chg_00000000000
             change_id=change,
             reservation_id=held["id"],
             migration_id="mig_00000000000000000000000000",
+            review_id="rev_00000000000000000000000000",
         )
         body = copy.deepcopy(operation.example)
         if operation.name == "putCatalog":

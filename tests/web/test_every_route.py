@@ -261,6 +261,7 @@ def test_addresses_and_methods_that_do_not_exist(front: Front) -> None:
                 user_id="user_1",
                 reservation_id="resv_1",
                 migration_id="mig_1",
+                review_id="rev_1",
             )
             if method == "GET" and address.endswith(("/preview", "/scheduled")):
                 continue  # also the address of one plan change

@@ -7,7 +7,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from plangate import __version__
-from plangate.cli import app_roles, audit, catalog, demonstration, inbox, keys, serving, stripe_account
+from plangate.cli import app_roles, audit, catalog, demonstration, inbox, keys, reviews, serving, stripe_account
 from plangate.cli.terminal import complain
 from plangate.errors import Refusal, StartRefused
 
@@ -29,6 +29,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(app_roles.app, name="app-roles")
 app.add_typer(audit.app, name="audit")
 app.add_typer(inbox.app, name="inbox")
+app.add_typer(reviews.app, name="reviews")
 app.add_typer(stripe_account.dashboard_app, name="stripe-app")
 
 

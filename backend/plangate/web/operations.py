@@ -42,6 +42,7 @@ _NOUNS: Final[Mapping[str, str]] = {
     "change_id": "plan change",
     "migration_id": "migration",
     "reservation_id": "reservation",
+    "review_id": "review",
 }
 
 

@@ -181,6 +181,19 @@ PeriodName = Literal["day", "week", "month", "billing_month", "billing_interval"
 Note = Annotated[str, Field(min_length=1, max_length=NOTE_MAX)]
 
 
+class ReviewBody(Body):
+    """A decision on a refund or dispute, and why."""
+
+    access: Literal["keep", "revoke"]
+    note: Note
+
+
+class RetryBody(Body):
+    """Which failed webhooks to act on once more: these events, or all of them."""
+
+    events: Annotated[list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=1_000)] | None = None
+
+
 class ReservationBody(Body):
     """How much of a feature to hold for a company (and user), and for how many seconds."""
 
@@ -434,6 +447,13 @@ class OverridesQuery(PageQuery):
     state: Literal["scheduled", "active", "expired", "revoked"] | None = None
     expires_before: BodyInstant | None = None
     feature: BodyFeature | None = None
+
+
+class ReviewsQuery(PageQuery):
+    """Refunds and disputes to review: in a `state`, of one company."""
+
+    state: Literal["open", "resolved"] | None = None
+    company: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 class RevokeQuery(Query):

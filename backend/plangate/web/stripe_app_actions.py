@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from pydantic import Field
 
-from plangate import access, catalog, companies, metering, overrides, plan_changes
+from plangate import access, catalog, companies, metering, overrides, plan_changes, reviews
 from plangate.engine.model import INT64_MAX, Catalog, Decision, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
@@ -21,6 +21,7 @@ from plangate.web.views.usage import paid_sentence
 from plangate.web.wording import reader_of
 
 _OVERRIDES_SHOWN: Final = 50
+_REVIEWS_SHOWN: Final = 10
 _EXPIRING_SHOWN: Final = 20
 _SOON: Final = timedelta(days=14)
 _FETCH_SECONDS: Final = 4
@@ -98,13 +99,24 @@ class RevokePayload(ChangePayload):
 
 
 class PreviewPayload(CustomerPayload):
-    """A plan change to preview. `force_reason` goes on in spite of the limits."""
+    """A plan change to preview. `force_reason` goes on in spite of the limits.
+
+    `custom_…` are what was agreed on with the customer for the plan, flat, because a signed message holds plain values.
+    """
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
     cancel: Literal["now", "period_end"] | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
     force_reason: Note | None = None
+    custom_amount_minor: Annotated[int, Field(ge=0, le=99_999_999)] | None = None
+    custom_currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
+    custom_interval: Literal["day", "week", "month", "year"] | None = None
+    custom_interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
+    custom_name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    custom_collection_method: Literal["charge", "send_invoice"] = "charge"
+    custom_days_until_due: Annotated[int, Field(ge=0, le=365)] | None = None
+    custom_starts_at: BodyInstant | None = None
 
 
 class ConfirmPayload(ChangePayload):
@@ -259,6 +271,7 @@ async def customer_get(asked: Asked) -> CustomerPage:
     decisions = await access.entitlements(env, company_id)
     standing = await env.standings.of(company_id)
     notices = () if standing is None else standing.snapshot_at(env.clock.now()).notices
+    waiting = await reviews.listing(env, company_id=company_id, limit=_REVIEWS_SHOWN)
     changes = await plan_changes.listing(env, company_id)
     ours = next((change for change in changes if change.state is ChangeState.SCHEDULED), None)
     return CustomerPage(
@@ -267,9 +280,18 @@ async def customer_get(asked: Asked) -> CustomerPage:
         entitlements=[_named(decision, known, company=company) for decision in decisions],
         overrides=list(await overrides.listing(env, company_id))[:_OVERRIDES_SHOWN],
         scheduled_change=ours or company.scheduled_change,
-        notices=[Notice(kind=notice.code, text=notice.detail) for notice in notices],
+        notices=[
+            *(Notice(kind=notice.code, text=notice.detail) for notice in notices),
+            *(Notice(kind="review_required", text=_to_review(one)) for one in waiting),
+        ],
         role=asked.role,
     )
+
+
+def _to_review(review: reviews.Review) -> str:
+    what = "A payment was refunded" if review.kind == "refund" else f"A payment is disputed ({review.stripe_status})"
+    access_now = "access goes on" if review.access == "kept" else "the subscription grants nothing"
+    return f"{what}; {access_now} until somebody decides on {review.id}."
 
 
 async def decision_trace(asked: Asked) -> Named:
@@ -338,6 +360,30 @@ async def override_revoke(asked: Asked) -> OverrideView:
     return await overrides.revoke(asked.env, payload.override, note=payload.note, actor=asked.actor)
 
 
+def _agreed(asked: Asked) -> plan_changes.CustomPrice | None:
+    """What was agreed on with the customer; an admin alone may say so."""
+    payload = asked.payload
+    if payload.custom_amount_minor is None:
+        return None
+    if asked.role != "admin":
+        raise Refusal(
+            Code.ROLE_TOO_LOW, "Only an admin may give a customer a price of its own.", extra={"role": asked.role}
+        )
+    for name in ("custom_currency", "custom_interval"):
+        if getattr(payload, name) is None:
+            raise invalid(f"/{name}", "A price needs its amount, its currency and its interval.")
+    return plan_changes.CustomPrice(
+        amount_minor=payload.custom_amount_minor,
+        currency=payload.custom_currency,
+        interval=Interval(payload.custom_interval),
+        interval_count=payload.custom_interval_count,
+        name=payload.custom_name,
+        collection_method=payload.custom_collection_method,
+        days_until_due=payload.custom_days_until_due,
+        starts_at=payload.custom_starts_at,
+    )
+
+
 async def plan_preview(asked: Asked) -> object:
     """A signed quote."""
     payload = asked.payload
@@ -349,6 +395,7 @@ async def plan_preview(asked: Asked) -> object:
         cancel=payload.cancel,
         when=payload.when,
         force=None if payload.force_reason is None else plan_changes.Force(reason=payload.force_reason),
+        custom_price=_agreed(asked),
     )
     return await plan_changes.preview(asked.env, await asked.company_id(), wanted, actor=asked.actor)
 

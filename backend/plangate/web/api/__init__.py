@@ -5,9 +5,11 @@ from plangate.web.api import (
     catalog,
     companies,
     environment,
+    inbox,
     overrides,
     plan_changes,
     reservations,
+    reviews,
     usage,
     users,
 )
@@ -21,6 +23,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *users.OPERATIONS,
     *overrides.OPERATIONS,
     *plan_changes.OPERATIONS,
+    *reviews.OPERATIONS,
     *catalog.OPERATIONS,
+    *inbox.OPERATIONS,
     *environment.OPERATIONS,
 )

@@ -13,9 +13,10 @@ from plangate import __version__
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.errors import Code, Refusal
-from plangate.store.inbox import inbox_figures
+from plangate.store.inbox import cursor, inbox_figures
 from plangate.store.meter_outbox import SET_ASIDE, WAITING, outbox_counts
 from plangate.store.schema import SchemaState, schema_state
+from plangate.sync import SWEEP_CURSOR
 from plangate.web.metrics import CONTENT_TYPE, RequestMetrics
 from plangate.web.operations import Answer, Call, Documented, Operation
 from plangate.web.schemas import NoQuery
@@ -37,13 +38,16 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnvironmentHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One environment's webhooks: how many wait, for how long, and when the last one came; its reports to meters."""
+    """One environment's webhooks: how many wait, for how long, when the last one came, how many events the last sweep
+    found that none had brought; its reports to meters.
+    """
 
     name: str
     pending: int
     failed: int
     oldest_pending_seconds: float | None
     last_event_at: datetime | None
+    missed_by_last_sweep: int
     meter_reports_waiting: int
     meter_reports_set_aside: int
 
@@ -110,6 +114,7 @@ class Service:
             async with env.reading() as session:
                 figures = await inbox_figures(session)
                 reports = await outbox_counts(session)
+                place = await cursor(session, SWEEP_CURSOR)
             oldest = figures["oldest_pending_at"]
             counts: Mapping[str, int] = figures["counts"]
             found.append(
@@ -119,6 +124,7 @@ class Service:
                     failed=counts.get("failed", 0),
                     oldest_pending_seconds=None if oldest is None else (wall_now() - oldest).total_seconds(),
                     last_event_at=figures["newest_at"],
+                    missed_by_last_sweep=(place or {}).get("missed", 0),
                     meter_reports_waiting=reports.get(WAITING, 0),
                     meter_reports_set_aside=reports.get(SET_ASIDE, 0),
                 )
@@ -188,6 +194,11 @@ def _warnings(environments: list[EnvironmentHealth]) -> list[str]:
             warnings.append(f"{one.name}: {one.failed} webhooks failed for good and wait for a person.")
         if one.last_event_at is not None and wall_now() - one.last_event_at > _SILENCE_WARNING:
             warnings.append(f"{one.name}: no webhook came for a day; is the endpoint still enabled in Stripe?")
+        if one.missed_by_last_sweep:
+            warnings.append(
+                f"{one.name}: the last sweep found {one.missed_by_last_sweep} events that no webhook brought; "
+                "is the endpoint still enabled in Stripe?"
+            )
         if one.meter_reports_set_aside:
             warnings.append(
                 f"{one.name}: {one.meter_reports_set_aside} reports to Stripe meters were set aside; see why with "
@@ -203,6 +214,7 @@ def _gauges(environments: list[EnvironmentHealth]) -> Gauges:
     for one in environments:
         events[(one.name, "pending")] = one.pending
         events[(one.name, "failed")] = one.failed
+        events[(one.name, "missed_by_last_sweep")] = one.missed_by_last_sweep
         reports[(one.name, WAITING)] = one.meter_reports_waiting
         reports[(one.name, SET_ASIDE)] = one.meter_reports_set_aside
         ages[(one.name, "oldest_pending")] = one.oldest_pending_seconds or 0.0
