@@ -13,12 +13,12 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import changes, check, ingest, webhooks
+from benchmarks import changes, check, ingest, scale, webhooks
 from benchmarks.servers import COMPANIES
 from benchmarks.table import Line, table
 from tests.postgresql import PostgresqlServer
 
-_PARTS: Final = ("http", "ingest", "changes")
+_PARTS: Final = ("http", "ingest", "scale", "changes")
 
 
 async def _measured(options: argparse.Namespace, folder: Path, postgresql_urls: Sequence[str]) -> list[Line]:
@@ -27,6 +27,11 @@ async def _measured(options: argparse.Namespace, folder: Path, postgresql_urls: 
     parts: dict[str, list[Callable[[], Awaitable[list[Line]]]]] = {
         "http": [lambda: check.measured(rounds, options.seconds, folder)],
         "ingest": [lambda: ingest.measured(_sqlite(folder), "SQLite", folder, rounds=rounds, sizes=sizes)],
+        "scale": [
+            lambda: scale.measured(
+                folder, companies=100_000 if options.large else 10_000, ledger_rows=1_000_000, rounds=31
+            )
+        ],
         "changes": [
             lambda: webhooks.measured(f"sqlite:///{folder / 'webhooks.sqlite3'}", "SQLite", times=200),
             lambda: _one(changes.publishing(folder, times=70)),
@@ -52,7 +57,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which medians are shown")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each route in a round")
     parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part alone; may be repeated")
-    parser.add_argument("--large", action="store_true", help="let the ledger grow to 10 million rows (takes long)")
+    parser.add_argument("--large", action="store_true", help="10 million rows and 100,000 companies (takes long)")
     parser.add_argument("--no-postgresql", action="store_true", help="measure SQLite alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="plangate-bench-") as name:
