@@ -54,6 +54,44 @@ _CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_sched
 # Events that say that a payment was given back, or is disputed. Theirs is the charge that is looked at again.
 _CHARGE_EVENTS: Final = ("charge.refunded", "charge.dispute.")
 
+# What the webhook endpoint in Stripe should send: docs/how-to/connect-stripe.md lists the same. Others do no harm.
+CONSUMED_EVENTS: Final = (
+    "checkout.session.async_payment_failed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.completed",
+    "checkout.session.expired",
+    "charge.dispute.closed",
+    "charge.dispute.created",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
+    "charge.refunded",
+    "customer.created",
+    "customer.deleted",
+    "customer.subscription.created",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.pending_update_applied",
+    "customer.subscription.pending_update_expired",
+    "customer.subscription.resumed",
+    "customer.subscription.trial_will_end",
+    "customer.subscription.updated",
+    "customer.updated",
+    "invoice.finalized",
+    "invoice.marked_uncollectible",
+    "invoice.paid",
+    "invoice.payment_action_required",
+    "invoice.payment_failed",
+    "invoice.voided",
+    "subscription_schedule.aborted",
+    "subscription_schedule.canceled",
+    "subscription_schedule.completed",
+    "subscription_schedule.created",
+    "subscription_schedule.expiring",
+    "subscription_schedule.released",
+    "subscription_schedule.updated",
+)
+
 
 class Claim(NamedTuple):
     """An event that was claimed in the commit that stored it, and the company whose lease was taken there too."""
