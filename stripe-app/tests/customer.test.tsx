@@ -400,6 +400,17 @@ describe("the whole story of a decision", () => {
     expect(panel.ofType("FocusView")).toEqual([]);
   });
 
+  it("says how many of an add-on it takes", async () => {
+    const unlock = { ...trace.trace.unlock, kind: "add_on", key: "extra", name: "Extra", quantity: 4 };
+    const panel = await openPanel({
+      others: () => json(200, { ...trace, trace: { ...trace.trace, unlock } }),
+    });
+    await panel.follow("Why?");
+    expect(panel.ofType("FocusView")[0]?.text).toContain(
+      "The add-on Extra (4 in all), for US$29.00 a month, with 1,000.",
+    );
+  });
+
   it("says when the story cannot be had", async () => {
     const panel = await openPanel({ others: () => problem(503, "unavailable", "Try again shortly.") });
     await panel.follow("Why?");

@@ -8,6 +8,7 @@ import pytest
 from plangate.engine.decide import decide
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import (
+    INT64_MAX,
     Catalog,
     CompanyFacts,
     Condition,
@@ -17,8 +18,10 @@ from plangate.engine.model import (
     Interval,
     OverrideMode,
     PeriodKind,
+    PriceTier,
     Rule,
     SourceKind,
+    Stacking,
     Trace,
     Unlock,
     UserFacts,
@@ -249,6 +252,45 @@ def test_an_upgrade_is_weighed_by_what_it_adds_to_the_bill() -> None:
     assert [option.key for option in trace.options] == ["extra"]
     _, trace = traced(facts(subscriptions=(subscribed("starter"),)), catalog=catalog, used=100)
     assert [option.key for option in trace.options] == [None, "plus", "extra"]
+
+
+def test_as_many_of_an_add_on_as_it_takes_are_a_way_to_a_yes() -> None:
+    # Up to two of them cost five each, those beyond that three.
+    tiers = (PriceTier(up_to=2, amount="500"), PriceTier(up_to=None, amount="300"))
+    tiered = msgspec.structs.replace(price("extra", Interval.MONTH, 0), tiers_mode="graduated", tiers=tiers)
+    more = msgspec.structs.replace(exports(500), stacking=Stacking.SUM)
+    catalog = catalog_of(
+        [
+            plan("starter", exports(100), monthly=1900),
+            plan("pro", exports(5_000), monthly=4900),
+            plan("extra", more, prices=(tiered,), kind="add_on"),
+            plan("single", exports(400), monthly=100, kind="add_on"),
+        ]
+    )
+    company = facts(subscriptions=(subscribed("starter"),))
+    for quantity, expected in (
+        (500, [("extra", 500, None, 600), ("pro", 4900, None, 5_000)]),
+        (501, [("extra", 1000, 2, 1_100), ("pro", 4900, None, 5_000)]),
+        (1_900, [("extra", 1600, 4, 2_100), ("pro", 4900, None, 5_000)]),
+        (20_000, [("extra", 12_400, 40, 20_100)]),
+        (INT64_MAX, []),
+    ):
+        _, trace = traced(company, catalog=catalog, used=100, quantity=quantity)
+        ways = [(one.key, one.amount_minor, one.quantity, one.limit) for one in trace.options]
+        assert ways == expected, quantity
+
+
+def test_an_unlock_costs_what_the_quantity_held_costs() -> None:
+    graduated = msgspec.structs.replace(
+        price("pro", Interval.MONTH, 0), tiers_mode="volume", tiers=(PriceTier(up_to=None, amount="0.5"),)
+    )
+    catalog = catalog_of([plan("starter", monthly=1900), plan("pro", exports(100), prices=(graduated,))])
+    held = subscribed("starter")
+    three = msgspec.structs.replace(held, items=(msgspec.structs.replace(held.items[0], quantity=3),))
+    for subscription, amount in ((held, 1), (three, 2)):  # halves are rounded up, as in Stripe
+        _, trace = traced(facts(subscriptions=(subscription,)), catalog=catalog)
+        assert trace.unlock is not None
+        assert (trace.unlock.key, trace.unlock.amount_minor) == ("pro", amount)
 
 
 def test_unlocks_speak_the_interval_and_currency_that_is_paid() -> None:

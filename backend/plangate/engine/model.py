@@ -552,7 +552,8 @@ class TraceStep(msgspec.Struct, frozen=True, kw_only=True):
 class Unlock(msgspec.Struct, frozen=True, kw_only=True):
     """The cheapest thing that would turn this "no" into a "yes".
 
-    `units` are more of what is paid in advance: `key` is the feature, `quantity` how many are then held.
+    `units` are more of what is paid in advance: `key` is the feature, `quantity` how many are then held. So it is for
+    an add-on of which one more would not be enough. The amount is what is to be paid for all of it.
     """
 
     kind: Literal["plan", "add_on", "units", "wait", "contact_us"]

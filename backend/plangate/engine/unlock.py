@@ -16,11 +16,13 @@ from plangate.engine.model import (
     Entitlement,
     Interval,
     PlanVersion,
+    Price,
     Reason,
+    Stacking,
     Unlock,
 )
 from plangate.engine.plan_change import fitted
-from plangate.engine.pricing import amount_of, monthly_amount, months_in, price_among, price_for
+from plangate.engine.pricing import amount_of, months_in, price_among, price_for
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.what_if import with_holding
 
@@ -36,6 +38,9 @@ _FINAL = frozenset(
         Reason.UNKNOWN_USER,
     }
 )
+
+# Stripe sells no more of one thing at once.
+_MOST_UNITS = 999_999
 
 
 def unlocks(
@@ -71,14 +76,13 @@ def unlocks(
             found.append((rank, _unlock(plan, current, answer)))
     found += _more_units(snapshot, current, decision, quantity=quantity, at=at, ask=ask)
     for add_on in catalog.add_ons.values():
-        target = _with_one_more(current, add_on)
         # What has no price is given by hand, so it is no way out for who asks.
-        if add_on.is_archived or add_on.is_free or add_on.key in fitted(catalog, target)[1]:
+        if add_on.is_archived or add_on.is_free or add_on.key in fitted(catalog, _with_more(current, add_on, 1))[1]:
             continue
-        answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at))
-        cost = _monthly(add_on, current)
+        answer, more = _with_enough(snapshot, current, add_on, decision, quantity=quantity, at=at, ask=ask)
+        cost = _monthly(add_on, current, more)
         if answer.allowed and cost is not None:
-            found.append(((1, cost, add_on.position), _unlock(add_on, current, answer)))
+            found.append(((1, cost, add_on.position), _unlock(add_on, current, answer, more)))
     return tuple(unlock for _, unlock in sorted(found, key=lambda one: one[0]))
 
 
@@ -117,31 +121,72 @@ def _more_units(
     return found
 
 
+def _with_enough(
+    snapshot: CompanySnapshot,
+    current: Holding,
+    add_on: PlanVersion,
+    decision: Decision,
+    *,
+    quantity: int,
+    at: datetime,
+    ask: Ask,
+) -> tuple[Decision, int]:
+    """The answer with one more of an add-on; where its allowances add up, with as many more as the question needs."""
+
+    def asked(more: int) -> Decision:
+        target = _with_more(current, add_on, more)
+        return ask(build_snapshot(snapshot.catalog, with_holding(snapshot.facts, snapshot.catalog, target, at), at))
+
+    answer = asked(1)
+    granted = next((one for one in add_on.entitlements if one.feature == decision.feature), None)
+    if answer.allowed or answer.limit is None or granted is None or granted.stacking is not Stacking.SUM:
+        return answer, 1
+    missing = (answer.used or 0) + (answer.reserved or 0) + quantity - answer.limit
+    if not isinstance(granted.limit, int) or granted.limit <= 0 or missing <= 0:
+        return answer, 1
+    more = 1 - (-missing // granted.limit)
+    return (asked(more), more) if more <= _MOST_UNITS else (answer, 1)
+
+
 def _included(granted: Entitlement) -> int:
     return granted.limit if isinstance(granted.limit, int) else 0
 
 
-def _with_one_more(current: Holding, add_on: PlanVersion) -> Holding:
-    return replace(current, add_ons={**current.add_ons, add_on.key: current.add_ons.get(add_on.key, 0) + 1})
+def _with_more(current: Holding, add_on: PlanVersion, more: int) -> Holding:
+    return replace(current, add_ons={**current.add_ons, add_on.key: current.add_ons.get(add_on.key, 0) + more})
 
 
-def _monthly(version: PlanVersion | None, current: Holding) -> Fraction | None:
+def _amount(version: PlanVersion, price: Price, current: Holding, more: int) -> int:
+    """What a plan costs for the quantity held, or so many more of an add-on beside those held, each interval."""
+    if not version.prices:
+        # Nothing until what it grants is used.
+        return 0
+    if version.kind == "plan":
+        return amount_of(price, current.quantity)
+    held = current.add_ons.get(version.key, 0)
+    return amount_of(price, held + more) - amount_of(price, held)
+
+
+def _monthly(version: PlanVersion | None, current: Holding, more: int = 1) -> Fraction | None:
     """What a version adds to the bill each month; nothing when it is free, None when it is sold by hand."""
     if version is None or version.is_free:
         return Fraction(0)
     price = price_for(version, currency=current.currency, interval=current.interval)
-    return None if price is None or version.is_contact_us else monthly_amount(price)
+    if price is None or version.is_contact_us:
+        return None
+    return _amount(version, price, current, more) / months_in(price.interval, price.interval_count)
 
 
-def _unlock(version: PlanVersion, current: Holding, answer: Decision) -> Unlock:
+def _unlock(version: PlanVersion, current: Holding, answer: Decision, more: int = 1) -> Unlock:
     price = price_for(version, currency=current.currency, interval=current.interval)
     is_by_hand = version.is_contact_us
     return Unlock(
         kind="contact_us" if is_by_hand else version.kind,
         key=version.key,
         name=version.name,
-        amount_minor=None if is_by_hand else 0 if price is None else price.amount_minor,
+        amount_minor=None if is_by_hand else 0 if price is None else _amount(version, price, current, more),
         currency=None if is_by_hand or price is None else price.currency,
         interval=None if is_by_hand or price is None else price.interval,
         limit="unlimited" if answer.unlimited else answer.limit,
+        quantity=current.add_ons.get(version.key, 0) + more if more > 1 else None,
     )

@@ -118,5 +118,6 @@ function unlockSentence(unlock: Unlock, formats: Formats): string {
       : typeof unlock.limit === "number"
         ? `, with ${formats.number(unlock.limit)}`
         : "";
-  return `${unlock.kind === "add_on" ? "The add-on " : "The plan "}${name}${price}${limit}.`;
+  const number = typeof unlock.quantity === "number" ? ` (${formats.number(unlock.quantity)} in all)` : "";
+  return `${unlock.kind === "add_on" ? "The add-on " : "The plan "}${name}${number}${price}${limit}.`;
 }
