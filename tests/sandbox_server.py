@@ -97,6 +97,13 @@ class SandboxServer:
             **options,
         )
 
+    @contextlib.contextmanager
+    def synchronous(self) -> Iterator[stripe.V1Services]:
+        """An official client for code that does not await."""
+        http = _Http(timeout=30, allow_sync_methods=True)
+        yield self.client(http_client=http).v1
+        http.close()  # type: ignore[no-untyped-call]  # the package leaves it untyped
+
     def _serve(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(self._server.serve(sockets=[self._socket]))

@@ -1,0 +1,82 @@
+"""`plangate sync` and `plangate reviews` on the command line, against the sandbox as a server."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Plangate
+from tests.sandbox_server import SandboxServer
+from tests.sync.crowds import grow_in
+
+_CATALOGUE = """
+version: 1
+features:
+  sso: {name: Single sign-on, type: boolean}
+plans:
+  free: {name: Free}
+  pro:
+    name: Pro
+    entitlements: {sso: true}
+    prices: [{currency: usd, interval: month, amount_minor: 4900}]
+"""
+
+
+@pytest.fixture
+def connected_settings(serving_settings: None, monkeypatch: pytest.MonkeyPatch, sandbox: SandboxServer) -> None:
+    """The settings point at the sandbox."""
+    assert serving_settings is None
+    monkeypatch.setenv("PLANGATE_STRIPE_API_BASE", sandbox.url)
+    monkeypatch.setenv("PLANGATE_STRIPE_SECRET_KEY", sandbox.secret_key)
+    monkeypatch.setenv("PLANGATE_STRIPE_ACCOUNT", sandbox.account_id)
+    monkeypatch.setenv("PLANGATE_STRIPE_REQUESTS_PER_SECOND", "1000")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_account_is_imported_and_what_has_no_plan_is_named(
+    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
+) -> None:
+    assert on_database
+    assert connected_settings is None
+    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
+    assert plangate("catalog", "apply", "catalog.yaml").code == 0
+    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+    with sandbox.synchronous() as stripe:
+        product = stripe.products.create({"name": "Made by hand"}).id
+        price = stripe.prices.create(
+            {"product": product, "currency": "eur", "unit_amount": 900, "recurring": {"interval": "year"}}
+        ).id
+        grow_in(stripe, sandbox, 3, price=ours)
+        grow_in(stripe, sandbox, 2, price=price)
+    said = plangate("sync")
+    assert (said.code, said.err.count("plangate verify")) == (0, 1)
+    assert "5 customers seen, 3 are ours, 3 changed." in said.out
+    assert price in said.out
+    assert "900 minor units eur / year" in said.out
+    report = json.loads(plangate("sync", "--json", "--restart").out)
+    assert (report["companies"], report["changed"], report["failed"], report["is_resumed"]) == (3, 0, [], False)
+    assert [(one["stripe_product_id"], one["customers"]) for one in report["unmapped"]] == [(product, 2)]
+    assert plangate("verify").code == 0
+    # Nothing was refunded yet.
+    assert plangate("reviews", "list").out == "Nothing to review.\n"
+    assert "--keep or --revoke" in plangate("reviews", "resolve", "rev_1", "--note", "why").err
+    assert plangate("reviews", "resolve", "rev_1", "--keep", "--note", "why").code == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_customer_that_cannot_be_read_is_named_and_the_exit_code_says_so(
+    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
+) -> None:
+    assert on_database
+    assert connected_settings is None
+    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
+    assert plangate("catalog", "apply", "catalog.yaml").code == 0
+    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+    with sandbox.synchronous() as stripe:
+        (name,) = grow_in(stripe, sandbox, 1, price=ours)
+        stripe.customers.delete(name)
+    sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/customers/*", "count": None, "status": 500})
+    said = plangate("sync")
+    assert (said.code, name in said.out) == (1, True)
+    sandbox.control("DELETE", "faults")
+    assert plangate("sync").code == 0

@@ -1,0 +1,61 @@
+"""A whole account of 10,000 customers: imported, killed half-way and gone on with, compared, and imported again.
+
+On both databases. `PLANGATE_PROOF_CUSTOMERS` asks for another number.
+"""
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from plangate import drift
+from plangate.billing.pacing import Pace
+from plangate.environment import Environment
+from plangate.importing import import_account
+from tests.sandbox_server import SandboxServer
+from tests.shop import Shop
+from tests.sync.crowds import grow
+
+CUSTOMERS = int(os.environ.get("PLANGATE_PROOF_CUSTOMERS", "10000"))
+
+
+async def test_a_whole_account_is_imported(
+    connected_environment: Environment, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = await Shop.open(connected_environment, sandbox)
+    env = shop.env
+    env.gateway._pace = Pace(1_000_000)  # noqa: SLF001 - Stripe's limits are not the sandbox's
+    try:
+        grow(shop, CUSTOMERS, price=(await env.catalog()).plans["pro"].prices[0].stripe_price_id or "")
+        asked_before = len(shop.requests("GET"))
+        half = asyncio.Event()
+
+        def watch(words: str, through: int, _total: int | None) -> None:
+            if words == "Importing subscribers" and through >= CUSTOMERS // 2:
+                half.set()
+
+        started = time.monotonic()
+        running = asyncio.create_task(import_account(env, progress=watch))
+        await half.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        report = await import_account(env)
+        imported = time.monotonic() - started
+        asked = len(shop.requests("GET")) - asked_before
+        assert (report.is_resumed, report.customers, report.failed) == (True, CUSTOMERS, [])
+        started = time.monotonic()
+        again = await import_account(env)
+        repeated = time.monotonic() - started
+        assert (again.companies, again.changed) == (CUSTOMERS, 0)
+        started = time.monotonic()
+        assert await drift.stripe_drift(env) == []
+        compared = time.monotonic() - started
+    finally:
+        await shop.close()
+    with capsys.disabled():
+        print(  # noqa: T201 - the figure is what this is for
+            f"\nwhole account ({env.database.url.get_backend_name()}): {CUSTOMERS:,} customers imported in"
+            f" {imported:.0f} s ({CUSTOMERS / imported:.0f}/s, {asked:,} calls at most), again in {repeated:.0f} s,"
+            f" compared in {compared:.0f} s"
+        )
