@@ -62,7 +62,7 @@ LOOPS: Final = (
     Loop("migrations", catalog.carry_on_migrations, 2.0),
     Loop("repricing", plan_changes.carry_on_repricing, 2.0),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
-    Loop("overage", metering.settle_overage, 5.0),
+    Loop("overage", metering.keep_overage_settled, 5.0),
     Loop("meters", metering.forward, 1.0),
     Loop("pulled_meters", metering.pull, 300.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),

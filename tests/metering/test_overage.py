@@ -1,5 +1,6 @@
 """Overage on its way to Stripe: of each window exactly what lies beyond the allowance, whatever changes meanwhile."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
 from copy import deepcopy
@@ -209,6 +210,25 @@ async def test_what_was_reported_of_two_companies_becomes_one(env: Environment) 
     (window,) = await _windows(env, company.id)
     assert window[2:] == (240, 140)
     assert await metering.settle_overage(env) == 0
+
+
+async def test_looking_for_overage_rests_as_long_as_it_takes(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def look(_env: Environment) -> int:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.02)
+        return int(looks == 1)
+
+    monkeypatch.setattr("plangate.metering.overage.settle_overage", look)
+    # While there is something it goes on; then it rests twenty times as long as the last look took.
+    assert await metering.keep_overage_settled(env) == 1
+    assert [await metering.keep_overage_settled(env) for _ in range(20)] == [0] * 20
+    assert looks == 2
+    await asyncio.sleep(0.5)
+    await metering.keep_overage_settled(env)
+    assert looks == 3
 
 
 class _Life:

@@ -3,7 +3,7 @@
 from plangate.metering.events import EventResult, EventStatus, TrackEvent
 from plangate.metering.export import UsageRecord, export
 from plangate.metering.forwarding import forward
-from plangate.metering.overage import settle_overage
+from plangate.metering.overage import keep_overage_settled, settle_overage
 from plangate.metering.pulling import pull
 from plangate.metering.recorder import consume, record, release, reserve, settle
 from plangate.metering.reservations import Closed, Reserved, release_expired
@@ -21,6 +21,7 @@ __all__ = [
     "consume",
     "export",
     "forward",
+    "keep_overage_settled",
     "pull",
     "record",
     "release",

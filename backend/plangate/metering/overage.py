@@ -5,9 +5,11 @@ is over: late events, corrections, overrides and changes of plan make a differen
 the same. Where a company's overage stops being billed, what was reported of the window stays.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from plangate.engine.holdings import boundaries
 from plangate.engine.model import Catalog, CompanyFacts, WindowCounter
@@ -29,7 +31,10 @@ from plangate.store.snapshot import company_facts
 
 _SENDING_TIME: Final = timedelta(hours=1)  # left of the 35 days in which Stripe takes a report
 _SECOND: Final = timedelta(seconds=1)
+_RESTS: Final = 20  # times as long as looking took
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+_resting_until: WeakKeyDictionary[Environment, float] = WeakKeyDictionary()
 
 
 async def settle_overage(env: Environment) -> int:
@@ -48,6 +53,20 @@ async def settle_overage(env: Environment) -> int:
         async with env.writing() as session:
             await _Settling(env, session, since).settle(company_id)
     return len(company_ids)
+
+
+async def keep_overage_settled(env: Environment) -> int:
+    """As `settle_overage`, for a loop: where looking takes long it looks more seldom, and so never costs much.
+
+    Answers 0 while it rests.
+    """
+    now = time.monotonic()
+    if now < _resting_until.get(env, 0.0):
+        return 0
+    found = await settle_overage(env)
+    if not found:
+        _resting_until[env] = time.monotonic() + _RESTS * (time.monotonic() - now)
+    return found
 
 
 class _Settling:

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, and_, or_, select, update
+from sqlalchemy import BigInteger, ColumnCollection, ColumnElement, and_, exists, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.model import PeriodKind, WindowCounter
@@ -58,48 +58,46 @@ async def companies_with_overage_to_see(
     if not sold:
         return []
     window, seen = usage_windows.c, overage_reports.c
-    terms = or_(
-        *(
-            and_(
-                window.feature == one.feature,
-                window.period == one.kind.value,
-                or_(window.used > one.least, seen.id.is_not(None)),
-            )
-            for one in sold
-        )
+    is_same = and_(
+        seen.environment_id == window.environment_id,
+        seen.company_id == window.company_id,
+        seen.feature == window.feature,
+        seen.period == window.period,
+        seen.start_at == window.start_at,
     )
-    rows = await session.all(
+    own = (
+        window.environment_id == session.environment_id,
+        window.user_id == "",
+        or_(window.end_at.is_(None), window.end_at > since),
+    )
+    # Of all windows only what is used is compared; the few that are beyond it are then looked at closely.
+    beyond = or_(
+        *(and_(window.feature == one.feature, window.period == one.kind.value, window.used > one.least) for one in sold)
+    )
+    new = (
         select(window.company_id)
-        .select_from(
-            usage_windows.join(companies, companies.c.id == window.company_id).outerjoin(
-                overage_reports,
-                and_(
-                    seen.environment_id == window.environment_id,
-                    seen.company_id == window.company_id,
-                    seen.feature == window.feature,
-                    seen.period == window.period,
-                    seen.start_at == window.start_at,
-                ),
-            )
-        )
-        .where(
-            window.environment_id == session.environment_id,
-            window.user_id == "",
-            companies.c.merged_into.is_(None),
-            or_(window.end_at.is_(None), window.end_at > since),
-            terms,
-            or_(
-                seen.id.is_(None),
-                seen.seen_used != window.used,
-                seen.look_again_at <= session.now,
-                and_(seen.is_open, or_(seen.seen_version != companies.c.version, seen.seen_revision != revision)),
-            ),
-        )
-        .distinct()
-        .order_by(window.company_id)
-        .limit(_AT_ONCE)
+        .select_from(usage_windows.join(companies, companies.c.id == window.company_id))
+        .where(*own, beyond, companies.c.merged_into.is_(None), ~exists().where(is_same))
     )
-    return [row["company_id"] for row in rows]
+    is_changed = or_(
+        seen.seen_used != window.used,
+        seen.look_again_at <= session.now,
+        and_(seen.is_open, or_(seen.seen_version != companies.c.version, seen.seen_revision != revision)),
+    )
+    known = (
+        select(seen.company_id)
+        .select_from(overage_reports.join(usage_windows, is_same).join(companies, companies.c.id == seen.company_id))
+        .where(seen.environment_id == session.environment_id, *own, _sold_so(seen, sold), is_changed)
+    )
+    found: set[str] = set()
+    for query, owner in ((new, window.company_id), (known, seen.company_id)):
+        rows = await session.all(query.distinct().order_by(owner).limit(_AT_ONCE))
+        found |= {row["company_id"] for row in rows}
+    return sorted(found)
+
+
+def _sold_so(seen: ColumnCollection[str, Any], sold: Collection[Sold]) -> ColumnElement[bool]:
+    return or_(*(and_(seen.feature == one.feature, seen.period == one.kind.value) for one in sold))
 
 
 async def windows_of_feature(
