@@ -7,19 +7,23 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 
+from plangate import access, catalog, metering
 from plangate.clock import wall_now
 from plangate.deployment import Deployment, create_key
+from plangate.shapes import Actor
 from plangate.web.app import create_app
 from plangate.web.embed import EMBED_LIMIT_BYTES
 from plangate.web.tokens import mint_component_token
 from tests.conftest import SECRET_KEY
 from tests.sandbox_server import SandboxServer
-from tests.shop import Shop, new_company
+from tests.shop import DOCUMENT, Shop, new_company
 
 ORIGIN = "http://shop.test"
 BASE = "/components/v1"
@@ -289,3 +293,57 @@ async def test_odd_forms_are_refused_in_words_and_change_nothing(front: Front) -
         refused = await front.http.post(f"{BASE}/preview", content=body, headers=headers)
         assert refused.status_code in {400, 413}
     assert await front.shop.rows() == []
+
+
+def _priced() -> dict[str, Any]:
+    """Pro with seats that are paid in advance, and exports beyond 1,000 at a price."""
+    document = deepcopy(DOCUMENT)
+    document["features"]["seats"] = {
+        "name": "Seats",
+        "type": "seat",
+        "trait": "seats",
+        "unit": "seat",
+        "units": "seats",
+    }
+    each = [("month", 900), ("year", 9000)]
+    document["plans"]["pro"]["entitlements"] |= {
+        "seats": {
+            "limit": 1,
+            "price_behaviour": "pay_in_advance",
+            "prices": [{"currency": "usd", "interval": interval, "amount_minor": amount} for interval, amount in each],
+        },
+        "exports": {
+            "soft_limit": 1000,
+            "period": "billing_month",
+            "price_behaviour": "overage",
+            "prices": [{"currency": "usd", "interval": interval, "amount_decimal": "0.2"} for interval, _ in each],
+        },
+    }
+    return document
+
+
+async def test_seats_in_advance_are_bought_and_overage_is_told(front: Front) -> None:
+    shop = front.shop
+    await catalog.apply(shop.env, _priced(), actor=Actor(kind="cli", id="tests"))
+    table = await front.get("pricing-table")
+    assert "1 seat, more at $9.00 per seat a month" in table.text
+    assert "1,000 exports a month, then $0.002 per export" in table.text
+    await shop.subscribed(plan="pro")
+    await shop.sync()
+    manager = (await front.get("plan-manager")).text
+    assert "Paid in advance" in manager
+    assert "$49.00 a month" in manager
+    receipt = await front.post("preview", unit="seats", quantity="4")
+    assert receipt.status_code == 200, receipt.text
+    done = await front.post("confirm", **_fields(receipt.text))
+    assert done.status_code == 200, done.text
+    await shop.sync()
+    manager = (await front.get("plan-manager")).text
+    assert "You have 4" in manager
+    assert "$85.00 a month" in manager
+    decision = await access.check(shop.env, company={"id": "acme"}, feature="exports", quantity=0)
+    assert (decision.unlimited, decision.soft_limit) == (True, 1000)
+    event = metering.TrackEvent(event="exports", company={"id": "acme"}, quantity=1_500)
+    await metering.record(shop.env, [event])
+    usage = (await front.get("usage")).text
+    assert "500 over the 1,000 exports included: $1.00 so far, $0.002 per export." in usage
