@@ -25,6 +25,7 @@ from plangate.store.columns import to_microseconds
 from plangate.store.usage import BODY_HASH_BYTES, KEY_HASH_BYTES
 
 BATCH: Final = 1_000
+_FILLED_AT_ONCE: Final = 20_000
 _EVENT: Final = "feature-1"
 _Raw = tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
 _ENTRIES: Final = "usage_events (id, environment_id, company_id, user_id, event, quantity, occurred_at, recorded_at)"
@@ -116,16 +117,22 @@ class _Inserting:
         if env.database.is_postgresql:
             return cls(await asyncpg.connect(env.database.plain_url()))
         connection = sqlite3.connect(str(env.database.url.database), isolation_level=None, timeout=10)
-        connection.execute("PRAGMA synchronous=FULL")
+        for pragma in ("synchronous=FULL", "wal_autocheckpoint=4000", "cache_size=-32768"):
+            connection.execute(f"PRAGMA {pragma}")
         return cls(connection)
 
     def __call__(self, env: Environment, companies: Sequence[str]) -> tuple[object, Callable[[], Awaitable[None]]]:
         """One batch, made ready, and what inserts it."""
+        return self._made(env, companies, BATCH)
+
+    def _made(
+        self, env: Environment, companies: Sequence[str], size: int
+    ) -> tuple[object, Callable[[], Awaitable[None]]]:
         ids, now = id_series("evt"), to_microseconds(env.clock.now())
         entries = [
-            (next(ids), env.id, companies[number % len(companies)], "", _EVENT, 1, now, now) for number in range(BATCH)
+            (next(ids), env.id, companies[number % len(companies)], "", _EVENT, 1, now, now) for number in range(size)
         ]
-        keys = sorted((secrets.token_bytes(KEY_HASH_BYTES), secrets.token_bytes(BODY_HASH_BYTES)) for _ in range(BATCH))
+        keys = sorted((secrets.token_bytes(KEY_HASH_BYTES), secrets.token_bytes(BODY_HASH_BYTES)) for _ in range(size))
 
         async def inserted() -> None:
             await self._insert(entries, keys)
@@ -159,8 +166,8 @@ class _Inserting:
         else:
             rows = await connection.fetchval("SELECT COUNT(*) FROM usage_events")
         while rows < size:
-            await self(env, companies)[1]()
-            rows += BATCH
+            await self._made(env, companies, _FILLED_AT_ONCE)[1]()
+            rows += _FILLED_AT_ONCE
             await asyncio.sleep(0)
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
