@@ -1,28 +1,20 @@
 """A server that is killed under load, again and again, and the accounts that must balance afterwards."""
 
 import asyncio
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 
 import httpx
 import msgspec
 
 from plangate.billing.signatures import sign
 from plangate.clock import wall_now
-from tests.conftest import ACCOUNT, APP_SECRET, SECRET_KEY, WEBHOOK_SECRET
-from tests.metering.nursery import Nursery
+from tests.conftest import WEBHOOK_SECRET
+from tests.nursery import Nursery
+from tests.server_process import ServerProcess, server_environment
 
-_CHECKOUT = Path(__file__).parents[2]
 _CALLERS = 8
-_START_SECONDS = 60
 _WHOLE_STARTS = 25  # one in so many servers imports everything itself, as one that is restarted does
 _FAR_AHEAD = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -55,9 +47,11 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
     overrides: set[str] = set()
     acknowledged: set[str] = set()
     sent: set[str] = set()
-    with Nursery(_environment(url)) as nursery:
+    with Nursery(server_environment(url)) as nursery:
         for number in range(rounds):
-            server = await _Server.start(url, kept, None if number % _WHOLE_STARTS == 0 else nursery)
+            server = await ServerProcess.start(url, None if number % _WHOLE_STARTS == 0 else nursery)
+            if number % _WHOLE_STARTS == 0:
+                kept.slowest_start_seconds = max(kept.slowest_start_seconds, server.start_seconds)
             load = asyncio.gather(
                 _deliver(server, numbers, webhooks),
                 _grant(server, key, numbers, overrides),
@@ -69,7 +63,7 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
                 await asyncio.sleep(0.003)
             server.kill()
             await load
-    server = await _Server.start(url, kept)
+    server = await ServerProcess.start(url)
     async with server.client(key) as client:
         for name in sorted(sent):
             status = await _send(client, name)
@@ -85,74 +79,9 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
     return kept
 
 
-def _environment(database_url: str) -> dict[str, str]:
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": "backend:.",
-        "PLANGATE_DATABASE_URL": database_url,
-        "PLANGATE_SECRET_KEYS": SECRET_KEY,
-        "PLANGATE_STRIPE_SECRET_KEY": "sk_test_plangate",
-        "PLANGATE_STRIPE_ACCOUNT": ACCOUNT,
-        "PLANGATE_STRIPE_MODE": "test",
-        "PLANGATE_STRIPE_API_BASE": "http://127.0.0.1:9",
-        "PLANGATE_STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET,
-        "PLANGATE_STRIPE_APP_SECRETS": APP_SECRET,
-    }
-
-
-class _Server:
-    """`plangate serve` as a process of its own."""
-
-    def __init__(self, database_url: str, nursery: Nursery | None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        if nursery is not None:
-            self._process, self._id = None, nursery.start(port)
-            return
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "plangate", "serve", "--no-worker", "--port", str(port)],
-            cwd=_CHECKOUT,
-            env=_environment(database_url),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._id = self._process.pid
-
-    @classmethod
-    async def start(cls, url: str, kept: Kept, nursery: Nursery | None = None) -> "_Server":
-        """Start, and wait until it is ready; one that is not from the nursery counts for the slowest start."""
-        began = time.monotonic()
-        server = cls(url, nursery)
-        async with server.client(None) as client:
-            while True:
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                if time.monotonic() - began > _START_SECONDS:
-                    server.kill()
-                    raise RuntimeError("the server did not become ready")
-                await asyncio.sleep(0.02)
-        if nursery is None:
-            kept.slowest_start_seconds = max(kept.slowest_start_seconds, time.monotonic() - began)
-        return server
-
-    def client(self, key: str | None) -> httpx.AsyncClient:
-        """A client; the caller closes it."""
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
-
-    def kill(self) -> None:
-        """As when the power fails: no shutdown, no last commit."""
-        os.kill(self._id, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-
-
-async def _report(server: _Server, key: str, numbers: "count[int]", sent: set[str], acknowledged: set[str]) -> None:
+async def _report(
+    server: ServerProcess, key: str, numbers: "count[int]", sent: set[str], acknowledged: set[str]
+) -> None:
     async with server.client(key) as client:
         while True:
             name = f"kill-{next(numbers)}"
@@ -173,7 +102,7 @@ async def _send(client: httpx.AsyncClient, name: str) -> str:
     return str(answer.json()["results"][0]["status"])
 
 
-async def _deliver(server: _Server, numbers: "count[int]", acknowledged: set[str]) -> None:
+async def _deliver(server: ServerProcess, numbers: "count[int]", acknowledged: set[str]) -> None:
     """Webhooks of a customer that is none of ours, one after the other."""
     async with server.client(None) as client:
         while True:
@@ -203,7 +132,7 @@ async def _post_webhook(client: httpx.AsyncClient, name: str) -> str:
     return str(answer.json()["outcome"])
 
 
-async def _grant(server: _Server, key: str, numbers: "count[int]", acknowledged: set[str]) -> None:
+async def _grant(server: ServerProcess, key: str, numbers: "count[int]", acknowledged: set[str]) -> None:
     """Overrides of one second each, far ahead, so that none overlaps another and none decides."""
     async with server.client(key) as client:
         try:

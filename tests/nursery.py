@@ -1,20 +1,37 @@
-"""Servers that start at once: a process that has imported everything forks one for each port it is told.
+"""Servers that start sooner: a process that has imported all packages forks one for each port it is told.
 
-Importing is most of a start, and the same each time; what a kill is about begins afterwards. Run as
-`python -m tests.metering.nursery`: it answers each line with the new process's id.
+Importing is most of a start, and the same each time. Our own modules are left to the servers, because some take a name
+for their process when they are imported. Run as `python -m tests.nursery`: it answers each line with a process's id.
 """
 
 import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from plangate.cli import main
-from plangate.cli.serving import application
-
-_CHECKOUT = Path(__file__).parents[2]
+_PACKAGES: Final = (
+    "aiosqlite",
+    "alembic.command",
+    "asyncpg",
+    "jinja2",
+    "msgspec",
+    "prometheus_client",
+    "pydantic",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "sqlalchemy.ext.asyncio",
+    "sqlmodel",
+    "starlette.routing",
+    "stripe",
+    "structlog",
+    "typer",
+    "uvicorn",
+    "uvloop",
+)
+_CHECKOUT = Path(__file__).parents[1]
 
 
 class Nursery:
@@ -22,7 +39,7 @@ class Nursery:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.metering.nursery"],
+            [sys.executable, "-m", "tests.nursery"],
             cwd=_CHECKOUT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -46,7 +63,8 @@ class Nursery:
 
 
 def _fork() -> None:
-    assert callable(application)  # imported for the servers to come
+    for package in _PACKAGES:
+        import_module(package)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         child = os.fork()
@@ -56,7 +74,7 @@ def _fork() -> None:
                 os.dup2(nowhere, stream)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             sys.argv = ["plangate", "serve", "--no-worker", "--port", line.strip()]
-            main()
+            import_module("plangate.cli").main()
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
 
