@@ -82,15 +82,8 @@ def compile_catalog(
                 continue
             terms = msgspec.convert(row.document, PlanVersion)
             whole = msgspec.structs.replace(
-                terms,
+                _with_stripe_ids(terms, known, named=_named(shown) if version == newest else frozenset()),
                 stripe_product_id=products[kind].get(key),
-                prices=_with_stripe_ids(terms, None, terms.prices, known),
-                entitlements=tuple(
-                    msgspec.structs.replace(one, prices=_with_stripe_ids(terms, one.feature, one.prices, known))
-                    if one.prices
-                    else one
-                    for one in terms.entitlements
-                ),
                 is_archived=sold.archived,
             )
             if version < newest:
@@ -350,34 +343,54 @@ def _features(document: CatalogDocument, versions: Iterable[PlanVersion]) -> dic
     }
 
 
-_Known: TypeAlias = dict[tuple[str, str, str | None], dict[Price, tuple[bool, str]]]
+_Known: TypeAlias = dict[tuple[str, str, str | None, Price], list[StripePriceRow]]
 
 
 def _known_prices(rows: Iterable[StripePriceRow]) -> _Known:
-    """By whom and what they are for, then by terms: a price on sale is preferred, then the newest.
-
-    What was agreed on with one company is sold to nobody else.
-    """
+    """By whom and what they are for, and by terms. What was agreed on with one company is sold to nobody else."""
     known: _Known = {}
     for row in rows:
-        if row.company_id is not None:
-            continue
-        found = known.setdefault((row.owner_kind, row.owner_key, row.feature), {})
-        terms = price_terms(price_of(row))
-        if row.is_active or not found.get(terms, (False, ""))[0]:
-            found[terms] = (row.is_active, row.stripe_price_id)
+        if row.company_id is None:
+            terms = price_terms(price_of(row))
+            known.setdefault((row.owner_kind, row.owner_key, row.feature, terms), []).append(row)
     return known
 
 
-def _with_stripe_ids(
-    version: PlanVersion, feature: str | None, prices: Iterable[Price], known: _Known
-) -> tuple[Price, ...]:
-    """Prices of the version, or of what it grants for a feature, with the ids that Stripe knows them by."""
-    found = known.get((version.kind, version.key, feature), {})
-    return tuple(
-        msgspec.structs.replace(price, stripe_price_id=found.get(price_terms(price), (False, None))[1])
-        for price in prices
+def _named(version: PlanVersion) -> frozenset[str]:
+    """The prices of Stripe's that a version of the document adopts."""
+    granted = (price for entitlement in version.entitlements for price in entitlement.prices)
+    return frozenset(one.stripe_price_id for one in (*version.prices, *granted) if one.stripe_price_id is not None)
+
+
+def _with_stripe_ids(version: PlanVersion, known: _Known, *, named: frozenset[str]) -> PlanVersion:
+    """The version with the ids that Stripe knows its prices by, and those of what it grants."""
+
+    def known_as(feature: str | None, prices: Iterable[Price]) -> tuple[Price, ...]:
+        return tuple(
+            msgspec.structs.replace(
+                price,
+                stripe_price_id=_chosen(known.get((version.kind, version.key, feature, price_terms(price)), ()), named),
+            )
+            for price in prices
+        )
+
+    return msgspec.structs.replace(
+        version,
+        prices=known_as(None, version.prices),
+        entitlements=tuple(
+            msgspec.structs.replace(one, prices=known_as(one.feature, one.prices)) if one.prices else one
+            for one in version.entitlements
+        ),
     )
+
+
+def _chosen(rows: Sequence[StripePriceRow], named: frozenset[str]) -> str | None:
+    """Of prices that say the same: the one that is named, else one on sale, rather of our own, the newest."""
+    ranked = [
+        (row.stripe_price_id in named, row.is_active, not row.is_adopted, place, row.stripe_price_id)
+        for place, row in enumerate(rows)
+    ]
+    return max(ranked)[-1] if ranked else None
 
 
 def _owner(row: StripePriceRow, newest_of: Mapping[str, int]) -> PriceOwner:

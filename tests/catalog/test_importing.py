@@ -10,6 +10,7 @@ from plangate.catalog_document import document_value
 from plangate.catalog_file import catalog_text, read_catalog
 from plangate.environment import Environment
 from plangate.errors import Refusal
+from plangate.mirroring import refetch
 from tests.sandbox_server import SandboxServer
 from tests.shop import DOCUMENT, Shop
 from tests.world import ACTOR
@@ -215,8 +216,16 @@ async def test_a_price_that_is_no_longer_named_is_made_anew_and_left_alone(shop:
     (price,) = (await shop.env.catalog()).plans["gold"].prices
     assert price.stripe_price_id not in {theirs, None}
     assert shop.stripe.prices.retrieve(theirs).active
+    customer = await shop.customer()
+    ours = price.stripe_price_id or ""
+    held = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": ours}]})
+    await refetch(shop.env, shop.company_id)
     document["plans"]["gold"]["stripe_product"] = shop.stripe.prices.retrieve(theirs).product
     document["plans"]["gold"]["prices"][0]["stripe_price"] = theirs
     await catalog.apply(shop.env, document, actor=ACTOR)
     assert (await shop.env.catalog()).plans["gold"].prices[0].stripe_price_id == theirs
-    assert not shop.stripe.prices.retrieve(price.stripe_price_id or "").active
+    assert shop.stripe.prices.retrieve(ours).active
+    shop.stripe.subscriptions.cancel(held.id)
+    await refetch(shop.env, shop.company_id)
+    assert await catalog.tidy_shelf(shop.env) == 1
+    assert not shop.stripe.prices.retrieve(ours).active

@@ -14,7 +14,7 @@ from plangate.errors import Refusal
 from plangate.mirroring import refetch
 from plangate.store.leases import leases
 from tests.catalog.pricing import STEPS, monthly, priced
-from tests.plan_changes.test_crashes import Died, Process
+from tests.plan_changes.scenarios import Died, Process
 from tests.sandbox_server import SandboxServer
 from tests.shop import Shop
 from tests.world import ACTOR
@@ -150,6 +150,7 @@ async def test_changed_terms_are_a_new_price_and_the_old_one_leaves_when_nobody_
     planned = await catalog.plan(shop.env, document)
     assert [(call.action, call.kind) for call in planned.stripe] == [("create", "price")]
     await catalog.apply(shop.env, document, actor=ACTOR)
+    then = shop.now()
     assert shop.stripe.prices.retrieve(old).active
     assert (await shop.env.catalog()).price_owners[old].feature == "messages"
     shop.stripe.subscriptions.cancel(held.id)
@@ -163,6 +164,8 @@ async def test_changed_terms_are_a_new_price_and_the_old_one_leaves_when_nobody_
     back = await catalog.apply(shop.env, priced(), actor=ACTOR)
     assert ("restore", "price") in {(call.action, call.kind) for call in back.stripe}
     assert shop.stripe.prices.retrieve(old).active
+    async with shop.env.reading() as session:
+        assert (await shop.env.catalog_in(session, at=then)).price_owners[old].feature == "messages"
     assert (
         len([one for one in shop.objects("price") if one["product"] == on_sale(shop)["Pro: Messages"]["product"]]) == 2
     )

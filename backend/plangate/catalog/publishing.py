@@ -12,7 +12,7 @@ from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
 from plangate.catalog.migrating import Proration, new_migration, pins_wanted, selection_of
 from plangate.catalog.remembering import remember_audiences, remembered
 from plangate.catalog.revision import Change, Draft, draft
-from plangate.catalog.shelf import clear_shelf, unneeded
+from plangate.catalog.shelf import clear_shelf, leftover, unneeded
 from plangate.catalog.stripe_objects import WantedInStripe, price_words, wanted_in_stripe
 from plangate.catalog.stripe_side import Missing, StripeCall, make_in_stripe, missing_in_stripe
 from plangate.catalog_compiled import compile_catalog, price_of
@@ -210,16 +210,14 @@ def _missing(stored: StoredCatalog, drafted: Draft) -> Missing:
 
 async def _archived(environment: Environment, stored: StoredCatalog, drafted: Draft) -> list[StripeCall]:
     """The prices that would leave the shelf once the draft is published."""
-    rows = _moved(stored.prices, drafted)
-    moved = {row.stripe_price_id: row for row in rows}
+    moved = {row.stripe_price_id: row for row in _moved(stored.prices, drafted)}
+    rows = [moved.get(row.stripe_price_id, row) for row in stored.prices]
+    candidates = leftover(wanted_in_stripe(drafted.document, drafted.versions), rows)
+    if not candidates:
+        return []
     after = _compiled_draft(environment, stored, drafted) if drafted.changes else stored.compiled(environment)
     async with environment.reading() as session:
-        gone = await unneeded(
-            session,
-            wanted_in_stripe(drafted.document, drafted.versions),
-            [moved.get(row.stripe_price_id, row) for row in stored.prices],
-            after,
-        )
+        gone = await unneeded(session, candidates, after)
     return [
         StripeCall(
             action="archive",

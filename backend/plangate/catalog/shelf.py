@@ -39,8 +39,8 @@ async def clear_shelf(
     """
     wanted = wanted_in_stripe(document, versions)
     async with environment.reading() as session:
-        rows = await all_stripe_prices(session)
-        gone = await unneeded(session, wanted, rows, await environment.catalog_in(session))
+        rows = leftover(wanted, await all_stripe_prices(session))
+        gone = await unneeded(session, rows, await environment.catalog_in(session)) if rows else []
     for row in gone:
         if not row.is_adopted:
             await archive_in_stripe(environment, [row], intent_id=f"catalog:{environment.id}:{revision}:shelf")
@@ -50,19 +50,22 @@ async def clear_shelf(
     return len(gone)
 
 
+def leftover(wanted: WantedInStripe, rows: Sequence[StripePriceRow]) -> list[StripePriceRow]:
+    """The prices on sale that nothing wanted is sold at."""
+    active = [row for row in rows if row.is_active]
+    sold = {row.stripe_price_id for price in wanted.prices for row in rows_of(price, active)}
+    return [row for row in active if row.stripe_price_id not in sold]
+
+
 async def unneeded(
-    session: StoreSession, wanted: WantedInStripe, rows: Sequence[StripePriceRow], catalog: Catalog
+    session: StoreSession, candidates: Sequence[StripePriceRow], catalog: Catalog
 ) -> list[StripePriceRow]:
-    """The prices on sale that nothing wanted is sold at and nobody needs.
+    """Those of the prices that nobody needs.
 
     A price is needed while a subscription holds it, now or in a scheduled phase: Stripe takes no inactive price when
     the subscription is written anew. Then all prices of the version it is of are needed too, if companies were left on
     that version: they may change what they hold of it.
     """
-    sold = {row.stripe_price_id for price in wanted.prices for row in rows_of(price, rows)}
-    candidates = [row for row in rows if row.is_active and row.stripe_price_id not in sold]
-    if not candidates:
-        return []
     kept = [_price_ids(version) for version in _kept_versions(catalog)]
     held: set[str] = set()
     for stripe_price_id in {row.stripe_price_id for row in candidates}.union(*kept):
