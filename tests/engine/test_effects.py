@@ -13,6 +13,7 @@ from plangate.engine.model import (
     Feature,
     FeatureType,
     Interval,
+    Json,
     OverrideMode,
     PeriodKind,
     PlanSource,
@@ -41,6 +42,48 @@ SHOP = shop()
 PRO = Holding(plan="pro", interval=Interval.MONTH, currency="usd")
 STARTER = Holding(plan="starter", interval=Interval.MONTH, currency="usd")
 EXPORTS = ("exports", PeriodKind.BILLING_MONTH, "")
+_BEYOND = "exports per month included, unlimited beyond"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_gained", "texts"),
+    [
+        (
+            exports(None, soft_limit=100),
+            exports(None, soft_limit=300),
+            True,
+            (
+                100,
+                300,
+                f"100 {_BEYOND}",
+                "300 exports per month included, unlimited beyond",
+            ),
+        ),
+        (
+            exports(1000),
+            exports(None, soft_limit=100),
+            False,
+            (1000, 100, "1,000 exports per month", f"100 {_BEYOND}"),
+        ),
+        (
+            exports(500, soft_limit=100),
+            exports(None),
+            True,
+            (100, "unlimited", "100 exports per month included, up to 500 beyond", "unlimited exports"),
+        ),
+    ],
+)
+def test_where_overage_begins_is_gained_or_lost(
+    old: Entitlement, new: Entitlement, is_gained: bool, texts: tuple[Json, Json, str, str]
+) -> None:
+    catalog = catalog_of([plan("starter", old, monthly=100), plan("pro", new, monthly=200)])
+    company = facts(subscriptions=(subscribed("starter"),))
+    before = build_snapshot(catalog, company, NOW)
+    after = build_snapshot(catalog, with_holding(company, catalog, PRO, NOW), NOW)
+    gained, lost = effects(before, after)
+    (effect,) = gained if is_gained else lost
+    assert (effect.before, effect.after, effect.before_text, effect.after_text) == texts
+    assert not (lost if is_gained else gained)
 
 
 def test_gained_and_lost_are_said_in_words() -> None:

@@ -384,7 +384,7 @@ def test_a_rule_without_groups_says_only_that_it_does_not_match() -> None:
     ("name", "detail"),
     [
         ("bought-seats-are-the-limit", "Pro grants 12 seats, paid in advance at $9.00 per seat."),
-        ("overage-says-yes", "Pro grants unlimited calls, overage beyond 1,000 at $0.002 per call."),
+        ("overage-says-yes", "Pro grants 1,000 calls per month included, unlimited beyond at $0.002 per call."),
         ("pay-as-you-go-never-ends", "Pro grants unlimited messages at $0.05 per message."),
         (
             "tiers-never-end",

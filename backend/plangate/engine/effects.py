@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from plangate.engine.decide import decide
+from plangate.engine.grants import Amount
 from plangate.engine.model import Counters, FeatureType, Json, Reason, UserFacts
 from plangate.engine.plan_change import Violation
 from plangate.engine.snapshot import Answer, CompanySnapshot
@@ -108,12 +109,17 @@ def _is_less(effect: Effect, old: Answer, new: Answer) -> bool:
     before, after = best_amount(old), best_amount(new)
     own_before, own_after = best_amount(old, is_personal=True), best_amount(new, is_personal=True)
     if before is not None and after is not None and before != after:
-        return after.rank < before.rank
+        return _generosity(after) < _generosity(before)
     if own_before is not None and own_after is not None:
-        return own_after.rank < own_before.rank
+        return _generosity(own_after) < _generosity(own_before)
     if own_before is not None or own_after is not None:
         # An allowance for all together or one for each user is gone or new; the other stays as it is.
         return own_after is None if before is not None and after is not None else before is not None
     if isinstance(effect.before, int | float) and isinstance(effect.after, int | float):
         return bool(effect.after < effect.before)
     return False
+
+
+def _generosity(amount: Amount) -> tuple[bool, int, bool, int]:
+    """Sorts amounts by what is included, then by what may be used at all."""
+    return amount.included is None, amount.included or 0, amount.hard is None, amount.hard or 0

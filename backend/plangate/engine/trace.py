@@ -33,7 +33,7 @@ from plangate.engine.snapshot import CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import first_unmet
 from plangate.engine.unlock import unlocks
 from plangate.engine.usage import used_at
-from plangate.engine.wording import amount_text, condition_text, rate_text, shown_number
+from plangate.engine.wording import amount_text, condition_text, rate_text
 
 Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]
 
@@ -239,8 +239,6 @@ class _Explainer:
         if price is None or one.amount is None:
             return ""
         rate = rate_text(self.feature, price)
-        if entitlement.price_behaviour is PriceBehaviour.OVERAGE and one.amount.soft is not None:
-            return f", overage beyond {shown_number(self.feature, one.amount.soft)} at {rate}"
         if entitlement.price_behaviour is PriceBehaviour.PAY_IN_ADVANCE:
             return f", paid in advance at {rate}"
         return f" at {rate}"

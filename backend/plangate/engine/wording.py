@@ -44,10 +44,13 @@ _OPERATORS = {
 
 
 def granted_value(answer: Answer) -> Json:
-    """What is granted, as a value: a boolean, a number, `"unlimited"`, a config value, or None for nothing."""
+    """What is granted, as a value: a boolean, a number, `"unlimited"`, a config value, or None for nothing.
+
+    The number is what is included; what may be used beyond it as overage is not.
+    """
     amount = best_amount(answer) or best_amount(answer, is_personal=True)
     if amount is not None:
-        return "unlimited" if amount.hard is None else amount.hard
+        return "unlimited" if amount.included is None else amount.included
     template = answer.template
     if template.type is FeatureType.BOOLEAN:
         return template.allowed
@@ -68,7 +71,7 @@ def granted_text(feature: Feature, answer: Answer) -> str:
         return str(value)
     if answer.personal:
         own = best_amount(answer, is_personal=True)
-        most = "unlimited" if own is None or own.hard is None else own.hard
+        most = "unlimited" if own is None or own.included is None else own.included
         each = f"{_limit_text(feature, answer.personal, most)} for each user"
         return f"{_limit_text(feature, answer.allowances, value)}, and {each}" if answer.allowances else each
     return _limit_text(feature, answer.allowances, value)
@@ -78,17 +81,23 @@ def _limit_text(feature: Feature, allowances: Sequence[Allowance], limit: Json) 
     """The largest of some allowances in words, with its period."""
     if limit == "unlimited":
         return f"unlimited {feature.units}"
-    kinds = [one.kind for one in allowances if one.limit == limit]
-    return amount_text(feature, Amount(limit), kinds[0] if kinds else None)
+    found = [one for one in allowances if limit in (one.limit, one.soft_limit)]
+    kind = found[0].kind if found else None
+    is_soft = any(one.soft_limit == limit for one in found)
+    return amount_text(feature, Amount(found[0].limit if is_soft else limit, limit if is_soft else None), kind)
 
 
 def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> str:
-    """An amount in words, such as `1,000 exports per month` or `unlimited exports`."""
-    if amount.hard is None:
+    """An amount in words: `1,000 exports per month`, `unlimited exports`, or what is included and what lies beyond."""
+    if amount.included is None:
         return f"unlimited {feature.units}"
-    number = shown_number(feature, amount.hard)
+    number = shown_number(feature, amount.included)
     unit = feature.unit if number == "1" else feature.units
-    return " ".join([number, unit, *([_EVERY[kind]] if kind is not None else [])])
+    text = " ".join([number, unit, *([_EVERY[kind]] if kind is not None else [])])
+    if amount.soft is None:
+        return text
+    beyond = "unlimited" if amount.hard is None else f"up to {shown_number(feature, amount.hard)}"
+    return f"{text} included, {beyond} beyond"
 
 
 def rate_text(feature: Feature, price: Price) -> str:
