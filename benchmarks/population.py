@@ -151,6 +151,7 @@ def _catalog() -> Catalog:
         },
         initial_plan="free",
         fallback_plan="free",
+        trial_expiry_plan="free",
         audiences=(
             Audience(
                 key="partners",
@@ -229,10 +230,13 @@ def _company(index: int, dice: random.Random) -> CompanyFacts:
 
 
 def _subscription(company_id: str, plan: str, add_ons: Sequence[str], dice: random.Random) -> SubscriptionFact:
+    # A trial that ended without a card is paused.
+    is_expired = dice.random() < 0.03
     return SubscriptionFact(
         stripe_subscription_id=f"sub_{company_id}",
         stripe_customer_id=f"cus_{company_id}",
-        status=dice.choice(["active", "active", "active", "trialing", "past_due"]),
+        status="paused" if is_expired else dice.choice(["active", "active", "active", "trialing", "past_due"]),
+        trial_end_at=NOW - timedelta(days=1) if is_expired else None,
         items=tuple(
             SubscriptionItem(
                 stripe_item_id=f"si_{key}",
