@@ -96,6 +96,7 @@ def environment_settings(**changes: object) -> EnvironmentSettings:
             "stripe_account": ACCOUNT,
             "stripe_mode": "test",
             "stripe_api_base": _NOWHERE,
+            "stripe_requests_per_second": 1_000,  # Stripe's limits are not the sandbox's
             "stripe_webhook_secrets": (WEBHOOK_SECRET,),
             "stripe_app_secrets": (APP_SECRET,),
             "stripe_app_roles": {"usr_admin": "admin", "usr_agent": "agent", "*": "viewer"},

@@ -1,6 +1,6 @@
 """Compares what is stored with where it came from, or went to: subscriptions, usage counters, reports to meters."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -9,9 +9,11 @@ from typing import Final
 import msgspec
 
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
-from plangate.engine.model import SubscriptionFact
+from plangate.billing.transport import StripeJson
+from plangate.engine.model import Catalog, SubscriptionFact
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
+from plangate.importing import grouped_by_customer, listed_state, subscriptions_held
 from plangate.mirroring import company_of_customer, customers_of, refetch, refetch_customer
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
@@ -64,18 +66,60 @@ async def stripe_drift(
     reported and never repaired: to Stripe's word that would end every subscription it holds, and it is far likelier
     that the key is another account's. Raises Refusal (unavailable) when the key is known to be another account's.
     """
-    await _refuse_other_account(environment)
-    found: list[Drift] = []
-    seen = 0
-    linked: set[str] = set()
-    async for company_ids in _pages(environment):
-        for company_id in company_ids:
-            found.extend(await _checked(environment, company_id, linked, repair=repair))
-            seen += 1
-            if progress is not None:
-                progress(seen)
-    found.extend(await _unlinked(environment, linked, repair=repair))
+    with environment.gateway.long_work():
+        await _refuse_other_account(environment)
+        agreeing, strangers = await _listed(environment)
+        found: list[Drift] = []
+        seen = 0
+        async for company_ids in _pages(environment):
+            for company_id in company_ids:
+                if company_id not in agreeing:
+                    found.extend(await _checked(environment, company_id, repair=repair))
+                seen += 1
+                if progress is not None:
+                    progress(seen)
+        for stripe_customer_id in strangers:
+            found.extend(await _unlinked(environment, stripe_customer_id, repair=repair))
     return found
+
+
+async def _listed(environment: Environment) -> tuple[set[str], list[str]]:
+    """Companies that agree with the list of all subscriptions, and customers of our prices that no company has.
+
+    Only a company whose one customer is told whole can agree. All others are compared one by one, with what is fetched
+    for them alone, so that nothing that changed while we listed passes for drift.
+    """
+    catalog = await environment.catalog()
+    held = await subscriptions_held(environment, _untold)
+    agreeing, strangers, seen = set[str](), list[str](), set[str]()
+    async for page in environment.gateway.iterate_subscriptions(is_whole=True):
+        for name, subscriptions in grouped_by_customer(page).items():
+            async with environment.reading() as session:
+                company_id = await company_of_customer(session, name)
+                customers, known = ([], {}) if company_id is None else await _known(session, company_id)
+            if company_id is None:
+                if name not in seen and _is_of_ours(catalog, subscriptions):
+                    strangers.append(name)
+                    seen.add(name)
+                continue
+            if held[name] != len(subscriptions) or customers != [name]:
+                continue
+            state = await listed_state(environment, name, subscriptions)
+            if state is not None and state_hash(mirrored(state)) == state_hash(known.values()):
+                agreeing.add(company_id)
+    return agreeing, strangers
+
+
+def _is_of_ours(catalog: Catalog, subscriptions: Iterable[StripeJson]) -> bool:
+    return any(
+        item["price"]["id"] in catalog.price_owners
+        for subscription in subscriptions
+        for item in subscription["items"]["data"]
+    )
+
+
+def _untold(_words: str, _through: int, _total: int | None) -> None:
+    """Counting is the smallest part of it."""
 
 
 async def _refuse_other_account(environment: Environment) -> None:
@@ -87,50 +131,35 @@ async def _refuse_other_account(environment: Environment) -> None:
         )
 
 
-async def _checked(environment: Environment, company_id: str, linked: set[str], *, repair: bool) -> list[Drift]:
+async def _checked(environment: Environment, company_id: str, *, repair: bool) -> list[Drift]:
     """The differences of one company. What Stripe does not answer for one keeps nobody else from being compared."""
     try:
-        differences = await _of_company(environment, company_id, linked)
+        differences = await _of_company(environment, company_id)
         is_guarded = any(one.kind is DriftKind.UNKNOWN_CUSTOMER for one in differences)
         if not differences or not repair or is_guarded:
             return differences
         await refetch(environment, company_id)
-        left = {one.subject for one in await _of_company(environment, company_id, linked)}
+        left = {one.subject for one in await _of_company(environment, company_id)}
     except Refusal as refusal:
         return [Drift(company=company_id, subject="", detail=refusal.detail, kind=DriftKind.UNREADABLE)]
     return [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
 
 
-async def _unlinked(environment: Environment, linked: set[str], *, repair: bool) -> list[Drift]:
-    """Customers that subscribe to our prices, or that we made, and that no company has."""
-    catalog = await environment.catalog()
-    found: list[Drift] = []
-    async for page in environment.gateway.iterate_customers():
-        for customer in page:
-            stripe_customer_id: str = customer["id"]
-            if stripe_customer_id in linked or customer.get("deleted"):
-                continue
-            async with environment.reading() as session:
-                if await company_of_customer(session, stripe_customer_id) is not None:
-                    continue
-            state = await environment.gateway.fetch_customer_state(stripe_customer_id)
-            if state is None or not any(
-                item["price"]["id"] in catalog.price_owners
-                for subscription in state.subscriptions
-                for item in subscription["items"]["data"]
-            ):
-                continue
-            made = await refetch_customer(environment, stripe_customer_id) if repair else None
-            found.append(
-                Drift(
-                    company="" if made is None else made.company_id,
-                    subject=stripe_customer_id,
-                    detail="subscribes to our prices and is no company's customer",
-                    kind=DriftKind.UNLINKED_CUSTOMER,
-                    is_repaired=made is not None,
-                )
-            )
-    return found
+async def _unlinked(environment: Environment, stripe_customer_id: str, *, repair: bool) -> list[Drift]:
+    """A customer that subscribes to our prices, and that no company has."""
+    try:
+        made = await refetch_customer(environment, stripe_customer_id) if repair else None
+    except Refusal as refusal:
+        return [Drift(company="", subject=stripe_customer_id, detail=refusal.detail, kind=DriftKind.UNREADABLE)]
+    return [
+        Drift(
+            company="" if made is None else made.company_id,
+            subject=stripe_customer_id,
+            detail="subscribes to our prices and is no company's customer",
+            kind=DriftKind.UNLINKED_CUSTOMER,
+            is_repaired=made is not None,
+        )
+    ]
 
 
 async def usage_drift(
@@ -236,10 +265,9 @@ async def _pages(environment: Environment) -> AsyncIterator[Sequence[str]]:
         cursor = rows[-1].id
 
 
-async def _of_company(environment: Environment, company_id: str, linked: set[str]) -> list[Drift]:
+async def _of_company(environment: Environment, company_id: str) -> list[Drift]:
     async with environment.reading() as session:
         stripe_customer_ids, known = await _known(session, company_id)
-    linked.update(stripe_customer_ids)
     fetched: dict[str, SubscriptionFact] = {}
     found: list[Drift] = []
     for stripe_customer_id in stripe_customer_ids:

@@ -112,6 +112,33 @@ async def _place(env: Environment, is_every_customer_wanted: bool, *, is_restart
     return place
 
 
+async def subscriptions_held(env: Environment, tell: Progress) -> Counter[str]:
+    """How many subscriptions, of any status, each customer of the account has. Raises `StripeFailure`."""
+    held: Counter[str] = Counter()
+    async for page in env.gateway.iterate_subscriptions():
+        held.update(_customer_of(subscription) for subscription in page)
+        tell("Counting subscriptions", held.total(), None)
+    return held
+
+
+def grouped_by_customer(page: Iterable[StripeJson]) -> dict[str, list[StripeJson]]:
+    """The subscriptions of a page by their customers."""
+    found: dict[str, list[StripeJson]] = {}
+    for subscription in page:
+        found.setdefault(_customer_of(subscription), []).append(subscription)
+    return found
+
+
+async def listed_state(env: Environment, name: str, subscriptions: Sequence[StripeJson]) -> CustomerState | None:
+    """The state of a customer all of whose subscriptions were listed whole; None where a list cannot tell it."""
+    customer = subscriptions[0]["customer"]
+    if not isinstance(customer, dict) or customer.get("deleted"):
+        return None
+    for subscription in subscriptions:
+        subscription["customer"] = name
+    return await env.gateway.completed_state(customer, subscriptions)
+
+
 class _Run:
     """One import under way."""
 
@@ -125,7 +152,7 @@ class _Run:
         self.unmapped = {one.stripe_price_id: one for one in self.report.unmapped}
 
     async def all(self) -> None:
-        await self._count()
+        self.held = await subscriptions_held(self.env, self.tell)
         if self.place.step == "subscribers":
             await self._subscribers()
             await self._go_on_to("customers")
@@ -136,21 +163,12 @@ class _Run:
             await self._vanished()
             await self._go_on_to("done")
 
-    async def _count(self) -> None:
-        seen = 0
-        async for page in self.env.gateway.iterate_subscriptions():
-            self.held.update(_customer_of(subscription) for subscription in page)
-            seen += len(page)
-            self.tell("Counting subscriptions", seen, None)
-
     async def _subscribers(self) -> None:
         """Everybody with subscriptions: from the page where it tells all, otherwise fetched."""
         catalog = await self.env.catalog()
         asked_at = self.env.clock.now()
         async for page in self.env.gateway.iterate_subscriptions(after=self.place.after, is_whole=True):
-            by_customer: dict[str, list[StripeJson]] = {}
-            for subscription in page:
-                by_customer.setdefault(_customer_of(subscription), []).append(subscription)
+            by_customer = grouped_by_customer(page)
             # Those with more subscriptions than this page has were, or are now, fetched by themselves.
             new = [name for name in by_customer if name not in self.fetched]
             self.fetched.update(name for name in new if self.held[name] != len(by_customer[name]))
@@ -166,15 +184,12 @@ class _Run:
     ) -> Mirrored | None:
         everybody = self.place.is_every_customer_wanted
         subscriptions = listed[name]
-        customer = subscriptions[0]["customer"]
-        if name in self.fetched or not isinstance(customer, dict) or customer.get("deleted"):
+        state = None if name in self.fetched else await listed_state(self.env, name, subscriptions)
+        if state is None:
             mirror = await refetch_customer(self.env, name, is_every_customer_wanted=everybody)
             self._note_unmapped(catalog, name, (mirror.subscriptions if mirror is not None else ()) or subscriptions)
             return mirror
-        for subscription in subscriptions:
-            subscription["customer"] = name
         self._note_unmapped(catalog, name, subscriptions)
-        state = await self.env.gateway.completed_state(customer, subscriptions)
         return await keep_fetched(self.env, state, asked_at=asked_at, is_every_customer_wanted=everybody)
 
     async def _customers(self) -> None:

@@ -12,7 +12,6 @@ from datetime import timedelta
 import plangate.sync as synchronisation
 from plangate import catalog
 from plangate.billing.mirror import mirrored, state_hash
-from plangate.billing.pacing import Pace
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.environment import Environment
@@ -76,7 +75,6 @@ class Account:
             inside.attach(env)
             # The first one makes the prices, all others find them by their names.
             await catalog.apply(env, DOCUMENT, actor=Actor(kind="cli", id="tests"))
-            env.gateway._pace = Pace(1_000_000)  # noqa: SLF001 - Stripe's limits are not the sandbox's
             # As a worker does when it starts; from then on what happens can be found again.
             await synchronisation.sweep(env)
         inside.fresh_events()

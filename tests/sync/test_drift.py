@@ -6,9 +6,11 @@ import pytest
 
 from plangate.drift import DriftKind, stripe_drift
 from plangate.errors import Refusal
+from plangate.importing import import_account
 from plangate.mirroring import refetch
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys
 from tests.shop import Shop, new_company
+from tests.sync.crowds import grow
 
 
 async def priced(shop: Shop, plan: str) -> str:
@@ -28,7 +30,8 @@ async def subscriber(shop: Shop, name: str) -> tuple[str, str, str]:
 async def test_every_silent_change_is_reported_and_healed(shop: Shop) -> None:
     starter, expected = await priced(shop, "starter"), dict[str, DriftKind]()
     subscriptions = shop.stripe.subscriptions
-    for name in ("quantity", "price", "ends", "ended", "schedule", "deleted", "another", "trial", "paused"):
+    kinds = ("quantity", "price", "added", "ends", "kept", "ended", "schedule", "released", "deleted", "another")
+    for name in (*kinds, "trial", "card", "paused"):
         company_id, customer, subscription = await subscriber(shop, name)
         item = subscriptions.retrieve(subscription)["items"].data[0].id
         match name:
@@ -41,6 +44,23 @@ async def test_every_silent_change_is_reported_and_healed(shop: Shop) -> None:
             case "ends":
                 subscriptions.update(subscription, {"cancel_at_period_end": True})
                 expected[company_id] = DriftKind.ENDING
+            case "added":
+                subscriptions.update(subscription, {"items": [{"price": starter}]})
+                expected[company_id] = DriftKind.ITEMS
+            case "kept":
+                subscriptions.update(subscription, {"cancel_at_period_end": True})
+                await refetch(shop.env, company_id)
+                subscriptions.update(subscription, {"cancel_at_period_end": False})
+                expected[company_id] = DriftKind.ENDING
+            case "released":
+                made = shop.stripe.subscription_schedules.create({"from_subscription": subscription})
+                await refetch(shop.env, company_id)
+                shop.stripe.subscription_schedules.release(made.id)
+                expected[company_id] = DriftKind.SCHEDULE
+            case "card":
+                card = shop.new_card(customer, "pm_card_mastercard")
+                subscriptions.update(subscription, {"default_payment_method": card})
+                expected[company_id] = DriftKind.DETAILS
             case "ended":
                 subscriptions.cancel(subscription)
                 expected[company_id] = DriftKind.STATUS
@@ -102,11 +122,20 @@ async def test_the_key_of_another_account_compares_nothing(shop: Shop) -> None:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_company_stripe_does_not_answer_for_keeps_nobody_else_waiting(shop: Shop) -> None:
-    _, customer, _ = await subscriber(shop, "silent")
+    _, customer, silent = await subscriber(shop, "silent")
     company_id, _, subscription = await subscriber(shop, "heard")
     shop.stripe.subscriptions.cancel(subscription)
+    shop.stripe.subscriptions.cancel(silent)
     fault: dict[str, Any] = {"fault": "fail_call", "path": f"/v1/customers/{customer}", "status": 500, "count": 9}
     shop.sandbox.control("POST", "faults", fault)
     found = {one.company: one for one in await stripe_drift(shop.env, repair=True)}
     assert found.pop(company_id).is_repaired
     assert [one.kind for one in found.values()] == [DriftKind.UNREADABLE]
+
+
+async def test_a_fleet_that_agrees_is_compared_with_few_calls(shop: Shop) -> None:
+    grow(shop, 60, price=await priced(shop, "pro"))
+    await import_account(shop.env)
+    before = len(shop.requests("GET"))
+    assert await stripe_drift(shop.env) == []
+    assert len(shop.requests("GET")) - before <= 4

@@ -18,12 +18,6 @@ from tests.shop import Shop, new_company
 from tests.sync.crowds import grow
 
 
-@pytest.fixture(autouse=True)
-def _hurried(shop: Shop) -> None:
-    """Stripe's limits are not the sandbox's."""
-    shop.env.gateway._pace = pacing.Pace(10_000)  # noqa: SLF001 - the environment's own pace is for Stripe
-
-
 async def priced(shop: Shop, plan: str = "pro") -> str:
     return (await shop.env.catalog()).plans[plan].prices[0].stripe_price_id or ""
 
