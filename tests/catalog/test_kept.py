@@ -1,14 +1,19 @@
 """Those who were left on an older version get the newest later, all or some, and nothing is published for it."""
 
+import copy
 from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
-from plangate import catalog
+from plangate import catalog, plan_changes
 from plangate.catalog_document import MigrationDocument
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from tests.catalog.test_migrating import exports, finish, limit_of, version_of
+from tests.sandbox_server import SandboxServer
+from tests.shop import DOCUMENT as SOLD
+from tests.shop import Shop
 from tests.world import ACTOR, make_company, publish, put_on, still
 
 
@@ -60,6 +65,25 @@ async def test_some_of_them_get_it_in_the_background(environment: Environment) -
     assert await version_of(environment, held["acme"]) == ("pro", 2)
     assert await version_of(environment, held["globex"]) == ("pro", 1)
     assert (await catalog.migration(environment, begun.migration.id)).counts.done == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_prices_move_along_where_that_is_said(connected_environment: Environment, sandbox: SandboxServer) -> None:
+    shop = await Shop.open(connected_environment, sandbox)
+    await shop.subscribed()
+    old = shop.objects("subscription")[0]["items"]["data"][0]["price"]["id"]
+    dearer: dict[str, Any] = copy.deepcopy(SOLD)
+    dearer["plans"]["pro"]["prices"][0]["amount_minor"] = 5900
+    await catalog.apply(shop.env, dearer, actor=ACTOR, migrate={"": "none"})
+    done = await catalog.migrate_kept(shop.env, "pro", "all", actor=ACTOR, proration="none")
+    assert done.migration is not None
+    assert done.migration.state == "running"
+    while await catalog.carry_on_migrations(shop.env) + await plan_changes.carry_on_repricing(shop.env):
+        pass
+    now = shop.objects("subscription")[0]["items"]["data"][0]["price"]
+    assert (now["id"] != old, now["unit_amount"]) == (True, 5900)
+    assert (await catalog.migration(shop.env, done.migration.id)).state == "finished"
+    await shop.close()
 
 
 async def test_what_makes_no_sense_is_refused(environment: Environment) -> None:

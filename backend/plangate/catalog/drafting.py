@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from plangate.catalog.migrating import Proration
 from plangate.catalog.publishing import CatalogDiff, apply, plan
 from plangate.catalog_document import CatalogDocument, Migrate, document_value
 from plangate.catalog_file import parse_catalog
@@ -97,6 +98,7 @@ async def publish_draft(
     *,
     actor: Actor,
     migrate: Mapping[str, Migrate] | None = None,
+    proration: Proration | None = None,
     expected_etag: str | None = None,
 ) -> CatalogDiff:
     """Apply the draft, and have none any more. Raises Refusal: as `diff_draft` and `apply`, 412 as `save_draft`."""
@@ -109,6 +111,7 @@ async def publish_draft(
         found.document,
         actor=actor,
         migrate=migrate,
+        proration=proration,
         expected_revision=None if is_in_force else found.revision,
     )
     async with environment.writing() as session:

@@ -8,7 +8,7 @@ import msgspec
 
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
-from plangate.catalog.migrating import Migration, migration, new_migration, pins_wanted, selection_of
+from plangate.catalog.migrating import Migration, Proration, migration, new_migration, pins_wanted, selection_of
 from plangate.catalog_document import CatalogDocument, Kind, MigrationDocument
 from plangate.catalog_file import refused
 from plangate.catalog_rules import migration_faults
@@ -65,11 +65,17 @@ async def plan_migration(
 
 
 async def migrate_kept(
-    environment: Environment, key: str, who: Literal["all"] | MigrationDocument, *, actor: Actor
+    environment: Environment,
+    key: str,
+    who: Literal["all"] | MigrationDocument,
+    *,
+    actor: Actor,
+    proration: Proration | None = None,
 ) -> KeptMigration:
     """Give the newest version of `key` (or `plan:KEY`, `add_on:KEY`) to those who were left on an older one.
 
-    Everybody gets it at once, as a revision of the same document; some get it in the background. What they pay stays.
+    Everybody gets it at once, as a revision of the same document; some get it in the background. With `proration` the
+    prices they pay in Stripe move along in the background, prorated so; without it they stay.
     Raises Refusal: 404 for a key that nobody was left on an older version of; 422 for a selection that makes no sense;
     409 while a catalogue is being applied.
     """
@@ -95,7 +101,14 @@ async def migrate_kept(
                 await publish_revision(session, following, [])
                 environment.touch_catalog(session)
             begun = new_migration(
-                environment.id, kind=kind, key=name, version=version, wanted=who, actor=actor, at=session.now
+                environment.id,
+                kind=kind,
+                key=name,
+                version=version,
+                wanted=who,
+                actor=actor,
+                at=session.now,
+                proration=proration,
             )
             await session.add(begun)
             await append_audit(

@@ -173,6 +173,7 @@ def publish_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
     migrate: Migrating = None,
+    proration: Prorating = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Make the draft the catalogue in force, here and in Stripe. Safe to repeat.
@@ -184,7 +185,7 @@ def publish_command(
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Publishing, here and in Stripe"):
-                return await journey.publish_draft(env, actor=ACTOR, migrate=who)
+                return await journey.publish_draft(env, actor=ACTOR, migrate=who, proration=proration)
 
     _show_applied(run(work), as_json=as_json, verbose=verbose)
 
@@ -210,6 +211,7 @@ def migrate_command(
         typer.Option("--companies", help="Only these, by id or key: id=acme,id=globex.", metavar="NAMES"),
     ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Everybody who was left on an older version.")] = False,
+    proration: Prorating = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show for whom what would change.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -231,7 +233,7 @@ def migrate_command(
     async def work() -> KeptMigration:
         async with opened(environment) as (_, env):
             if not dry_run:
-                return await journey.migrate_kept(env, key, who, actor=ACTOR)
+                return await journey.migrate_kept(env, key, who, actor=ACTOR, proration=proration)
             with progress("Asking the engine about companies:") as counter:
                 return await journey.plan_migration(env, key, who, impact_limit=None, progress=counter)
 

@@ -353,10 +353,14 @@ class ConfirmBody(Body):
 
 
 class MigrateBody(Body):
-    """Who of those left on older versions of a plan or add-on gets the newest one; `key` may be `plan:KEY`."""
+    """Who of those left on older versions of a plan or add-on gets the newest one; `key` may be `plan:KEY`.
+
+    With `proration` the prices they pay in Stripe move along, prorated so; without it they stay.
+    """
 
     key: Annotated[str, Field(min_length=1, max_length=100)]
     migrate: Literal["all"] | MigrationDocument
+    proration: Literal["none", "next_invoice", "charge_now"] | None = None
 
 
 class TokenBody(Body):
@@ -491,6 +495,12 @@ class MigrateQuery(Query):
     """`migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`."""
 
     migrate: Annotated[str, Field(min_length=1, max_length=4_000)] | None = None
+
+
+class PublishQuery(MigrateQuery):
+    """`migrate` as for applying; with `proration` the prices paid in Stripe move along, prorated so."""
+
+    proration: Literal["none", "next_invoice", "charge_now"] | None = None
 
 
 class MigratingQuery(PageQuery):

@@ -19,6 +19,7 @@ from plangate.web.schemas import (
     MigratingQuery,
     NoQuery,
     PageQuery,
+    PublishQuery,
 )
 
 _TAG: Final = "Catalogue"
@@ -102,12 +103,13 @@ async def diff_draft(call: Call[None, MigrateQuery]) -> Answer:
     return Answer(await catalog.diff_draft(call.environment, migrate=_migrations(call.query.migrate)))
 
 
-async def publish_draft(call: Call[None, MigrateQuery]) -> Answer:
+async def publish_draft(call: Call[None, PublishQuery]) -> Answer:
     """Publish the draft."""
     diff = await catalog.publish_draft(
         call.environment,
         actor=call.actor,
         migrate=_migrations(call.query.migrate),
+        proration=call.query.proration,
         expected_etag=_draft_etag(call.exchange.if_match),
     )
     return Answer(diff, headers=_etag(diff.revision))
@@ -118,7 +120,10 @@ async def migrate_kept(call: Call[MigrateBody, DryRunQuery]) -> Answer:
     body = call.body
     if call.query.dry_run:
         return Answer(await catalog.plan_migration(call.environment, body.key, body.migrate))
-    return Answer(await catalog.migrate_kept(call.environment, body.key, body.migrate, actor=call.actor))
+    done = await catalog.migrate_kept(
+        call.environment, body.key, body.migrate, actor=call.actor, proration=body.proration
+    )
+    return Answer(done)
 
 
 async def list_migrations(call: Call[None, PageQuery]) -> Answer:
@@ -293,7 +298,7 @@ OPERATIONS: Final = (
         "was begun. Afterwards there is no draft.",
         scope="admin",
         answer=publish_draft,
-        query=MigrateQuery,
+        query=PublishQuery,
         responses={200: Documented("What changed.", catalog.CatalogDiff, headers=("ETag",))},
         takes_if_match=True,
         takes_idempotency_key=True,
