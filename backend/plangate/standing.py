@@ -18,17 +18,21 @@ CountedIn = tuple[list[str], list[CounterKey]]  # the features that count an eve
 class Place:
     """Where events of one name count: windows of a company and of one of its users, for instants between bounds.
 
-    `user_id` is "" for usage that is nobody's. `windows_known` is how many windows the company had when it was found.
+    `user_id` is "" for usage that is nobody's. `windows_known` is how many windows the company had when it was found,
+    and `meters` are the Stripe meters the usage is reported to, each with its feature.
     """
 
-    __slots__ = ("company_id", "end_at", "event", "start_at", "user_id", "windows", "windows_known")
+    __slots__ = ("company_id", "end_at", "event", "meters", "start_at", "user_id", "windows", "windows_known")
 
-    def __init__(self, company_id: str, user_id: str, event: str, windows_known: int) -> None:
+    def __init__(
+        self, company_id: str, user_id: str, event: str, *, windows_known: int, meters: Mapping[str, str]
+    ) -> None:
         self.company_id = company_id
         self.user_id = user_id
         self.event = event
         self.windows: list[WindowCounter] = []
         self.windows_known = windows_known
+        self.meters = meters
         self.start_at: datetime | None = None
         self.end_at: datetime | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from plangate import access, companies, metering, overrides
 from plangate.deployment import Deployment
@@ -17,6 +18,7 @@ from plangate.metering.batch import Outcome, write_batch
 from plangate.metering.events import Item
 from plangate.settings import Settings
 from plangate.store.ledger import ledger_total, lock_companies
+from plangate.store.meter_outbox import meter_outbox
 from plangate.usage_windows import miscounted
 from tests.conftest import SECRET_KEY, environment_settings
 from tests.world import ACTOR, DOCUMENT, make_company, publish, put_on, still
@@ -99,6 +101,25 @@ async def test_what_is_in_memory_is_counted_without_reading_first(environment: E
     assert await _is_right(environment, company.id)
     environment.forget("")
     assert await _used(environment) == 14
+
+
+async def test_usage_for_a_stripe_meter_waits_to_be_reported(environment: Environment, reading: _Reading) -> None:
+    features = {**DOCUMENT["features"], "exports": {**DOCUMENT["features"]["exports"], "stripe_meter": "exported"}}
+    await publish(environment, {**DOCUMENT, "features": features})
+    company = await make_company(environment)
+    for key in ("c1", "c2"):
+        await metering.record(environment, _events(1, 0, 2))
+        assert (await _consume(environment, key))[1] is True
+    # Only the first events were not about a company in memory.
+    assert len(reading.items) == 3
+    async with environment.reading() as session:
+        rows = await session.all(select(meter_outbox).order_by(meter_outbox.c.id))
+    assert [row["quantity"] for row in rows] == [1, 2, 1, 1, 2, 1]
+    assert {(row["company_id"], row["feature"], row["meter"], row["state"]) for row in rows} == {
+        (company.id, "exports", "exported", "waiting")
+    }
+    assert all(row["occurred_at"] == row["available_at"] == row["recorded_at"] for row in rows)
+    assert len({row["id"] for row in rows}) == 6
 
 
 async def test_repeats_and_what_memory_does_not_hold_are_left_to_reading(

@@ -23,6 +23,7 @@ from plangate.store.columns import to_microseconds
 from plangate.store.counting import Counting, Entry, OtherwiseNow, Writing, count_known
 from plangate.store.feed import announcing
 from plangate.store.ledger import UsedKey
+from plangate.store.meter_outbox import adding_meter_events
 from plangate.usage_windows import counted_in, event_of, is_counted_here, reported_meters
 
 _ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
@@ -124,9 +125,8 @@ class _Batch:
 
     def _looked_up(self, standing: Standing, user_id: str, event: str, windows_known: int) -> Place | None:
         catalog, counters = standing.catalog, standing.counters
-        if reported_meters(catalog, event):
-            return None
-        place = Place(standing.facts.company_id, user_id, event, windows_known)
+        meters = reported_meters(catalog, event)
+        place = Place(standing.facts.company_id, user_id, event, windows_known=windows_known, meters=meters)
         features, keys = counted_in(catalog, standing.facts, event, user_id, standing.counted)
         for key in keys:
             window = counters.get(key)
@@ -186,6 +186,8 @@ class _Batch:
         entries: list[Entry] = []
         keys: list[UsedKey] = []
         sums: dict[Place, int] = {}
+        report_ids = id_series("mev")
+        reports: list[tuple[str, str, str, str, int, int]] = []
         present = _Present(self._asking, read)
         for item, place in zip(self._items, self._places, strict=True):
             answer: object = None
@@ -209,19 +211,26 @@ class _Batch:
             if item.key_hash is not None:
                 keys.append(UsedKey(item.key_hash, item.body_hash, answer))
             sums[place] = sums.get(place, 0) + item.quantity
+            if place.meters and item.quantity:
+                reports += [
+                    (next(report_ids), place.company_id, feature, meter, item.quantity, occurred_at)
+                    for meter, feature in place.meters.items()
+                ]
         added: dict[str, int] = {}
         for place, quantity in sums.items():
             for window in place.windows:
                 self._windows[window.window_id] = window
                 added[window.window_id] = added.get(window.window_id, 0) + quantity
-        told = announcing(
-            self._env.id,
-            sorted({place.company_id for place in sums if place.windows}),
-            origin=PROCESS,
-            recorded_at=now,
-            is_postgresql=self._env.database.is_postgresql,
-        )
-        return Writing(entries, keys, added, told)
+        further = []
+        if added:
+            companies = sorted({place.company_id for place in sums if place.windows})
+            is_postgresql = self._env.database.is_postgresql
+            further.append(
+                announcing(self._env.id, companies, origin=PROCESS, recorded_at=now, is_postgresql=is_postgresql)
+            )
+        if reports:
+            further.append(adding_meter_events(self._env.id, now, reports))
+        return Writing(entries, keys, added, further)
 
     def _known(self, company_id: str) -> tuple[int, int]:
         standing = self._standings[company_id]

@@ -64,13 +64,13 @@ class Writing(NamedTuple):
     """Usage to be written.
 
     `entries` are ledger rows: id, company id, user id or "", event, quantity, microseconds when it occurred. `keys`
-    count from now on. `added` is the sum for each window id; `told` announces it.
+    count from now on. `added` is the sum for each window id; `further` are statements that go with it.
     """
 
     entries: Sequence[Entry]
     keys: Sequence[UsedKey]
     added: Mapping[str, int]
-    told: Filled
+    further: Sequence[Filled]
 
 
 Counters: TypeAlias = dict[str, tuple[int, int]]  # used and reserved by window id
@@ -127,10 +127,9 @@ def _on_sqlite(connection: sqlite3.Connection, counting: Counting, decide: Decid
         connection.executemany(_ENTRY_ON_SQLITE, [common + entry for entry in writing.entries])
     elif writing.entries:
         run(ADD_ENTRIES.for_all(writing.entries, *common))
-    if not writing.added:
-        return {}
-    windows = run(_adding(writing))
-    run(writing.told)
+    windows = run(_adding(writing)) if writing.added else []
+    for one in writing.further:
+        run(one)
     return _counted(windows, writing)
 
 
@@ -160,10 +159,9 @@ async def _on_postgresql(
             raise OtherwiseNow
     if writing.entries:
         await run(ADD_ENTRIES.for_all(writing.entries, counting.environment_id, counting.recorded_at))
-    if not writing.added:
-        return {}
-    windows = await run(_adding(writing))
-    await run(writing.told)
+    windows = await run(_adding(writing)) if writing.added else []
+    for one in writing.further:
+        await run(one)
     return _counted(windows, writing)
 
 

@@ -10,7 +10,7 @@ from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, to_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, Rows, together
 from plangate.store.ledger import halves, whole
 
 WAITING: Final = "waiting"
@@ -52,6 +52,34 @@ class MeterEventRow(SQLModel, table=True):
 
 
 meter_outbox = table_of(MeterEventRow)
+
+
+_ADD: Final = Direct(
+    sqlite="""
+        INSERT INTO meter_outbox
+            (environment_id, recorded_at, available_at, state, attempts,
+            id, company_id, feature, meter, quantity, occurred_at)
+        SELECT ?1, ?2, ?2, 'waiting', 0, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+            json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]'),
+            json_extract(value, '$[5]')
+        FROM json_each(?3)
+    """,
+    postgresql="""
+        INSERT INTO meter_outbox
+            (environment_id, recorded_at, available_at, state, attempts,
+            id, company_id, feature, meter, quantity, occurred_at)
+        SELECT $1, $2, $2, 'waiting', 0, *
+        FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
+    """,
+)
+
+
+def adding_meter_events(environment_id: str, recorded_at: int, rows: Rows) -> Filled:
+    """The statement that stores usage to report from now on.
+
+    Each row is its id, company id, feature, meter, quantity and the microseconds when it occurred.
+    """
+    return _ADD.for_all(rows, environment_id, recorded_at)
 
 
 class Reportable(msgspec.Struct, kw_only=True):
