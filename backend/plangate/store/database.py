@@ -49,6 +49,7 @@ class StoreSession:
     counted: set[str] = field(default_factory=set)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
     deferred: list[Filled] = field(default_factory=list)
+    only_reads: bool = False
 
     @property
     def is_postgresql(self) -> bool:
@@ -143,7 +144,8 @@ class Database:
         )
         event.listen(engine.sync_engine, "checkout", _refusing_lost(engine))
         event.listen(engine.sync_engine, "checkin", _rest)
-        return cls(parsed, engine, engine)
+        # Each statement sees what is committed by then, in a transaction or not; without one a read is a round trip.
+        return cls(parsed, engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -162,9 +164,9 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
-        """A transaction that only reads. On SQLite it never waits for writers."""
+        """A session that only reads. On SQLite it never waits for writers, and sees one state of everything."""
         async with self._reader.begin() as connection:
-            yield StoreSession(connection, environment_id, now)
+            yield StoreSession(connection, environment_id, now, only_reads=True)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:

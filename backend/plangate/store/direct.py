@@ -165,7 +165,7 @@ async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
             with translated():
                 found = await driver.together([for_sqlite(one) for one in wanted])
         elif isinstance(driver, asyncpg.Connection):
-            if not driver.is_in_transaction():
+            if not session.only_reads and not driver.is_in_transaction():
                 # SQLAlchemy begins on PostgreSQL with its own first statement.
                 await session.connection.exec_driver_sql("SELECT 1")
             with translated():
