@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from plangate import catalog, companies
+from plangate.access import check
+from plangate.engine.model import Reason
 from plangate.errors import Refusal
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
 from plangate.store.audit import audit_of
+from plangate.store.snapshot import company_facts
 from tests.shop import DOCUMENT, Shop
 from tests.world import ACTOR
 
@@ -78,8 +81,6 @@ async def test_s3_a_company_may_have_grace_days_of_its_own(shop: Shop) -> None:
     assert (entry.before["past_due_grace_days"], entry.after["past_due_grace_days"]) == (None, 30)
     # The past is answered with what was agreed on then.
     async with shop.env.reading() as session:
-        from plangate.store.snapshot import company_facts
-
         before = await company_facts(session, shop.company_id, at=then)
         now = await company_facts(session, shop.company_id)
         again = await company_facts(session, shop.company_id, at=shop.now())
@@ -101,13 +102,20 @@ async def test_s3_the_catalogue_says_how_many_grace_days(shop: Shop) -> None:
 
 
 async def test_s4_unpaid_is_the_fallback_plan_and_paying_brings_it_back(shop: Shop) -> None:
-    await subscribe(shop)
-    await fail_renewal(shop)
-    shop.advance("P30D")
+    name = await subscribe(shop)
+    # The account's rule for unpaid renewals is to leave them unpaid.
+    world = shop.sandbox.app_state.sandbox.world
+    subscription = world.store.get("subscription", name)
+    world.store.touch(subscription)
+    subscription["status"] = "unpaid"
     await refetch(shop.env, shop.company_id)
-    (fact,) = (await shop.snapshot()).facts.subscriptions
-    assert fact.status in {"unpaid", "canceled"}
     assert await shop.plan() == "free"
+    decision = await check(shop.env, company={"id": "acme"}, feature="sso")
+    assert (decision.allowed, decision.reason) == (False, Reason.SUBSCRIPTION_INACTIVE)
+    world.store.touch(subscription)
+    subscription["status"] = "active"
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
 
 
 async def test_s5_a_paused_subscription_grants_nothing(shop: Shop) -> None:
