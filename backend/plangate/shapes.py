@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from plangate.engine.model import Json, PlanSource, TraitValue
+from plangate.engine.model import Json, PlanSource, Price, TraitValue
 
 
 class Money(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +139,14 @@ class QuoteLine(msgspec.Struct, frozen=True, kw_only=True):
     proration: bool = False
 
 
+class UsagePrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What usage of a feature costs beside the invoice quoted: billed at the end of each period, as it was used."""
+
+    feature: str
+    name: str
+    price: Price
+
+
 class NextInvoice(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: int
     currency: str
@@ -174,6 +182,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     credit: Money | None = None
     tax: Money | None = None
     next_invoice: NextInvoice | None = None
+    plus_usage: tuple[UsagePrice, ...] = ()
     gained: tuple[EntitlementEffect, ...] = ()
     lost: tuple[EntitlementEffect, ...] = ()
     violations: tuple[Violation, ...] = ()

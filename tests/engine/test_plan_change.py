@@ -112,7 +112,7 @@ def test_what_a_change_is_called(current: Holding, target: Holding, kind: Change
     assert classify(SHOP, current, target) is kind
 
 
-def test_equal_prices_are_an_upgrade_both_ways() -> None:
+def test_d22_equal_prices_are_an_upgrade_both_ways() -> None:
     # D22
     catalog = catalog_of([plan("one", monthly=1000), plan("two", monthly=1000)])
     one, two = Holding(plan="one", currency="usd"), Holding(plan="two", currency="usd")
@@ -152,7 +152,7 @@ intervals = st.sampled_from(Interval)
     st.tuples(st.integers(0, 2), intervals, st.integers(1, 3), st.integers(0, 3), st.integers(0, 3)),
     st.tuples(st.integers(0, 2), intervals, st.integers(1, 3), st.integers(0, 3), st.integers(0, 3)),
 )
-def test_strict_pairs_are_antisymmetric(
+def test_d22_strict_pairs_are_antisymmetric(
     amounts: list[int],
     first: tuple[int, Interval, int, int, int],
     second: tuple[int, Interval, int, int, int],

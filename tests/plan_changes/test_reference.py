@@ -6,6 +6,8 @@ from pathlib import Path
 from plangate.drift import DriftKind
 from plangate.errors import CATALOGUE
 from plangate.shapes import ChangeState, Quote
+from plangate.store.version_migrations import RETRIED, PriceOutcome
+from plangate.web.schemas import CustomPriceBody
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference" / "plan-changes.md").read_text("utf-8")
@@ -13,7 +15,8 @@ _ENDED = {ChangeState.APPLIED, ChangeState.CANCELLED, ChangeState.REFUSED, Chang
 
 
 def test_every_state_is_explained() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| .+ \|$", PAGE, re.MULTILINE)
+    part = PAGE.split("## What a quote")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| .+ \|$", part, re.MULTILINE)
     assert [(name, ends == "yes") for name, ends in rows] == [(state.value, state in _ENDED) for state in ChangeState]
 
 
@@ -29,7 +32,7 @@ def test_the_diagram_enters_every_state_and_leaves_those_that_do_not_end() -> No
 
 
 def test_refusals_and_members_exist() -> None:
-    part = PAGE.split("## Refusals")[1]
+    part = PAGE.split("## Refusals")[1].split("## While")[0]
     codes = re.findall(r"^\| `(\w+)` \| .+ \|$", part, re.MULTILINE)
     assert len(codes) > 15
     assert set(codes) <= {code.value for code in CATALOGUE}
@@ -38,6 +41,22 @@ def test_refusals_and_members_exist() -> None:
     )
     assert members
     assert set(members) <= set(Quote.__struct_fields__)
+
+
+def test_every_member_of_a_custom_price_is_explained() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|(.*?)\| .+ \|$", PAGE.split("## Custom plans")[1].split("## Prices of")[0], re.MULTILINE
+    )
+    assert [name for name, _ in rows] == list(CustomPriceBody.model_fields)
+    for name, told in rows:
+        default = CustomPriceBody.model_fields[name].get_default()
+        if name != "days_until_due" and isinstance(default, str | int):
+            assert told.strip() == f"`{default}`", name
+
+
+def test_every_outcome_of_moving_a_price_is_explained() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| .+ \|$", PAGE.split("## Prices of")[1], re.MULTILINE)
+    assert [(name, again == "yes") for name, again in rows] == [(one.value, one in RETRIED) for one in PriceOutcome]
 
 
 def test_the_runbook_names_every_class_of_drift() -> None:

@@ -13,7 +13,7 @@ import pytest
 from plangate.deployment import Deployment
 from plangate.settings import Settings
 from tests.conftest import SECRET_KEY, environment_settings
-from tests.plan_changes.generated import SOLD, Outcome, live
+from tests.plan_changes.generated import Outcome, live, selling
 from tests.sandbox_server import SandboxServer
 from tests.shop import Shop
 
@@ -53,7 +53,7 @@ async def _block(sandbox: SandboxServer, template: Path, file: Path, seed: int) 
     settings = Settings(database_url=f"sqlite:///{file}", secret_keys=(SECRET_KEY,), environments=(own,))
     deployment = await Deployment.open(settings)
     try:
-        shop = await Shop.open(deployment.named(None), sandbox, SOLD)
+        shop = await Shop.open(deployment.named(None), sandbox, selling(seed))
         try:
             return await live(shop, seed=seed, changes=min(_AT_ONCE, CHANGES))
         finally:

@@ -263,3 +263,50 @@ def test_staff_schedules_and_cancels_from_the_dashboard(story: Story) -> None:
     assert call("plan.cancel_scheduled", **cancel).json()["state"] == "cancelled"
     assert problem(call("plan.cancel_scheduled", **{**cancel, "operation_id": "op_3"}))["code"] == "nothing_scheduled"
     assert call("customer.get", customer=customer).json()["scheduled_change"] is None
+
+
+def test_a_deal_is_made_through_the_api_by_an_admin_alone(story: Story) -> None:
+    deal = {"amount_minor": 3900, "currency": "usd", "interval": "month", "name": "Acme 2027"}
+    invoiced = {**deal, "collection_method": "send_invoice", "days_until_due": 14}
+    with story.server.client(story.server.key(scopes=["write"])) as writer:
+        refused = writer.post(f"{story.path}/preview", json={"plan": "pro", "custom_price": deal})
+        assert (refused.status_code, problem(refused)["code"]) == (403, "forbidden")
+    unknown = story.http.post(f"{story.path}/preview", json={"plan": "pro", "custom_price": {**deal, "discount": 5}})
+    assert (unknown.status_code, problem(unknown)["errors"][0]["pointer"]) == (422, "/custom_price/discount")
+    early = {**deal, "starts_at": "2020-01-01T00:00:00Z"}
+    refused = story.http.post(f"{story.path}/preview", json={"plan": "pro", "custom_price": early})
+    assert (refused.status_code, problem(refused)["errors"][0]["pointer"]) == (422, "/custom_price/starts_at")
+
+    quote = story.preview(plan="pro", custom_price=invoiced, quantities={"plan": 2})
+    assert (quote["kind"], quote["due_today"]["amount_minor"]) == ("subscribe", 7800)
+    change = story.confirm(quote).json()
+    assert (change["state"], change["to"]["quantity"]) == ("applied", 2)
+    assert change["to"]["custom_price"] == {
+        "amount_minor": 3900,
+        "currency": "usd",
+        "interval": "month",
+        "interval_count": 1,
+    }
+    assert (story.plan(), story.limit()) == ("pro", 1000)
+    on_sale = story.http.get("/v1/public/plans").text
+    assert ("4900" in on_sale, "3900" in on_sale) == (True, False)
+
+
+def test_a_deal_is_made_from_the_dashboard_by_an_admin_alone(story: Story) -> None:
+    def call(user: str, **payload: object) -> httpx.Response:
+        message = {**payload, "mode": "test", "user_id": user, "account_id": story.sandbox.account_id}
+        body = json.dumps(message, separators=(",", ":")).encode()
+        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return story.http.post("/stripe-app/v1/plan.preview", content=body, headers=header)
+
+    checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "starter")
+    customer = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"][0]
+    deal = {"customer": customer, "plan": "pro", "custom_amount_minor": 3900, "custom_currency": "usd"}
+    refused = call("usr_agent", **deal, custom_interval="month")
+    assert (refused.status_code, problem(refused)["code"]) == (403, "role_too_low")
+    lacking = call("usr_admin", **deal)
+    assert (lacking.status_code, problem(lacking)["errors"][0]["pointer"]) == (422, "/custom_interval")
+    quote = call("usr_admin", **deal, custom_interval="month")
+    assert (quote.status_code, quote.json()["kind"]) == (200, "upgrade"), quote.text

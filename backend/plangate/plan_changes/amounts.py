@@ -11,7 +11,7 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms
 from plangate.engine.model import PeriodKind, SubscriptionFact
 from plangate.engine.periods import window_at
-from plangate.plan_changes.asking import previewed, redeemed, renewal_asked, with_discounts
+from plangate.plan_changes.asking import previewed, redeemed, renewal_asked, with_discounts, with_least_usage
 from plangate.plan_changes.lines import TargetLine, start_items
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
@@ -50,9 +50,8 @@ async def amounts_of(
     if terms.action is Action.UPDATE:
         return await _of_update(gateway, drafted, known, subscription, currency, at)
     if terms.action is Action.SCHEDULE:
-        asked = await renewal_asked(
-            gateway, drafted, subscription, {"items": _renewal_items(drafted.lines, subscription)}
-        )
+        items = _renewal_items(drafted.lines, subscription, is_interval_changed=terms.is_interval_changed)
+        asked = await renewal_asked(gateway, drafted, subscription, {"items": items})
         total = await renewal_amount(gateway, drafted, asked, renews_at=effective_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=effective_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
@@ -97,7 +96,7 @@ async def _of_start(
         after = datetime.fromtimestamp(details["trial_end"], UTC)
     first = await previewed(gateway, terms, {**asked, "subscription_details": details})
     amounts = nothing if first is None else _of_invoice(first, currency)
-    total = await renewal_amount(gateway, drafted, asked, first=first, renews_at=after)
+    total = await renewal_amount(gateway, drafted, with_least_usage(asked, drafted), first=first, renews_at=after)
     following = NextInvoice(amount_minor=total, currency=currency, at=after)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
@@ -243,23 +242,35 @@ def _is_proration(entry: StripeJson) -> bool:
     return bool(details.get("proration", entry.get("proration", False)))
 
 
-def _renewal_items(lines: tuple[TargetLine, ...], subscription: SubscriptionFact) -> list[StripeJson]:
-    """The items of the later phase, as changes to the running ones."""
+def _renewal_items(
+    lines: tuple[TargetLine, ...], subscription: SubscriptionFact, *, is_interval_changed: bool
+) -> list[StripeJson]:
+    """The items of the later phase, as changes to the running ones.
+
+    What is used until then is billed at the price it is used under, so metered items stay as they are, unless the
+    period itself becomes another; those of the later phase have counted nothing by then.
+    """
     kept = {line.item.stripe_item_id for line in lines if line.item is not None}
     written: list[StripeJson] = []
     for line in lines:
+        if line.quantity is None and not is_interval_changed:
+            continue
         named: StripeJson = {"price": line.stripe_price_id}
         if line.item is not None:
             named["id"] = line.item.stripe_item_id
         if line.quantity is not None:
             named["quantity"] = line.quantity
         written.append(named)
-    gone = [item.stripe_item_id for item in subscription.items if item.stripe_item_id not in kept]
+    gone = [
+        item.stripe_item_id
+        for item in subscription.items
+        if item.stripe_item_id not in kept and (is_interval_changed or not item.is_metered)
+    ]
     return [*written, *({"id": stripe_item_id, "deleted": True} for stripe_item_id in gone)]
 
 
 def _catalogue_total(lines: tuple[TargetLine, ...]) -> int:
-    return sum(line.amount_minor for line in lines)
+    return sum(line.amount_minor for line in lines if line.quantity is not None)
 
 
 def _next_period(at: datetime, terms: Terms) -> datetime:

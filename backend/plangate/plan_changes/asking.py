@@ -36,6 +36,16 @@ def redeemed(terms: Terms) -> StripeJson:
     return {} if terms.promotion_code is None else {"discounts": [{"promotion_code": terms.promotion_code}]}
 
 
+def with_least_usage(asked: StripeJson, drafted: Drafted) -> StripeJson:
+    """The same preview of a period that begins, with what its usage costs at least: flat amounts of first tiers."""
+    least = [
+        {"amount": line.amount_minor, "currency": line.price.currency, "description": f"{line.name}: {line.feature}"}
+        for line in drafted.lines
+        if line.quantity is None and line.price is not None and line.amount_minor
+    ]
+    return {**asked, "invoice_items": least} if least else asked
+
+
 def with_discounts(asked: StripeJson, named: Sequence[Mapping[str, Any]]) -> StripeJson:
     """The same preview with exactly these discounts."""
     if "schedule_details" not in asked:
@@ -60,6 +70,9 @@ async def renewal_asked(
     nothing that waits: its invoice is that of a subscription that begins.
     """
     terms = drafted.terms
+    if is_restarted:
+        raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
+        return with_least_usage(_anew(drafted, subscription, raw), drafted)
     if subscription.stripe_schedule_id is None:
         undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
         return {
@@ -69,7 +82,7 @@ async def renewal_asked(
             **redeemed(terms),
         }
     raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
-    attached = None if is_restarted else await gateway.fetch_schedule(subscription.stripe_schedule_id)
+    attached = await gateway.fetch_schedule(subscription.stripe_schedule_id)
     if attached is None:
         return _anew(drafted, subscription, raw)
     target = [LineItem(line.stripe_price_id, line.quantity) for line in drafted.lines]

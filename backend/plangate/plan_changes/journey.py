@@ -207,7 +207,10 @@ async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanC
             _repeat_refusal(row)
             return row
         if await _is_too_old(env, row):
-            return await _given_up(env, row, mirror)
+            row = await _given_up(env, row, mirror)
+            # What was left behind is gone: nobody must be refused because of it.
+            await refetch_held(env, row.company_id, lease)
+            return row
         if row.state == ChangeState.REQUESTED.value:
             async with env.writing() as session:
                 await update_change(session, row.id, state=ChangeState.APPLYING.value)

@@ -39,7 +39,7 @@ from plangate.plan_changes.promotions import promotion_of
 from plangate.plan_changes.quotes import Promise, signed
 from plangate.plan_changes.request import ChangeRequest, checked, target_holding
 from plangate.plan_changes.terms import Drafted, draft
-from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Quote, Violation
+from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Quote, UsagePrice, Violation
 from plangate.standing import Standing
 from plangate.store.plan_changes import changes_in
 
@@ -359,6 +359,7 @@ def _quote(
         credit=amounts.credit,
         tax=amounts.tax,
         next_invoice=amounts.next_invoice,
+        plus_usage=_plus_usage(after, drafted),
         gained=tuple(_effect(one) for one in gained),
         lost=tuple(_effect(one) for one in lost),
         violations=tuple(violated),
@@ -366,6 +367,19 @@ def _quote(
         expires_at=expires_at,
         is_scheduled=drafted.terms.action in _SCHEDULING,
         needs_checkout=drafted.terms.action is Action.CHECKOUT,
+    )
+
+
+def _plus_usage(after: CompanySnapshot, drafted: Drafted) -> tuple[UsagePrice, ...]:
+    """What is billed as it is used, beside what the quote says; the price as the catalogue says it."""
+    return tuple(
+        UsagePrice(
+            feature=line.feature,
+            name=after.features[line.feature].feature.name if line.feature in after.features else line.feature,
+            price=msgspec.structs.replace(line.price, stripe_price_id=None, meter=None),
+        )
+        for line in drafted.lines
+        if line.quantity is None and line.feature is not None and line.price is not None
     )
 
 

@@ -124,6 +124,8 @@ def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -
         if key in {PLAN_QUANTITY, plan}:
             if number < 1:
                 raise invalid(f"/quantities/{_escaped(key)}", "A plan is held at least once; cancel it instead.")
+            if not version.prices and own_price is None:
+                raise invalid(f"/quantities/{_escaped(key)}", f"{version.name} is not sold by number.")
             quantity = number
         elif catalog.newest("add_on", key) is not None:
             add_ons[key] = number

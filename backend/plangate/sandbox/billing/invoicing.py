@@ -224,7 +224,9 @@ def _discounts(world: World, customer: Obj, subscription: Obj | None, extra: lis
     if not ids and customer.get("_discount"):
         ids = [customer["_discount"]]
     found = [world.store.get("discount", stripe_id) for stripe_id in ids]
-    return [d for d in found if d is not None and (d["end"] is None or d["end"] > world.now())]
+    return [
+        d for d in found if d is not None and (d["end"] is None or d["end"] > world.now() or d.get("_is_previewed"))
+    ]
 
 
 def _apply_discounts(world: World, rows: list[Obj], discounts: list[Obj]) -> dict[str, int]:

@@ -18,7 +18,8 @@ from .changes import (
     plan_change,
 )
 from .ending import end_subscription
-from .lines import interval_of, is_metered
+from .invoicing import keep_for_later
+from .lines import interval_of, is_metered, usage_line
 
 Obj = dict[str, Any]
 
@@ -206,8 +207,20 @@ def _swap_at_boundary(world: World, subscription: Obj, rows: list[Obj], phase: O
     before = {interval_of(world, item) for item in subscription["_items"]}
     if phase["billing_cycle_anchor"] == "phase_start":
         subscription["billing_cycle_anchor"] = now
+    kept = {row["id"] for row in rows}
+    gone = [item for item in subscription["_items"] if item["id"] not in kept and is_metered(world, item)]
+    if gone:
+        # What was used is paid at the price it was used under, on the invoice of the boundary.
+        arrears = [
+            usage_line(world, subscription, item, start=item["current_period_start"], end=item["current_period_end"])
+            for item in gone
+        ]
+        keep_for_later(world, subscription, [line for line in arrears if line["amount"]])
     for row in rows:
-        if interval_of(world, row) not in before and phase["billing_cycle_anchor"] != "phase_start":
+        if is_metered(world, row) and row["id"] not in {item["id"] for item in subscription["_items"]}:
+            # It counts from now on: the renewal that comes gives it a period, and bills nothing for the one before.
+            row["_is_fresh"] = True
+        elif interval_of(world, row) not in before and phase["billing_cycle_anchor"] != "phase_start":
             # Without `phase_start` the new interval begins, and its first period is never collected.
             interval, count = interval_of(world, row)
             row["current_period_start"] = now

@@ -77,7 +77,7 @@ def renew(world: World, subscription: Obj) -> None:
         for item in due:
             start, end = item["current_period_start"], item["current_period_end"]
             interval, count = interval_of(world, item)
-            if is_metered(world, item):
+            if is_metered(world, item) and not item.pop("_is_fresh", False):
                 arrears.append(usage_line(world, subscription, item, start=start, end=end))
             item["current_period_start"], item["current_period_end"] = period_at(
                 subscription["billing_cycle_anchor"], interval, count, now

@@ -8,6 +8,7 @@ from plangate.sandbox.billing.agenda import Agenda
 from plangate.sandbox.billing.collecting import collect, finalize, mark_paid, payment_error, void, write_off
 from plangate.sandbox.billing.ending import end_subscription
 from plangate.sandbox.billing.invoicing import Previewed, add_up
+from plangate.sandbox.billing.lines import new_line
 from plangate.sandbox.billing.phases import discount_ids
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, required
@@ -213,7 +214,11 @@ def _rehearse(
             update = Params({k: v for k, v in details.items() if k not in ("cancel_now", "resume_at", "start_date")})
             check_updatable(subscription, update)
             if "discounts" in p:
+                held = set(subscription["discounts"])
                 subscription["discounts"] = discount_ids(copy, subscription, p["discounts"] or [])
+                for stripe_id in set(subscription["discounts"]) - held:
+                    # Stripe applies these to the invoice it previews, whenever that comes.
+                    copy.require("discount", stripe_id)["_is_previewed"] = True
                 copy.require("customer", subscription["customer"])["_discount"] = None
             change_subscription(copy, subscription, {**update, "payment_behavior": "default_incomplete"})
         agenda = Agenda()
@@ -262,8 +267,11 @@ def _creation(details: Obj) -> Obj:
 
 
 def _finish_preview(copy: World, p: Params, invoice: Obj) -> None:
-    if p.get("preview_mode") == "recurring":
+    is_recurring, extra = p.get("preview_mode") == "recurring", p.get("invoice_items") or []
+    if is_recurring:
         invoice["_lines"] = [line for line in invoice["_lines"] if not line["_is_proration"]]
+    invoice["_lines"] += [_extra_line(copy, entry, invoice["currency"]) for entry in extra]
+    if is_recurring or extra:
         customer = copy.require("customer", invoice["customer"])
         for line in invoice["_lines"]:
             line["discount_amounts"] = []
@@ -273,6 +281,24 @@ def _finish_preview(copy: World, p: Params, invoice: Obj) -> None:
     given = (p.get("subscription_details") or {}).get("proration_date")
     if given and invoice["parent"]:
         invoice["parent"]["subscription_details"]["subscription_proration_date"] = given
+
+
+def _extra_line(copy: World, entry: Obj, currency: str) -> Obj:
+    """An invoice item that only the preview adds, as an amount."""
+    if "amount" not in entry:
+        raise invalid("Previews add invoice items by their `amount` here.", param="invoice_items[0][amount]")
+    line = new_line(
+        copy,
+        amount=entry["amount"],
+        currency=entry.get("currency") or currency,
+        description=entry.get("description") or "",
+        period=(copy.now(), copy.now()),
+        price=None,
+        quantity=1,
+        subscription=None,
+        item=None,
+    )
+    return {**line, "discountable": entry.get("discountable", True)}
 
 
 _ID = "/v1/invoices/{}"
