@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from plangate import catalog, overrides
+from plangate import catalog, companies, overrides
 from plangate.catalog.migrating import carry_on_migrations
 from plangate.catalog_document import MigrationDocument
 from plangate.environment import Environment
 from plangate.store.companies import page_of_companies
+from plangate.store.company_terms import withhold
 from plangate.store.population import facts_of_companies
 from plangate.store.snapshot import company_facts
 from tests.sandbox_server import SandboxServer
@@ -38,6 +39,10 @@ async def test_they_are_what_each_company_would_be_loaded_with(shop: Shop) -> No
     await catalog.apply(env, dearer, actor=ACTOR, migrate={"": MigrationDocument(companies=["id=globex"])})
     while await carry_on_migrations(env):
         pass
+    await companies.upsert(env, keys={"id": "initech"}, past_due_grace_days=21, actor=ACTOR)
+    (held,) = (await shop.snapshot()).facts.subscriptions
+    async with env.writing() as session:
+        await withhold(session, shop.company_id, held.stripe_subscription_id, is_withheld=True)
     async with env.reading() as session:
         rows = await page_of_companies(session, search=None, after=None, limit=10)
         found = await facts_of_companies(session, rows)
@@ -49,3 +54,5 @@ async def test_they_are_what_each_company_would_be_loaded_with(shop: Shop) -> No
     assert found[initech.id].overrides
     assert found[shop.company_id].subscriptions
     assert found[shop.company_id].last_mapped_plan is not None
+    assert found[shop.company_id].withheld == {held.stripe_subscription_id}
+    assert found[initech.id].past_due_grace_days == 21

@@ -9,7 +9,7 @@ from plangate.clock import wall_now
 from plangate.engine.model import PlanSource
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
-from plangate.store.inbox import inbox
+from plangate.store.inbox import inbox, inbox_figures
 from plangate.sync import work_inbox
 from plangate.web.stripe_app_actions import Asked, LinkPayload, company_link
 from tests.shop import Shop, new_company
@@ -61,10 +61,20 @@ async def test_a_customer_linked_by_the_api_is_fetched_before_the_answer(shop: S
     linked, _ = await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
     assert linked.plan is not None
     assert (linked.plan.key, linked.plan.source) == ("pro", PlanSource.SUBSCRIPTION)
+    assert await work_inbox(shop.env) == 0
+    async with shop.env.reading() as session:
+        assert (await inbox_figures(session))["counts"] == {"processed": 1}
     # Linked again, nothing is fetched.
     before = len(shop.requests("GET"))
     await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
     assert len(shop.requests("GET")) == before
+
+
+async def test_a_customer_who_pays_for_nothing_leaves_nothing_to_be_done(shop: Shop) -> None:
+    customer = shop.stripe.customers.create({"name": "Nobody yet"}).id
+    await companies.upsert(shop.env, keys={"id": "linked"}, stripe_customer_ids=(customer,), actor=ACTOR)
+    async with shop.env.reading() as session:
+        assert (await inbox_figures(session))["counts"] == {"processed": 1}
 
 
 async def test_while_stripe_does_not_answer_the_link_is_kept_and_the_worker_fetches_it(shop: Shop) -> None:

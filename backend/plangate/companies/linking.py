@@ -47,12 +47,18 @@ async def note_linked(env: Environment, session: StoreSession, stripe_customer_i
 async def fetch_linked(env: Environment, company_id: str, noted: Sequence[str]) -> None:
     """Fetch what the noted customers hold, in a bounded time; when Stripe does not answer it is left to the worker."""
 
+    settled: list[str] = []
+
     async def settle(session: StoreSession) -> None:
         for name in noted:
             settle_event(session, name, state=InboxState.PROCESSED, wall_now=wall_now())
+        session.after_commit.append(lambda: settled.extend(noted))
 
     try:
         with within(_FETCH_SECONDS):
             await refetch(env, company_id, wait_seconds=_LEASE_SECONDS, closing=settle)
+        if not settled:
+            async with env.writing() as session:
+                await settle(session)
     except Refusal as refusal:
         _log.info("linked_customer_not_fetched", company=company_id, code=refusal.code.value)
