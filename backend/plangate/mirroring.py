@@ -5,7 +5,7 @@ each of their own calls. No transaction is open while Stripe is asked; the lease
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -22,15 +22,13 @@ from plangate.billing.mirror import (
     with_holding_times,
 )
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import LIVE_STATUSES, Action, Terms, followed, outcome, restored, started_by
-from plangate.clock import wall_now
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.model import Catalog, CompanyFacts, PlanRef, PlanSource, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id
-from plangate.shapes import Actor, ChangeState
+from plangate.settling import STRIPE, WATCHED, Awaited, look_up, settle_changes
 from plangate.store.audit import append_audit
 from plangate.store.companies import (
     STRIPE_CUSTOMER_KEY,
@@ -41,10 +39,11 @@ from plangate.store.companies import (
     keys_of,
     owner_of_key,
 )
+from plangate.store.company_terms import deleted_customers, note_deleted_customers
 from plangate.store.database import StoreSession
 from plangate.store.direct import together
 from plangate.store.ledger import lock_pairs, locking
-from plangate.store.plan_changes import PlanChangeRow, changes_in, update_change
+from plangate.store.plan_changes import PlanChangeRow, changes_in
 from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
 from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import (
@@ -56,18 +55,9 @@ from plangate.store.subscriptions import (
 )
 from plangate.usage_windows import attribute_waiting, rebind_windows
 
-STRIPE = Actor(kind="stripe", id="stripe")
-_WATCHED = ("applying", "awaiting_payment", "requires_action", "scheduled", "cancelling")
 _CLOCKS_APART = timedelta(seconds=60)
 Closing = Callable[[StoreSession], Awaitable[None]]  # what is written in the commit that stores what was fetched
 _log = structlog.get_logger(__name__)
-
-
-class _Awaited(msgspec.Struct, frozen=True):
-    """What changes wait for: those whose hosted page can no longer be paid, and the schedules that have not begun."""
-
-    closed: frozenset[str]
-    schedules: tuple[StripeJson, ...]
 
 
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,13 +114,13 @@ async def refetch_held(
         async with env.reading() as session:
             present = await present_facts(session, company_id)
             if present is not None and present.has_open_changes:
-                watched = await changes_in(session, company_id, _WATCHED)
+                watched = await changes_in(session, company_id, WATCHED)
     known = () if present is None else present.facts.subscriptions
     keys = () if present is None else present.keys
     stripe_customer_ids = [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
-    awaited = await _awaited(env, watched, stripe_customer_ids)
+    awaited = await look_up(env, watched, stripe_customer_ids)
     states = [
         state
         for stripe_customer_id in stripe_customer_ids
@@ -196,10 +186,10 @@ async def _stored(
     states: Sequence[CustomerState],
     known: Sequence[SubscriptionFact],
     *,
-    awaited: _Awaited | None = None,
+    awaited: Awaited | None = None,
     closing: Closing | None = None,
 ) -> Mirrored:
-    """Write back what was fetched, unless the lease was lost. `awaited` as in `_settle_changes`."""
+    """Write back what was fetched, unless the lease was lost. `awaited` as in `settling.settle_changes`."""
     found = await _completed(env, states, known)
     subscriptions = tuple(one for state in states for one in state.subscriptions)
     schedules = tuple(one for state in states for one in state.schedules)
@@ -225,9 +215,12 @@ async def _stored(
         is_changed = await _write_back(
             env, session, catalog, present.facts, known, found, stored=states_of(states_known)
         )
-        is_settled = present.has_open_changes and await _settle_changes(
+        is_settled = present.has_open_changes and await settle_changes(
             session, company_id, found, subscriptions, awaited
         )
+        deleted = [state.stripe_customer_id for state in states if state.is_deleted]
+        if deleted:
+            await note_deleted_customers(session, company_id, deleted)
         if is_changed or is_settled:
             await env.touch(session, company_id, is_locked=True)
         if closing is not None:
@@ -292,6 +285,12 @@ async def customers_of(session: StoreSession, company_id: str) -> list[str]:
     """The Stripe customer ids of a company, the one linked first at the front."""
     keys = (await keys_of(session, [company_id]))[company_id]
     return [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
+
+
+async def buying_customers_of(session: StoreSession, company_id: str) -> list[str]:
+    """Those of `customers_of` that can buy: a deleted one only names its company (S16)."""
+    deleted = await deleted_customers(session, company_id)
+    return [name for name in await customers_of(session, company_id) if name not in deleted]
 
 
 async def company_of_customer(session: StoreSession, stripe_customer_id: str) -> str | None:
@@ -413,117 +412,3 @@ def _summary(fact: SubscriptionFact) -> dict[str, object]:
         "scheduled_end_at": fact.scheduled_end_at,
         "phases": len(fact.phases),
     }
-
-
-async def _awaited(env: Environment, watched: Sequence[PlanChangeRow], stripe_customer_ids: Sequence[str]) -> _Awaited:
-    """Looks up what open changes wait for beside subscriptions.
-
-    Asked before the subscriptions are: a page that was paid by now, and a schedule that began, have theirs in what is
-    fetched next.
-    """
-    closed = {row.id for row in watched if await _is_page_closed(env, row)}
-    schedules: list[StripeJson] = []
-    if any(row.terms["action"] == Action.START_LATER.value for row in watched):
-        for stripe_customer_id in stripe_customer_ids:
-            schedules += await env.gateway.waiting_schedules(stripe_customer_id)
-    return _Awaited(frozenset(closed), tuple(schedules))
-
-
-async def _is_page_closed(env: Environment, row: PlanChangeRow) -> bool:
-    """Whether the hosted page of a change can no longer be paid (S27)."""
-    if row.stripe_checkout_session_id is None or row.state != ChangeState.AWAITING_PAYMENT.value:
-        return False
-    page = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
-    return page is None or page["status"] == "expired"
-
-
-async def _settle_changes(
-    session: StoreSession,
-    company_id: str,
-    facts: Sequence[SubscriptionFact],
-    subscriptions: Sequence[StripeJson],
-    awaited: _Awaited | None,
-) -> bool:
-    """Move recorded changes on to what the facts say became of them. Answers whether any moved.
-
-    `awaited` is what the changes wait for; None when nobody looked, and then nothing is concluded from its absence. The
-    newest change comes first: one that waits for its
-    date is not over while an upgrade that took it away may still come to nothing, and is made again if it does.
-    """
-    by_id = {fact.stripe_subscription_id: fact for fact in facts}
-    open_upgrades: set[str] = set()
-    undone_upgrades: set[str] = set()
-    is_moved = False
-    for row in await changes_in(session, company_id, _WATCHED):
-        terms = msgspec.convert(row.terms, Terms)
-        stripe_subscription_id = row.stripe_subscription_id or ""
-        fact = by_id.get(stripe_subscription_id)
-        reached = outcome(
-            terms,
-            ChangeState(row.state),
-            row.id,
-            fact=fact,
-            subscriptions=subscriptions,
-            schedules=None if awaited is None else awaited.schedules,
-        )
-        if reached is None and awaited is not None and row.id in awaited.closed:
-            reached = ChangeState.CANCELLED
-        if terms.action is Action.UPDATE:
-            if reached is ChangeState.FAILED:
-                undone_upgrades.add(stripe_subscription_id)
-            elif reached is None or reached.value == row.state:
-                open_upgrades.add(stripe_subscription_id)
-        if row.state == ChangeState.SCHEDULED.value and reached is ChangeState.CANCELLED and fact is not None:
-            if stripe_subscription_id in open_upgrades:
-                continue
-            if stripe_subscription_id in undone_upgrades and fact.status in LIVE_STATUSES:
-                await _write_again(session, row, restored(terms, fact, at=session.now))
-                is_moved = True
-                continue
-        if reached is ChangeState.SCHEDULED and terms.action is Action.SCHEDULE and fact is not None:
-            edited = followed(terms, fact)
-            if edited is not None:
-                await _write_again(session, row, edited)
-                is_moved = True
-                continue
-        if reached is None or reached.value == row.state:
-            continue
-        await _move(session, row, reached, subscriptions)
-        is_moved = True
-    return is_moved
-
-
-async def _write_again(session: StoreSession, row: PlanChangeRow, terms: Terms) -> None:
-    """Let the worker write a scheduled change into Stripe anew; until then it counts as under way."""
-    effective_at = row.effective_at if terms.boundary is None else datetime.fromtimestamp(terms.boundary, UTC)
-    await update_change(
-        session,
-        row.id,
-        state=ChangeState.APPLYING.value,
-        terms=msgspec.to_builtins(terms),
-        effective_at=effective_at,
-        available_at=wall_now(),
-    )
-
-
-async def _move(
-    session: StoreSession, row: PlanChangeRow, reached: ChangeState, subscriptions: Sequence[StripeJson]
-) -> None:
-    values: dict[str, object] = {"state": reached.value, "next_action": None}
-    started = started_by(row.id, subscriptions)
-    if started is not None:
-        values["stripe_subscription_id"] = started["id"]
-    if reached is ChangeState.FAILED:
-        detail = "The payment was not confirmed in time; nothing was changed."
-        values["refusal"] = {"code": Code.PAYMENT_FAILED.value, "detail": detail}
-    await update_change(session, row.id, **values)
-    await append_audit(
-        session,
-        actor=STRIPE,
-        action=f"plan_change.{reached.value}",
-        subject=row.id,
-        company_id=row.company_id,
-        before={"state": row.state},
-        after={"state": reached.value},
-    )
-    _log.info("plan_change_moved", change=row.id, company=row.company_id, before=row.state, after=reached.value)

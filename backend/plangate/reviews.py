@@ -18,7 +18,8 @@ from plangate.engine.model import CatalogSettings
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
-from plangate.mirroring import STRIPE, company_of_customer
+from plangate.mirroring import company_of_customer
+from plangate.settling import STRIPE
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit
 from plangate.store.company_terms import withhold
