@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import pytest
 
-from plangate import access, catalog, companies, sync
+from plangate import access, catalog, companies, overrides, sync
 from plangate.deployment import Deployment
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
 from plangate.store.inbox import inbox_figures
 from plangate.web.api.service import Readiness, Service
 from plangate.web.metrics import RequestMetrics
-from tests.shop import DOCUMENT, Shop
+from tests.shop import DOCUMENT, STAFF, Shop
 
 
 async def priced(shop: Shop, plan: str = "pro") -> str:
@@ -159,3 +159,24 @@ async def test_s31_access_is_shown_up_to_the_end_of_the_items_period_not_of_the_
     assert shown.period.end.timestamp() == ends
     # The invoice's own period is the one that is over.
     assert renewal["period_end"] < ends
+
+
+async def test_s16_whoever_was_deleted_in_stripe_keeps_the_rest_and_buys_again_as_a_new_customer(shop: Shop) -> None:
+    await subscribe(shop)
+    await overrides.grant(
+        shop.env, shop.company_id, feature="exports", mode="add", value=7, note="Goodwill", actor=STAFF
+    )
+    (customer,) = shop.objects("customer")
+    shop.stripe.customers.delete(customer["id"])
+    await refetch(shop.env, shop.company_id)
+    company = await companies.get(shop.env, shop.company_id)
+    assert company.plan is not None
+    assert (company.plan.key, company.stripe_customer_ids) == ("free", (customer["id"],))
+    decision = await access.check(shop.env, company={"stripe_customer_id": customer["id"]}, feature="exports")
+    assert decision.limit == 17
+    change = await shop.change(plan="pro")
+    assert change.next_action is not None
+    shop.pay(change.next_action.url)
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    assert len((await companies.get(shop.env, shop.company_id)).stripe_customer_ids) == 2

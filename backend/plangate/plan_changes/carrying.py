@@ -19,7 +19,7 @@ from plangate.change_terms import Action, Terms, scheduled_by
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
-from plangate.mirroring import Mirrored, customers_of
+from plangate.mirroring import Mirrored, buying_customers_of
 from plangate.plan_changes.deals import start_later, with_own_price
 from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.records import moved
@@ -338,7 +338,7 @@ async def _release(env: Environment, row: PlanChangeRow, stripe_schedule_id: str
 async def _customer(env: Environment, row: PlanChangeRow) -> str:
     """The company's Stripe customer, created and linked when it has none."""
     async with env.reading() as session:
-        known = await customers_of(session, row.company_id)
+        known = await buying_customers_of(session, row.company_id)
         company = await company_row(session, row.company_id)
     if row.stripe_customer_id is not None:
         return row.stripe_customer_id
@@ -358,7 +358,7 @@ async def _customer(env: Environment, row: PlanChangeRow) -> str:
     )
     stripe_customer_id: str = created["id"]
     async with env.writing() as session:
-        if stripe_customer_id not in await customers_of(session, row.company_id):
+        if stripe_customer_id not in await buying_customers_of(session, row.company_id):
             await add_keys(session, row.company_id, [(STRIPE_CUSTOMER_KEY, stripe_customer_id)])
         await update_change(session, row.id, stripe_customer_id=stripe_customer_id)
         await env.touch(session, row.company_id)

@@ -21,7 +21,7 @@ from plangate.engine.model import Catalog
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
-from plangate.mirroring import Mirrored, customers_of, refetch_held
+from plangate.mirroring import Mirrored, buying_customers_of, refetch_held
 from plangate.plan_changes.carrying import KEY_LIFETIME, POLL_SECONDS, carry_out, clear_up, put_back
 from plangate.plan_changes.preview import Proposal, propose, refuse_foreign
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over
@@ -179,7 +179,7 @@ async def portal_url(env: Environment, company_id: str, *, return_url: str) -> s
     """The address of Stripe's billing portal for the company. Raises Refusal when it was never billed."""
     await _refuse_unknown(env, company_id)
     async with env.reading() as session:
-        stripe_customer_ids = await customers_of(session, company_id)
+        stripe_customer_ids = await buying_customers_of(session, company_id)
     if not stripe_customer_ids:
         raise Refusal(Code.NOT_FOUND, "This company was never billed, so there is no billing portal for it yet.")
     with within(_ANSWER_SECONDS):

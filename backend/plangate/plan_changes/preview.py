@@ -31,7 +31,7 @@ from plangate.engine.what_if import with_holding
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
-from plangate.mirroring import customers_of
+from plangate.mirroring import buying_customers_of
 from plangate.plan_changes.amounts import Amounts, amounts_of
 from plangate.plan_changes.custom import refuse_start, with_agreed
 from plangate.plan_changes.lines import target_lines
@@ -84,7 +84,7 @@ async def propose(
     catalog = standing.catalog
     current = holding_of(snapshot)
     async with env.reading() as session:
-        stripe_customer_ids = await customers_of(session, company_id)
+        stripe_customer_ids = await buying_customers_of(session, company_id)
     subscription = snapshot.subscription
     if subscription is not None:
         stripe_customer_id: str | None = subscription.stripe_customer_id

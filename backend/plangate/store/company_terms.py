@@ -3,6 +3,7 @@
 A subscription is withheld while a refund or a dispute that took its access away is not decided for the customer.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -14,11 +15,13 @@ from plangate.store.columns import Instant, JsonText
 from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of
 
-TermKind = Literal["grace_days", "withheld"]
+TermKind = Literal["grace_days", "withheld", "deleted_customer"]
 
 
 class CompanyTermRow(SQLModel, table=True):
-    """One term: the days in `value` of `grace_days`, or the Stripe subscription in `subject` of `withheld`."""
+    """One term: the days in `value` of `grace_days`, or in `subject` the Stripe subscription that is `withheld`, or the
+    Stripe customer that was deleted: it names the company still, and can buy nothing.
+    """
 
     __tablename__ = "company_terms"
     __table_args__ = (Index("company_terms_by_company", "environment_id", "company_id"),)
@@ -73,6 +76,25 @@ async def withhold(session: StoreSession, company_id: str, stripe_subscription_i
     await _end(session, company_id, "withheld", stripe_subscription_id)
     if is_withheld:
         await _begin(session, company_id, "withheld", stripe_subscription_id, True)
+
+
+async def note_deleted_customers(session: StoreSession, company_id: str, stripe_customer_ids: Collection[str]) -> None:
+    """Remember that these customers of the company were deleted in Stripe."""
+    for stripe_customer_id in sorted(set(stripe_customer_ids) - await deleted_customers(session, company_id)):
+        await _begin(session, company_id, "deleted_customer", stripe_customer_id, True)
+
+
+async def deleted_customers(session: StoreSession, company_id: str) -> frozenset[str]:
+    """The company's customers that were deleted in Stripe."""
+    rows = await session.all(
+        select(company_terms.c.subject).where(
+            company_terms.c.environment_id == session.environment_id,
+            company_terms.c.company_id == company_id,
+            company_terms.c.kind == "deleted_customer",
+            company_terms.c.superseded_at.is_(None),
+        )
+    )
+    return frozenset(row["subject"] for row in rows)
 
 
 async def move_terms(session: StoreSession, company_id: str, gone: CompanyTerms) -> None:
