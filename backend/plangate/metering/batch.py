@@ -4,6 +4,7 @@ The order is what makes limits exact: the company is held before its version, it
 so no other process counts for it, changes it or revokes anything between the decision and the commit.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -48,6 +49,7 @@ class Consumed(msgspec.Struct, frozen=True):
 
 Outcome: TypeAlias = EventResult | Consumed | Reserved | Closed | Refusal
 
+_AT_A_STRETCH = 100  # items that are decided before others, who may only want to ask, have their turn
 _ACCEPTED = EventResult(status=EventStatus.ACCEPTED)
 _DUPLICATE = EventResult(status=EventStatus.DUPLICATE)
 _UNATTRIBUTED = EventResult(status=EventStatus.UNATTRIBUTED)
@@ -69,10 +71,11 @@ async def write_batch(env: Environment, items: Sequence[Item]) -> list[Outcome]:
     async with env.writing() as session:
         batch = _Batch(env, session)
         await batch.prepare(items, companies, members)
-        outcomes = [
-            await batch.settle(item, standing, person)
-            for item, standing, person in zip(items, companies, members, strict=True)
-        ]
+        outcomes = []
+        for item, standing, person in zip(items, companies, members, strict=True):
+            outcomes.append(await batch.settle(item, standing, person))
+            if len(outcomes) % _AT_A_STRETCH == 0:
+                await asyncio.sleep(0)
         await batch.save()
     batch.remember()
     return outcomes

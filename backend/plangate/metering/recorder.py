@@ -36,6 +36,7 @@ from plangate.metering.reservations import Closed, Reserved
 from plangate.store.races import is_lost_race
 
 _TRIES = 5
+_AT_A_STRETCH = 200  # events that are read before others, who may only want to ask, have their turn
 _WAITING = 50_000  # items that may queue in one process before it says "try again"
 _log = structlog.get_logger(__name__)
 
@@ -160,7 +161,9 @@ async def record(env: Environment, events: Sequence[Told], *, may_correct: bool 
     now = env.clock.now()
     results: list[EventResult | None] = []
     items: list[Item] = []
-    for event in events:
+    for number, event in enumerate(events, start=1):
+        if number % _AT_A_STRETCH == 0:
+            await asyncio.sleep(0)
         try:
             items.append(tracked(event, environment_id=env.id, now=now, may_correct=may_correct))
         except Refusal as refusal:
