@@ -315,3 +315,22 @@ async def over(shop: Shop) -> None:
     async with shop.env.writing() as session:
         await session.run(update(leases).values(expires_at=past))
     shop.env.forget("")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("path", ["/v1/products", "/v1/billing/meters", "/v1/prices"])
+async def test_a_call_that_fails_before_or_after_it_applied_is_made_once(
+    connected_environment: Environment, sandbox: SandboxServer, path: str, when: str
+) -> None:
+    fault = {"fault": "fail_call", "when": when, "method": "POST", "path": path, "count": None, "status": 500}
+    sandbox.control("POST", "/_sandbox/faults", fault)
+    with pytest.raises(Refusal) as caught:
+        await catalog.apply(connected_environment, priced(), actor=ACTOR)
+    assert caught.value.status == 503
+    assert (await catalog.current_revision(connected_environment))[0] == 0
+    sandbox.control("DELETE", "/_sandbox/faults")
+    assert (await catalog.apply(connected_environment, priced(), actor=ACTOR)).revision == 1
+    objects = sandbox.control("GET", "/_sandbox/state")["objects"]
+    assert [len(objects[kind]) for kind in ("product", "billing.meter", "price")] == [7, 3, 8]
+    assert (await catalog.plan(connected_environment, priced())).stripe == ()
