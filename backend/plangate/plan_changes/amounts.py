@@ -11,7 +11,14 @@ from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms
 from plangate.engine.model import PeriodKind, SubscriptionFact
 from plangate.engine.periods import window_at
-from plangate.plan_changes.asking import previewed, redeemed, renewal_asked, with_discounts, with_least_usage
+from plangate.plan_changes.asking import (
+    asked_anew,
+    previewed,
+    redeemed,
+    renewal_asked,
+    with_discounts,
+    with_least_usage,
+)
 from plangate.plan_changes.lines import TargetLine, start_items
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
@@ -121,14 +128,25 @@ async def _of_update(
         terms.is_interval_changed or "billing_cycle_anchor" in terms.params
     )
     nothing = Money(amount_minor=0, currency=currency)
+    if terms.trial_end is not None:
+        # An invoice over nothing says that the trial goes on; the first one to pay comes where it ends.
+        invoice = await previewed(gateway, terms, {**known, "subscription_details": shared})
+        asked = await asked_anew(gateway, drafted, subscription)
+        total = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
+        at_end = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
+        return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_end)
     if terms.params["proration_behavior"] != "always_invoice" and not is_restarted:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
         if subscription.stripe_schedule_id is None:
-            asked: StripeJson = {**known, **redeemed(terms), "subscription_details": {**shared, **undone}}
+            asked = {**known, **redeemed(terms), "subscription_details": {**shared, **undone}}
         else:
             asked = await renewal_asked(gateway, drafted, subscription, {})
         invoice = await previewed(gateway, terms, asked)
         regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
+        if terms.trial_end is not None:
+            # That was the trial's own invoice, of nothing. The regular one comes at its end, whenever that is.
+            asked = await renewal_asked(gateway, drafted, subscription, {})
+            regular = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
         at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
         return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
     invoice = await previewed(gateway, terms, {**known, **redeemed(terms), "subscription_details": shared})

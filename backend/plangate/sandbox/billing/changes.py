@@ -71,9 +71,12 @@ def wanted_items(world: World, subscription: Obj, given: list[Obj] | None, *, wh
     return rows
 
 
-def new_item(world: World, subscription: Obj, entry: Obj, where: str) -> Obj:
-    """A row for a price that was not there before; its period comes later."""
-    price = checked_price(world, subscription["currency"], entry, where)
+def new_item(world: World, subscription: Obj, entry: Obj, where: str, *, is_agreed: bool = False) -> Obj:
+    """A row for a price that was not there before; its period comes later.
+
+    One that `is_agreed` was written into a schedule while its price was on sale, and may be archived by now.
+    """
+    price = checked_price(world, subscription["currency"], entry, where, is_agreed=is_agreed)
     quantity: int | None = entry.get("quantity")
     if (price["recurring"] or {}).get("usage_type") == "metered":
         checked_quantity(world, price["id"], quantity, where)
@@ -94,7 +97,7 @@ def new_item(world: World, subscription: Obj, entry: Obj, where: str) -> Obj:
     }
 
 
-def checked_price(world: World, currency: str | None, entry: Obj, where: str) -> Obj:
+def checked_price(world: World, currency: str | None, entry: Obj, where: str, *, is_agreed: bool = False) -> Obj:
     """The price an item names. Raises 400 when it is no recurring price, not for sale or of another currency."""
     price = price_of(world, entry, where)
     if price["type"] != "recurring":
@@ -102,7 +105,7 @@ def checked_price(world: World, currency: str | None, entry: Obj, where: str) ->
             "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
             param=f"{where}[price]",
         )
-    if not price["active"] and not entry.get("price_data"):
+    if not price["active"] and not entry.get("price_data") and not is_agreed:
         raise invalid(
             "The price specified is inactive. This field only accepts active prices.", param=f"{where}[price]"
         )

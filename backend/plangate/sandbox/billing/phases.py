@@ -93,6 +93,7 @@ def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> Non
             "payment_behavior": "allow_incomplete" if method or _default_of(world, schedule) else "default_incomplete",
         },
         pays_now=True,
+        is_agreed=True,
     )
     with world.changing(subscription, "customer.subscription.updated"):
         subscription["schedule"] = schedule["id"]
@@ -167,7 +168,7 @@ def phase_rows(world: World, subscription: Obj, phase: Obj) -> list[Obj]:
             given = {
                 k: v for k, v in entry.items() if k in ("price", "quantity", "metadata", "tax_rates") and v is not None
             }
-            row = new_item(world, subscription, given, where)
+            row = new_item(world, subscription, given, where, is_agreed=True)
             sibling = subscription["_items"][0]
             row["current_period_start"] = sibling["current_period_start"]
             row["current_period_end"] = sibling["current_period_end"]

@@ -61,12 +61,19 @@ def create_subscription(world: World, call: Call) -> Obj:
 
 
 def start_subscription(
-    world: World, p: Obj, *, pays_now: bool, method: Obj | None = None, is_authenticated: bool = False
+    world: World,
+    p: Obj,
+    *,
+    pays_now: bool,
+    method: Obj | None = None,
+    is_authenticated: bool = False,
+    is_agreed: bool = False,
 ) -> Obj:
     """Start a subscription from create parameters.
 
     The first invoice is finalized, and charged when ``pays_now`` and the payment behaviour ask for it; ``method`` is
-    the card to charge and keep. Raises ApiError 400 for what Stripe refuses and 402 for `error_if_incomplete`.
+    the card to charge and keep. What ``is_agreed`` was scheduled before, and starts with archived prices too. Raises
+    ApiError 400 for what Stripe refuses and 402 for `error_if_incomplete`.
     """
     customer = live_customer(world, p["customer"], param="customer")
     behavior = p.get("payment_behavior") or "allow_incomplete"
@@ -76,7 +83,9 @@ def start_subscription(
         )
     currency = _currency(world, customer, p)
     subscription = _blank(world, customer, p, currency)
-    subscription["_items"] = [new_item(world, subscription, entry, f"items[{n}]") for n, entry in enumerate(p["items"])]
+    subscription["_items"] = [
+        new_item(world, subscription, entry, f"items[{n}]", is_agreed=is_agreed) for n, entry in enumerate(p["items"])
+    ]
     check_rows(world, subscription, subscription["_items"], "items")
     if method is not None:
         subscription["default_payment_method"] = method["id"]
@@ -280,7 +289,7 @@ def _check_proration_date(subscription: Obj, p: Obj, now: int) -> None:
 
 
 def _currency(world: World, customer: Obj, p: Obj) -> str:
-    first = checked_price(world, None, p["items"][0], "items[0]")
+    first = checked_price(world, None, p["items"][0], "items[0]", is_agreed=True)
     wanted = p.get("currency") or None
     currency = wanted or (customer["currency"] if customer["currency"] in first["_currency_options"] else None)
     currency = currency or first["currency"]
