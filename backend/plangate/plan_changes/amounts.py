@@ -143,10 +143,6 @@ async def _of_update(
             asked = await renewal_asked(gateway, drafted, subscription, {})
         invoice = await previewed(gateway, terms, asked)
         regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
-        if terms.trial_end is not None:
-            # That was the trial's own invoice, of nothing. The regular one comes at its end, whenever that is.
-            asked = await renewal_asked(gateway, drafted, subscription, {})
-            regular = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
         at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
         return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
     invoice = await previewed(gateway, terms, {**known, **redeemed(terms), "subscription_details": shared})

@@ -71,8 +71,7 @@ async def renewal_asked(
     """
     terms = drafted.terms
     if is_restarted:
-        raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
-        return with_least_usage(_anew(drafted, subscription, raw), drafted)
+        return with_least_usage(await asked_anew(gateway, drafted, subscription), drafted)
     if subscription.stripe_schedule_id is None:
         undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
         return {
@@ -111,6 +110,12 @@ async def renewal_asked(
             "phases": [phase],
         }
     return {"schedule": subscription.stripe_schedule_id, "schedule_details": written}
+
+
+async def asked_anew(gateway: StripeGateway, drafted: Drafted, subscription: SubscriptionFact) -> StripeJson:
+    """The parameters that preview the first invoice of a period that begins with these items."""
+    raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
+    return _anew(drafted, subscription, raw)
 
 
 def _anew(drafted: Drafted, subscription: SubscriptionFact, raw: StripeJson) -> StripeJson:
