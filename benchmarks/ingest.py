@@ -25,7 +25,7 @@ from plangate.store.columns import to_microseconds
 from plangate.store.usage import BODY_HASH_BYTES, KEY_HASH_BYTES
 
 BATCH: Final = 1_000
-_FILLED_AT_ONCE: Final = 20_000
+_FILLED_AT_ONCE: Final = 100_000
 _EVENT: Final = "feature-1"
 _Raw = tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
 _ENTRIES: Final = "usage_events (id, environment_id, company_id, user_id, event, quantity, occurred_at, recorded_at)"
@@ -163,6 +163,7 @@ class _Inserting:
         connection = self._connection
         if isinstance(connection, sqlite3.Connection):
             (rows,) = connection.execute("SELECT COUNT(*) FROM usage_events").fetchone()
+            connection.execute("PRAGMA synchronous=OFF")  # nothing is measured meanwhile
         else:
             rows = await connection.fetchval("SELECT COUNT(*) FROM usage_events")
         while rows < size:
@@ -170,6 +171,7 @@ class _Inserting:
             rows += _FILLED_AT_ONCE
             await asyncio.sleep(0)
         if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     async def close(self) -> None:

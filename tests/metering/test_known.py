@@ -17,6 +17,7 @@ from plangate.metering import EventStatus, TrackEvent, recorder
 from plangate.metering.batch import Outcome, write_batch
 from plangate.metering.events import Item
 from plangate.settings import Settings
+from plangate.store import counting
 from plangate.store.ledger import ledger_total, lock_companies
 from plangate.store.meter_outbox import meter_outbox
 from plangate.usage_windows import miscounted
@@ -120,6 +121,26 @@ async def test_usage_for_a_stripe_meter_waits_to_be_reported(environment: Enviro
     }
     assert all(row["occurred_at"] == row["available_at"] == row["recorded_at"] for row in rows)
     assert len({row["id"] for row in rows}) == 6
+
+
+async def test_a_fault_on_the_short_way_leaves_everything_to_the_long_one(
+    environment: Environment, reading: _Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(environment)
+    company = await make_company(environment)
+    await metering.record(environment, _events(1))
+    reading.items.clear()
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    # Inside the transaction, after the ledger was written.
+    monkeypatch.setattr(counting, "_counted", broken)
+    results = await metering.record(environment, _events(2, 3, key="k"))
+    assert [one.status for one in results] == [_ACCEPTED] * 2
+    assert len(reading.items) == 2
+    assert await _used(environment) == 6
+    assert await _is_right(environment, company.id)
 
 
 async def test_repeats_and_what_memory_does_not_hold_are_left_to_reading(

@@ -6,12 +6,13 @@ Nearly all usage is so. Everything else, and whatever turned out not to be as me
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from plangate.engine.decide import decide
-from plangate.engine.model import Decision, UserFacts, WindowCounter
+from plangate.engine.model import Decision, PeriodKind, UserFacts, WindowCounter
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.environment import PROCESS, Environment
 from plangate.ids import id_series
@@ -133,14 +134,15 @@ class _Batch:
             if window is None:
                 return None
             place.add(window)
-        if features:
-            for key, window in counters.items():
-                # A period that is no longer granted is counted to the end of its window.
-                if key[0] in features and key[2] in {"", user_id} and key not in keys:
-                    if window.end_at is not None and window.end_at <= self._now:
-                        place.not_before(window.end_at)
-                    else:
-                        place.add(window)
+        for former in product(features, PeriodKind, {"", user_id}):
+            # A period that is no longer granted is counted to the end of its window.
+            window = counters.get(former)
+            if window is None or former in keys:
+                continue
+            if window.end_at is not None and window.end_at <= self._now:
+                place.not_before(window.end_at)
+            else:
+                place.add(window)
         if not place.holds(self._now):
             return None
         if features and not user_id:

@@ -247,6 +247,9 @@ async def _written(env: Environment, items: Sequence[Item]) -> list[Settled]:
     except (DBAPIError, PoolTimeout, OSError) as error:
         _log.warning("usage_write_failed", error=repr(error), try_number=0)
         settled = [None] * len(items)
+    except Exception:  # noqa: BLE001 - nothing was written; the other way finds whose fault it is
+        _log.exception("usage_not_counted_from_memory")
+        settled = [None] * len(items)
     left = [index for index, outcome in enumerate(settled) if outcome is None]
     if left:
         outcomes = await _written_as_read(env, [items[index] for index in left])
