@@ -65,14 +65,20 @@ class Standing:
     def _bought(self, one: SubscriptionFact) -> list[tuple[PlanVersion, int | None, Fraction]]:
         """What each item of a subscription buys, how many, and what one costs each month.
 
-        Prices of single features buy nothing, unless there is nothing else and their plan has no price of its own.
+        Prices of single features buy nothing, unless what they are a part of has no price of its own; and a plan only
+        where no other one is bought and every price is known.
         """
         whole = self._items_bought(one, are_parts=False)
-        return whole or [
-            (version, None, Fraction(0))
+        is_settled = bool(self._unknown(one)) or any(version.kind == "plan" for version, *_ in whole)
+        bought = {(version.kind, version.key, version.version) for version, *_ in whole}
+        alone = [
+            version
             for version, *_ in self._items_bought(one, are_parts=True)
             if not version.prices
+            and (version.kind, version.key, version.version) not in bought
+            and not (is_settled and version.kind == "plan")
         ]
+        return [*whole, *((version, None, Fraction(0)) for version in alone)]
 
     def _items_bought(
         self, one: SubscriptionFact, *, are_parts: bool

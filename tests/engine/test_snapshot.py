@@ -9,6 +9,7 @@ from plangate.engine.decide import decide, unanswerable
 from plangate.engine.entitlements import build_snapshot, window_kinds
 from plangate.engine.holdings import scheduled_end
 from plangate.engine.model import (
+    UNLIMITED,
     Catalog,
     CatalogSettings,
     Entitlement,
@@ -24,6 +25,7 @@ from plangate.engine.model import (
     PriceOwner,
     Reason,
     Stacking,
+    SubscriptionFact,
     UserFacts,
 )
 from plangate.engine.snapshot import SINCE_EVER, HeldAddOn, HeldPlan
@@ -410,6 +412,53 @@ def test_a_users_own_seats_are_the_more_generous_of_both() -> None:
     snapshot = build_snapshot(SHOP, company, NOW)
     assert decide(snapshot, "seats", {}, at=NOW, user=UserFacts(user_id="user_ann")).limit == 9
     assert decide(snapshot, "seats", {}, at=NOW).limit == 2
+
+
+def _sold_by_use(*, with_extra: bool) -> tuple[Catalog, SubscriptionFact]:
+    """A plan that costs nothing but its exports, and a subscription to them beside an add-on or pro's seats."""
+    used = Price(currency="usd", interval=Interval.MONTH, amount_minor=1, stripe_price_id="price_used", is_metered=True)
+    seat = Price(currency="usd", interval=Interval.MONTH, amount_minor=900, stripe_price_id="price_seats")
+    payg = plan(
+        "payg",
+        Entitlement(feature="exports", limit=UNLIMITED, price_behaviour=PriceBehaviour.PAY_AS_YOU_GO, prices=(used,)),
+    )
+    pro = plan(
+        "pro",
+        Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(seat,)),
+        monthly=100,
+    )
+    catalog = shop()
+    catalog = msgspec.structs.replace(
+        catalog,
+        plans={**catalog.plans, "payg": payg, "pro": pro},
+        price_owners={
+            **catalog.price_owners,
+            "price_used": PriceOwner("plan", "payg", 1, used, feature="exports"),
+            "price_seats": PriceOwner("plan", "pro", 1, seat, feature="seats"),
+        },
+    )
+    beside = item("price_extra_month_usd") if with_extra else item("price_seats", quantity=5)
+    return catalog, subscribed(items=(beside, item("price_used", quantity=None, is_metered=True)))
+
+
+def test_what_costs_only_what_is_used_is_held_beside_an_add_on() -> None:
+    catalog, held = _sold_by_use(with_extra=True)
+    snapshot = build_snapshot(catalog, facts(subscriptions=(held,)), NOW)
+    assert snapshot.plan is not None
+    assert (snapshot.plan.key, snapshot.plan.source) == ("payg", PlanSource.SUBSCRIPTION)
+    assert [one.key for one in snapshot.add_ons] == ["extra"]
+    assert snapshot.notices == ()
+
+
+def test_seats_of_a_plan_that_is_not_held_grant_nothing_and_are_noticed() -> None:
+    catalog, held = _sold_by_use(with_extra=False)
+    snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
+    assert snapshot.plan is not None
+    assert snapshot.plan.key == "payg"
+    (notice,) = snapshot.notices
+    assert notice.code == "part_without_plan"
+    assert "pays for features of Pro, which is not held" in notice.detail
+    assert decide(snapshot, "seats", {}, at=NOW).reason is Reason.NO_ENTITLEMENT
 
 
 def test_limits_stop_at_64_bits() -> None:

@@ -5,7 +5,7 @@ initial plan of a company that never had a subscription, the plan for trials tha
 fallback plan.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import TypeAlias
@@ -79,6 +79,7 @@ class _Mapped(msgspec.Struct, frozen=True):
     add_ons: tuple[Held, ...]
     unmapped: tuple[str, ...]
     advances: tuple[tuple[PriceOwner, int], ...] = ()
+    paid_for: frozenset[tuple[str, str]] = frozenset()
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -136,8 +137,10 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
         settings = catalog.settings
         anchor_at = (base.held_from if base is not None else None) or facts.created_at
         cycle = Cycle(anchor_at=anchor_at, time_zone=settings.time_zone, week_start=settings.week_start)
+    plans = _merged(one.held for one in candidates) if base is None else (base.held,)
+    notices.extend(_parts_alone(catalog, live, {(version.kind, version.key) for version, _ in (*plans, *add_ons)}))
     return Holdings(
-        plans=_merged(one.held for one in candidates) if base is None else (base.held,),
+        plans=plans,
         source=base.source if base is not None else PlanSource.SUBSCRIPTION if candidates else None,
         add_ons=add_ons,
         subscription=carrier,
@@ -148,6 +151,20 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
         products=products,
         bought=_paid_in_advance(live),
     )
+
+
+def _parts_alone(catalog: Catalog, live: Iterable[_Mapped], held: Collection[tuple[str, str]]) -> Iterable[Notice]:
+    """What is paid for features of a plan or add-on that is not held, which grants nothing."""
+    for one in live:
+        for kind, key in sorted(one.paid_for - set(held)):
+            version = catalog.newest("plan" if kind == "plan" else "add_on", key)
+            yield Notice(
+                code="part_without_plan",
+                detail=(
+                    f"Subscription {one.subscription.stripe_subscription_id} pays for features of "
+                    f"{key if version is None else version.name}, which is not held; they grant nothing."
+                ),
+            )
 
 
 def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact, at: datetime) -> bool:
@@ -232,6 +249,7 @@ def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact)
     parts: dict[tuple[str, str, int], _Mapping] = {}
     unmapped: list[str] = []
     advances: list[tuple[PriceOwner, int]] = []
+    paid_for: set[tuple[str, str]] = set()
     for item in subscription.items:
         owner = catalog.owner_of(item.stripe_price_id, facts.company_id)
         version = None
@@ -245,6 +263,7 @@ def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact)
         key = (version.kind, version.key, version.version)
         if owner.feature is not None:
             # What is paid for one feature is a part of its plan or add-on: it says nothing of how many are held.
+            paid_for.add((version.kind, version.key))
             if quantity:
                 advances.append((owner, quantity))
             if not version.prices:
@@ -257,14 +276,19 @@ def _read(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact)
             dearer = old if _monthly(old, owner.price.currency) >= monthly_amount(owner.price) else new
             new = _Mapping(version, quantity, dearer.price, dearer.item)
         found[key] = new
-    # A plan that costs nothing but what is used is held by such a part alone.
-    held = found or parts
+    # What costs nothing but what is used is held by such a part alone; a plan so only where no other one is paid for,
+    # nor may be: a price that is unknown stands for the last known plan.
+    has_plan = bool(unmapped) or any(one.version.kind == "plan" for one in found.values())
+    held = found | {
+        key: part for key, part in parts.items() if key not in found and not (has_plan and part.version.kind == "plan")
+    }
     return _Mapped(
         subscription,
         tuple(one for one in held.values() if one.version.kind == "plan"),
         tuple((one.version, one.quantity) for one in held.values() if one.version.kind == "add_on"),
         tuple(unmapped),
         tuple(advances),
+        frozenset(paid_for),
     )
 
 

@@ -33,6 +33,7 @@ NoticeCode: TypeAlias = Literal[
     "past_due",
     "grace_ended",
     "collection_paused",
+    "part_without_plan",
     "access_withheld",
 ]
 
