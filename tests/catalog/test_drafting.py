@@ -1,5 +1,6 @@
 """A draft is nobody's catalogue until it is published, and never undoes what somebody else applied."""
 
+import asyncio
 import copy
 from typing import Any
 
@@ -80,6 +81,21 @@ async def test_two_editors_do_not_overwrite_each_other(environment: Environment)
     gone = catalog.save_draft(environment, edited(1), actor=ACTOR, expected_etag="*")
     assert (await refusal(gone)).code is Code.ETAG_MISMATCH
     assert (await refusal(catalog.discard_draft(environment, actor=ACTOR))).code is Code.NOT_FOUND
+
+
+async def test_of_many_editors_at_once_one_wins(environment: Environment) -> None:
+    await publish(environment)
+    first = await catalog.save_draft(environment, edited(1), actor=ACTOR)
+    answers = await asyncio.gather(
+        *(
+            catalog.save_draft(environment, edited(limit), actor=ACTOR, expected_etag=first.etag)
+            for limit in range(2, 10)
+        ),
+        return_exceptions=True,
+    )
+    (winner,) = [one for one in answers if isinstance(one, catalog.CatalogDraft)]
+    assert await catalog.current_draft(environment) == winner
+    assert {one.code for one in answers if isinstance(one, Refusal)} == {Code.ETAG_MISMATCH}
 
 
 async def test_a_faulty_draft_is_not_saved(environment: Environment) -> None:

@@ -73,7 +73,8 @@ async def save_draft(
             author=msgspec.to_builtins(actor),
             updated_at=session.now,
         )
-        await save_draft_row(session, row)
+        if not await save_draft_row(session, row, over=None if held is None else held.etag):
+            raise _overtaken()
         await append_audit(
             session,
             actor=actor,
@@ -124,7 +125,8 @@ async def discard_draft(environment: Environment, *, actor: Actor, expected_etag
     async with environment.writing() as session:
         row = await _known(session)
         _assert_etag(row, expected_etag)
-        await delete_draft(session, etag=row.etag)
+        if not await delete_draft(session, etag=row.etag):
+            raise _overtaken()
         await append_audit(
             session, actor=actor, action="catalog.draft_discarded", subject=row.etag, before=row.document
         )
@@ -141,7 +143,11 @@ async def _known(session: StoreSession) -> CatalogDraftRow:
 def _assert_etag(found: CatalogDraft | CatalogDraftRow | None, expected: str | None) -> None:
     if expected is None or (found is not None and expected in {"*", found.etag}):
         return
-    raise Refusal(Code.ETAG_MISMATCH, "The draft was saved, published or discarded meanwhile. Read it again first.")
+    raise _overtaken()
+
+
+def _overtaken() -> Refusal:
+    return Refusal(Code.ETAG_MISMATCH, "The draft was saved, published or discarded meanwhile. Read it again first.")
 
 
 def _stale(found: int, expected: int) -> Refusal:

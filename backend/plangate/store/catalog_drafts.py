@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlmodel import Field, SQLModel
 
 from plangate.store.columns import Instant, JsonText
@@ -32,22 +32,25 @@ async def draft_row(session: StoreSession) -> CatalogDraftRow | None:
     return None if row is None else CatalogDraftRow(**row)
 
 
-async def save_draft_row(session: StoreSession, row: CatalogDraftRow) -> None:
-    """Make this the draft."""
+async def save_draft_row(session: StoreSession, row: CatalogDraftRow, *, over: str | None) -> bool:
+    """Make this the draft in the place of the one with the etag `over` (None: of none); False when it is another."""
     values = row.model_dump()
-    statement = session.insert(CatalogDraftRow).values(values)
-    await session.run(
-        statement.on_conflict_do_update(
-            index_elements=["environment_id"],
-            set_={name: value for name, value in values.items() if name != "environment_id"},
-        )
+    if over is None:
+        added = await session.run(session.insert(CatalogDraftRow).values(values).on_conflict_do_nothing())
+        return added.rowcount == 1
+    replaced = await session.run(
+        update(catalog_drafts)
+        .where(catalog_drafts.c.environment_id == session.environment_id, catalog_drafts.c.etag == over)
+        .values(values)
     )
+    return replaced.rowcount == 1
 
 
-async def delete_draft(session: StoreSession, *, etag: str) -> None:
-    """Have no draft any more, unless it was edited since."""
-    await session.run(
+async def delete_draft(session: StoreSession, *, etag: str) -> bool:
+    """Have no draft any more; False when it was edited since."""
+    gone = await session.run(
         delete(catalog_drafts).where(
             catalog_drafts.c.environment_id == session.environment_id, catalog_drafts.c.etag == etag
         )
     )
+    return gone.rowcount == 1
