@@ -1,6 +1,7 @@
 """Subscriptions of several items: the plan's own price, what is bought in advance, what is billed as it is used."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, ChangeState
 from tests.plan_changes.generated import SOLD
 from tests.sandbox_server import SandboxServer
-from tests.shop import Shop
+from tests.shop import STAFF, Shop
 
 
 @pytest.fixture
@@ -145,3 +146,25 @@ async def test_a_discount_for_one_product_is_quoted_before_there_is_a_customer(s
     assert change.next_action is not None
     assert shop.pay(change.next_action.url) == 303
     assert [invoice["amount_paid"] for invoice in shop.objects("invoice")] == [950 + 999]
+
+
+async def test_a_longer_trial_is_quoted_with_what_comes_at_its_end(shop: Shop) -> None:
+    await shop.subscribed(plan="team", quantities={"seats": 2})
+    ends_at = (shop.now() + timedelta(days=30)).replace(microsecond=0)
+    quote = await shop.preview(actor=STAFF, trial_end=ends_at.isoformat())
+    assert quote.next_invoice is not None
+    assert (quote.due_today.amount_minor, quote.next_invoice.amount_minor) == (0, 3_333 + 2 * 700)
+    assert quote.next_invoice.at == ends_at
+    assert (await shop.confirm(quote, actor=STAFF)).state is ChangeState.APPLIED
+    shop.advance("P31D")
+    await shop.sync()
+    assert max(invoice["total"] for invoice in shop.objects("invoice")) == 3_333 + 2 * 700
+
+
+async def test_a_trial_whose_end_a_change_waits_for_is_not_moved(shop: Shop) -> None:
+    await shop.subscribed(plan="team")
+    change = await shop.change(plan="starter", when="period_end")
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(actor=STAFF, trial_end=(shop.now() + timedelta(days=30)).isoformat())
+    assert caught.value.code is Code.DOWNGRADE_SCHEDULED
+    assert change.state is ChangeState.SCHEDULED

@@ -301,6 +301,12 @@ def _trial(
     if subscription is None or subscription.status != "trialing":
         raise Refusal(Code.SUBSCRIPTION_INACTIVE, "No trial is running, so its end cannot be moved.")
     refuse_foreign(subscription)
+    if subscription.phases or subscription.scheduled_end_at is not None:
+        raise Refusal(
+            Code.DOWNGRADE_SCHEDULED,
+            "A change waits for the end of this trial: take it back first, then move the end.",
+            extra={"way_out": "cancel_scheduled"},
+        )
     if request.trial_end is None or request.trial_end <= at:
         raise invalid("/trial_end", "The new end of the trial must lie ahead.")
     lines = target_lines(catalog, current, subscription, company_id=company_id)
