@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from plangate import access, companies, drift, metering, overrides
+from plangate.deployment import Deployment
 from plangate.environment import Environment
 from plangate.store.meter_outbox import DELIVERED
 from plangate.store.overage import overage_reports
@@ -138,6 +139,25 @@ async def test_what_was_reported_of_two_companies_becomes_one(env: Environment) 
     (window,) = await windows(env, company.id)
     assert window[2:] == (240, 140)
     assert await metering.settle_overage(env) == 0
+
+
+async def test_two_workers_tell_each_difference_once(env: Environment, connected: Deployment) -> None:
+    ids = []
+    for number in range(12):
+        company = await make_company(env, f"company-{number}")
+        await put_on(env, company.id, "starter")
+        ids.append(company.id)
+    other = await Deployment.open(connected.settings)
+    try:
+        sides = (env, other.named(None))
+        for round_number in range(3):
+            for number in range(12):
+                await use(env, 70, company={"id": f"company-{number}"})
+            await asyncio.gather(*(metering.settle_overage(sides[turn % 2]) for turn in range(6)))
+            due = max(0, 70 * (round_number + 1) - 100)
+            assert [sum(row.quantity for row in await told(env, one)) for one in ids] == [due] * 12
+    finally:
+        await other.close()
 
 
 async def test_looking_for_overage_rests_as_long_as_it_takes(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
