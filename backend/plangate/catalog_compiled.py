@@ -67,6 +67,7 @@ def compile_catalog(
         return Catalog(revision=0, settings=CatalogSettings(time_zone=time_zone))
     document = CatalogDocument.model_validate(revision.document)
     known = _known_prices(stripe_prices)
+    on_sale = {said: [row for row in rows if row.is_active] for said, rows in known.items()}
     newest_of: Mapping[str, int] = revision.versions
     products: Mapping[Kind, Mapping[str, str]] = {"plan": plan_products, "add_on": add_on_products}
     stored = {(row.kind, row.key, row.version): row for row in plan_versions}
@@ -81,8 +82,10 @@ def compile_catalog(
             if row is None:
                 continue
             terms = msgspec.convert(row.document, PlanVersion)
+            is_sold = version == newest and not sold.archived
+            named = _named(shown) if version == newest else frozenset()
             whole = msgspec.structs.replace(
-                _with_stripe_ids(terms, known, named=_named(shown) if version == newest else frozenset()),
+                _with_stripe_ids(terms, on_sale if is_sold else known, named=named),
                 stripe_product_id=products[kind].get(key),
                 is_archived=sold.archived,
             )

@@ -46,7 +46,9 @@ async def test_every_consumed_event_is_acted_on(shop: Shop) -> None:
     }
     for number, kind in enumerate(CONSUMED_EVENTS):
         subject = {"object": "any", "id": "any_1", "customer": "cus_1"}
-        if kind.startswith("charge."):
+        if kind.startswith("price."):
+            subject = {"object": "price", "id": "price_1"}
+        elif kind.startswith("charge."):
             subject = subjects["dispute" if "dispute" in kind else "charge"]
         elif kind.count(".") == 1 and kind.startswith("customer."):
             subject = subjects["customer"]

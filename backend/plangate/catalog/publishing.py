@@ -21,6 +21,7 @@ from plangate.catalog_file import parse_catalog
 from plangate.engine.model import Catalog, CompanyFacts, VersionPin
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
+from plangate.ids import new_id
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit
 from plangate.store.catalog import (
@@ -178,6 +179,14 @@ async def apply(
                 )
                 environment.touch_catalog(session)
             await open_windows_of_new_periods(environment, before, await environment.catalog())
+        elif missing.prices:
+            # Somebody archived in Stripe what the catalogue sells. Each time is an intent of its own.
+            intent_id = f"catalog:{environment.id}:{stored.number}:{new_id('restore')}"
+            made = await make_in_stripe(environment, missing, stored.in_stripe, intent_id=intent_id)
+            async with environment.writing() as session:
+                for price in made.prices:
+                    await save_stripe_price(session, price)
+                environment.touch_catalog(session)
         number = drafted.revision if drafted.changes else stored.number
         await clear_shelf(environment, drafted.document, revision=number, versions=drafted.versions)
     return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes), stripe=calls)
@@ -197,15 +206,16 @@ def _assert_revision(found: int, expected: int | None) -> None:
 
 
 def _missing(stored: StoredCatalog, drafted: Draft) -> Missing:
-    """What the draft needs in Stripe beyond what stands there; nothing where nothing changes."""
-    if not drafted.changes:
-        return Missing(products=(), meters=(), prices=())
+    """What the draft needs in Stripe beyond what stands there; where nothing changes, prices archived beside it."""
     before = WantedInStripe((), (), ())
     if stored.revision is not None:
         document = CatalogDocument.model_validate(stored.revision.document)
         before = wanted_in_stripe(document, stored.revision.versions, with_archived=True)
     wanted = wanted_in_stripe(drafted.document, drafted.versions)
-    return missing_in_stripe(wanted, stored.in_stripe, before=before)
+    missing = missing_in_stripe(wanted, stored.in_stripe, before=before)
+    if drafted.changes:
+        return missing
+    return Missing(products=(), meters=(), prices=tuple(one for one in missing.prices if one[0] == "restore"))
 
 
 async def _archived(environment: Environment, stored: StoredCatalog, drafted: Draft) -> list[StripeCall]:
