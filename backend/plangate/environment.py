@@ -21,6 +21,7 @@ from plangate.store import catalog as catalog_store
 from plangate.store.companies import bumping_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
 from plangate.store.direct import Filled, Rows, together
+from plangate.store.environments import remember_time_zone, time_zone_at
 from plangate.store.feed import CATALOG, EVERYTHING, announce
 from plangate.store.leases import asking_fence, free_lease, holds_lease, taking_lease
 from plangate.store.present import asking_facts, facts_of
@@ -170,7 +171,8 @@ class Environment:
         return self._catalog
 
     async def catalog_in(self, session: StoreSession, *, at: datetime | None = None) -> Catalog:
-        """The catalogue as known at an instant (None: the newest), read in an open session."""
+        """The catalogue as known at an instant, in the zone of then (None: the newest), read in an open session."""
+        zone = None if at is None else await time_zone_at(session, at)
         row = await catalog_store.revision_row(session, at=at)
         return compile_catalog(
             row,
@@ -178,8 +180,13 @@ class Environment:
             await (catalog_store.all_stripe_prices(session) if at is None else prices_as_known(session, at)),
             await catalog_store.stripe_objects_of(session, "plan"),
             await catalog_store.stripe_objects_of(session, "add_on"),
-            time_zone=self.settings.time_zone,
+            time_zone=zone or self.settings.time_zone,
         )
+
+    async def remember_time_zone(self) -> None:
+        """Write down which zone the environment is served in from now on, for questions about the past."""
+        async with self.writing() as session:
+            await remember_time_zone(session, self.settings.time_zone)
 
     @asynccontextmanager
     async def lease(self, company_id: str, *, wait_seconds: float = 8) -> AsyncIterator[Lease]:

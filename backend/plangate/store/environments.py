@@ -6,12 +6,15 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlmodel import Field, SQLModel
 
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, to_microseconds
 from plangate.store.database import StoreSession, table_of
 
 
 class EnvironmentRow(SQLModel, table=True):
-    """One environment. `offset_seconds` moves its business time (test mode only)."""
+    """One environment. `offset_seconds` moves its business time (test mode only).
+
+    `time_zones` are those it was served in, oldest first: pairs of an instant in microseconds and a name.
+    """
 
     __tablename__ = "environments"
 
@@ -21,6 +24,7 @@ class EnvironmentRow(SQLModel, table=True):
     stripe_mode: str = Field(default="test")
     offset_seconds: int = Field(default=0)
     catalog_revision: int = Field(default=0)
+    time_zones: Any = Field(default=None, sa_type=JsonText, nullable=True)
     created_at: datetime = Field(sa_type=Instant)
 
 
@@ -64,6 +68,25 @@ async def environment(session: StoreSession) -> EnvironmentRow:
     if row is None:
         raise LookupError(f"environment {session.environment_id} is gone")
     return EnvironmentRow(**row)
+
+
+async def remember_time_zone(session: StoreSession, time_zone: str) -> None:
+    """Write down from when days, weeks and months are those of another zone; a repeat changes nothing."""
+    known = (await environment(session)).time_zones or []
+    if known and known[-1][1] == time_zone:
+        return
+    await session.run(
+        update(environments)
+        .where(environments.c.id == session.environment_id)
+        .values(time_zones=[*known, [to_microseconds(session.now), time_zone]])
+    )
+
+
+async def time_zone_at(session: StoreSession, at: datetime) -> str | None:
+    """The zone the environment was served in at an instant, the first one before that; None when it never was."""
+    known = (await environment(session)).time_zones or []
+    then = [name for since, name in known if since <= to_microseconds(at)]
+    return then[-1] if then else known[0][1] if known else None
 
 
 async def set_offset(session: StoreSession, offset_seconds: int) -> None:

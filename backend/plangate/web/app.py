@@ -75,6 +75,8 @@ class Application:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._deployment.start_following()
+        for environment in self._deployment.environments.values():
+            await environment.remember_time_zone()
         if self._worker is not None:
             await self._worker.start()
         await send({"type": "lifespan.startup.complete"})

@@ -170,6 +170,7 @@ def upgrade() -> None:
         sa.Column("stripe_mode", sa.String(), nullable=False),
         sa.Column("offset_seconds", sa.Integer(), nullable=False),
         sa.Column("catalog_revision", sa.Integer(), nullable=False),
+        sa.Column("time_zones", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
