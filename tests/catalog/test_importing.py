@@ -169,6 +169,7 @@ async def test_what_is_left_out_is_told_with_its_reason(shop: Shop) -> None:
         tiers_mode="volume",
         tiers=[{"up_to": "inf", "flat_amount_decimal": "0.5"}],
     )
+    both = hand.price(hand.product("Silver"), 900, currency_options={"eur": {"unit_amount": 800}})
     drafted = await catalog.draft_from_stripe(shop.env)
     plan = document_value(drafted.document)["plans"]["gold"]
     assert "entitlements" not in plan
@@ -177,6 +178,7 @@ async def test_what_is_left_out_is_told_with_its_reason(shop: Shop) -> None:
     assert "The meter logins is left out: its aggregation is count, not sum." in said
     assert f"{one} of Gold" in said
     assert f"{two} of Gold is left out: what is used must be charged" in said
+    assert f"{both} of Silver also sells in eur: a price here is in one currency, and is drafted in usd." in said
     assert f"{odd} of Gold has a tier whose flat amount is not whole" in said
 
 

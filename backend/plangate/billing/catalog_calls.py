@@ -79,10 +79,10 @@ class CatalogCalls:
         )
 
     async def prices_on_sale(self) -> list[StripeJson]:
-        """The account's active recurring prices with their tiers, newest first."""
+        """The account's active recurring prices with their tiers and other currencies, newest first."""
         return await self._transport.all(
             lambda params, options: self._v1.prices.list_async(_any(params), options),
-            {"active": True, "type": "recurring", "expand": ["data.tiers"]},
+            {"active": True, "type": "recurring", "expand": ["data.tiers", "data.currency_options"]},
         )
 
     async def prices_of_product(self, stripe_product_id: str) -> list[StripeJson]:

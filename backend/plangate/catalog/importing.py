@@ -165,6 +165,12 @@ class _Drafting:
             if isinstance(price, str):
                 self._notes.append(f"{one['id']} of {product['name']} {price}: left out.")
                 continue
+            others = sorted(set(one.get("currency_options") or {}) - {price.currency})
+            if others:
+                self._notes.append(
+                    f"{one['id']} of {product['name']} also sells in {', '.join(others)}: a price here is in one "
+                    f"currency, and is drafted in {price.currency}."
+                )
             prices.append(price)
         return prices
 
