@@ -235,7 +235,8 @@ async def _refuse_beside_a_later_start(
     if subscription is not None:
         return
     async with env.reading() as session:
-        waiting = await changes_in(session, company_id, (ChangeState.SCHEDULED.value,))
+        scheduled = await changes_in(session, company_id, (ChangeState.SCHEDULED.value,))
+    waiting = [row for row in scheduled if row.terms["action"] == Action.START_LATER.value]
     if waiting:
         raise Refusal(
             Code.CHANGE_IN_PROGRESS,
