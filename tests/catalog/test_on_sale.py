@@ -3,6 +3,7 @@
 import pytest
 
 from plangate import catalog
+from plangate.catalog import on_offer
 from plangate.errors import Code, Refusal
 from plangate.shapes import Actor
 from tests.plan_changes.conftest import shop as shop  # noqa: PLC0414 - the fixture, under its own name
@@ -18,6 +19,11 @@ async def test_s12_a_price_archived_in_the_dashboard_is_not_sold_until_applying_
     await shop.sync()
     assert await shop.plan() == "pro"
     assert (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id is None
+
+    offered = {one.key: [price.interval for price in one.prices] for one in await catalog.public_plans(shop.env)}
+    assert offered["pro"] == ["year"]
+    shown = on_offer(await shop.env.catalog(), (await shop.env.catalog()).plans["starter"])
+    assert shown == (await shop.env.catalog()).plans["starter"]
 
     # Who holds it changes what stands beside it; nobody else buys it.
     assert (await shop.preview(add_ons={"extra-exports": 1})).next_invoice is not None

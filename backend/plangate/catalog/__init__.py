@@ -26,7 +26,7 @@ from plangate.catalog.migrating import (
     read_migrations,
     retry_migration,
 )
-from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, public_plans
+from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, on_offer, public_plans
 from plangate.catalog.publishing import CatalogDiff, apply, current_document, current_revision, plan
 from plangate.catalog.revision import Change, Detail
 from plangate.catalog.shelf import tidy_shelf
@@ -64,6 +64,7 @@ __all__ = [
     "migrating_companies",
     "migration",
     "migrations",
+    "on_offer",
     "plan",
     "plan_migration",
     "product_page",

@@ -80,12 +80,25 @@ async def public_plans(environment: Environment) -> list[PublicPlan]:
     """Plans, then add-ons, that can be bought or asked for now, in the catalogue's order."""
     catalog = await environment.catalog()
     return [
-        _public(catalog, version)
+        _public(catalog, offered)
         for versions in (catalog.plans, catalog.add_ons)
         for version in sorted(versions.values(), key=lambda one: one.position)
         # An add-on without a price is given by hand; nobody can buy it.
-        if not version.is_archived and not (version.kind == "add_on" and version.is_free)
+        if not version.is_archived
+        and not (version.kind == "add_on" and version.is_free)
+        and (offered := on_offer(catalog, version)) is not None
     ]
+
+
+def on_offer(catalog: Catalog, version: PlanVersion) -> PlanVersion | None:
+    """The version with those of its prices that can be bought; None when it had some and all were archived in Stripe.
+
+    A catalogue that Stripe knows nothing of is shown whole.
+    """
+    if not catalog.price_owners or not version.prices:
+        return version
+    prices = tuple(price for price in version.prices if price.stripe_price_id is not None)
+    return msgspec.structs.replace(version, prices=prices) if prices or version.is_contact_us else None
 
 
 def _public(catalog: Catalog, version: PlanVersion) -> PublicPlan:

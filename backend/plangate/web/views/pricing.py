@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from msgspec import structs
 
+from plangate.catalog import on_offer
 from plangate.engine.model import Catalog, Entitlement, Feature, FeatureType, Interval, PlanVersion, Price, Stacking
 from plangate.engine.pricing import amount_of, monthly_amount
 from plangate.shapes import Company
@@ -68,7 +69,7 @@ def pricing_view(
     back: Action | None = None,
 ) -> PricingView:
     """The table for a visitor (`company` None) or for a company, whose own plan and currency then decide."""
-    plans = _on_sale(catalog, wish.plans)
+    plans = _on_sale(catalog, wish.plans, held=None if company is None or company.plan is None else company.plan.key)
     currencies = _currencies(plans, company)
     currency = (
         wish.currency.lower() if wish.currency.lower() in currencies else (currencies[0] if currencies else "usd")
@@ -94,10 +95,12 @@ def pricing_view(
     )
 
 
-def _on_sale(catalog: Catalog, wanted: Sequence[str]) -> list[PlanVersion]:
-    plans = sorted(
-        (plan for plan in catalog.plans.values() if not plan.is_archived), key=lambda plan: (plan.position, plan.key)
+def _on_sale(catalog: Catalog, wanted: Sequence[str], *, held: str | None) -> list[PlanVersion]:
+    """What can be bought, with the prices it can be bought at; the plan that is `held` is shown whole."""
+    offered = (
+        plan if plan.key == held else on_offer(catalog, plan) for plan in catalog.plans.values() if not plan.is_archived
     )
+    plans = sorted((plan for plan in offered if plan is not None), key=lambda plan: (plan.position, plan.key))
     if wanted:
         by_key = {plan.key: plan for plan in plans}
         plans = [by_key[key] for key in dict.fromkeys(wanted) if key in by_key]
