@@ -9,6 +9,7 @@ import pytest
 from plangate import catalog, companies
 from plangate.deployment import Deployment
 from plangate.settings import Settings
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys
 from tests.conftest import SECRET_KEY, environment_settings
 from tests.plangate_server import PlangateServer
 from tests.world import ACTOR, DOCUMENT
@@ -60,11 +61,9 @@ def front(database_url: str) -> Iterator[Front]:
 async def _furnish(deployment: Deployment, environment: str, name: str) -> str:
     env = deployment.named(environment)
     await catalog.apply(env, DOCUMENT, actor=ACTOR)
-    company, _ = await companies.upsert(
-        env,
-        keys={"id": name},
-        name=name.title(),
-        stripe_customer_ids=(f"cus_{name}",),
-        actor=ACTOR,
-    )
+    company, _ = await companies.upsert(env, keys={"id": name}, name=name.title(), actor=ACTOR)
+    # Linked without being fetched: nobody answers for Stripe here.
+    async with env.writing() as session:
+        await add_keys(session, company.id, [(STRIPE_CUSTOMER_KEY, f"cus_{name}")])
+        await env.touch(session, company.id)
     return company.id
