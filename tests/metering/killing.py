@@ -16,6 +16,7 @@ from tests.server_process import ServerProcess, server_environment
 
 _CALLERS = 8
 _WHOLE_STARTS = 25  # one in so many servers imports everything itself, as one that is restarted does
+_GRANTED_MAX = 500
 _FAR_AHEAD = datetime(2099, 1, 1, tzinfo=UTC)
 
 
@@ -44,7 +45,7 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
     dice = random.Random(seed)  # noqa: S311 - repeatable moments, not secrets
     kept, numbers = Kept(), count()
     webhooks: set[str] = set()
-    overrides: set[str] = set()
+    overrides: dict[str, set[str]] = {}
     acknowledged: set[str] = set()
     sent: set[str] = set()
     with Nursery(server_environment(url)) as nursery:
@@ -54,7 +55,7 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
                 kept.slowest_start_seconds = max(kept.slowest_start_seconds, server.start_seconds)
             load = asyncio.gather(
                 _deliver(server, numbers, webhooks),
-                _grant(server, key, numbers, overrides),
+                _grant(server, key, f"kill-{number}", numbers, overrides),
                 *(_report(server, key, numbers, sent, acknowledged) for _ in range(_CALLERS)),
             )
             # However slow the machine is, some were acknowledged and others are under way.
@@ -73,7 +74,8 @@ async def kill_under_load(url: str, key: str, *, rounds: int, seed: int) -> Kept
         kept.counted = answer.json()["used"]
         forgotten = [name for name in sorted(webhooks) if await _post_webhook(client, name) != "repeated"]
         kept.webhooks = len(webhooks), len(forgotten)
-        kept.overrides = len(overrides), len(overrides - await _override_ids(client))
+        missing = [ids - await _override_ids(client, company) for company, ids in overrides.items()]
+        kept.overrides = sum(map(len, overrides.values())), sum(map(len, missing))
     server.kill()
     kept.acknowledged, kept.unsure = len(acknowledged), len(sent) - len(acknowledged)
     return kept
@@ -132,12 +134,16 @@ async def _post_webhook(client: httpx.AsyncClient, name: str) -> str:
     return str(answer.json()["outcome"])
 
 
-async def _grant(server: ServerProcess, key: str, numbers: "count[int]", acknowledged: set[str]) -> None:
+async def _grant(
+    server: ServerProcess, key: str, name: str, numbers: "count[int]", acknowledged: dict[str, set[str]]
+) -> None:
     """Overrides of one second each, far ahead, so that none overlaps another and none decides."""
     async with server.client(key) as client:
         try:
-            company = (await client.put("/v1/companies", json={"keys": {"id": "acme"}})).json()["id"]
-            while True:
+            company = (await client.put("/v1/companies", json={"keys": {"id": name}})).json()["id"]
+            # A company may have a thousand; those of a round are its own.
+            granted = acknowledged.setdefault(company, set())
+            while len(granted) < _GRANTED_MAX:
                 starts_at = _FAR_AHEAD + timedelta(seconds=next(numbers))
                 body = {
                     "feature": "exports",
@@ -149,13 +155,12 @@ async def _grant(server: ServerProcess, key: str, numbers: "count[int]", acknowl
                 }
                 answer = await client.post(f"/v1/companies/{company}/overrides", json=body)
                 answer.raise_for_status()
-                acknowledged.add(answer.json()["id"])
+                granted.add(answer.json()["id"])
         except httpx.TransportError:
             return
 
 
-async def _override_ids(client: httpx.AsyncClient) -> set[str]:
-    company = (await client.put("/v1/companies", json={"keys": {"id": "acme"}})).json()["id"]
+async def _override_ids(client: httpx.AsyncClient, company: str) -> set[str]:
     found: set[str] = set()
     cursor: str | None = None
     while True:
