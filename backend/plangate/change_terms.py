@@ -66,8 +66,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     unchanged. `boundary` is when a schedule takes effect, in whole seconds; `held` are the items and
     `held_plan_price_id` the plan's price until then, and `revision` counts how often an edit of them was followed.
     `stripe_schedule_id` is our schedule already attached, to be rewritten or released first; `is_end_undone` takes
-    back a scheduled end first. `is_unattended` says that nobody is there to confirm a payment with the bank. `own` is a price to be made first, `collection` how its invoices are collected, as
-    Stripe's parameters.
+    back a scheduled end first. `is_unattended` says that nobody is there to confirm a payment with the bank. `own` is
+    a price to be made first, `collection` how its invoices are collected, as Stripe's parameters.
     """
 
     action: Action
