@@ -78,7 +78,9 @@ class ServerProcess:
     def client(self, key: str | None) -> httpx.AsyncClient:
         """A client; the caller closes it."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        # The server closes what rested for five seconds, maybe just when the next request is on its way.
+        limits = httpx.Limits(keepalive_expiry=2)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False, limits=limits)
 
     def kill(self) -> None:
         """As when the power fails: no shutdown, no last commit."""
