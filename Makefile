@@ -23,7 +23,7 @@ demo: $(VENV)/.runs ## Run the whole product on this machine, offline; ARGS="--p
 
 .PHONY: test
 test: $(VENV)/.ready stripe-app/node_modules/.ready chromium ## Run every test; ARGS="tests/engine -k name" for some Python ones
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist worksteal)
 	$(if $(ARGS),,npm --prefix stripe-app test)
 
 .PHONY: lint
