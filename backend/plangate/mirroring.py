@@ -150,10 +150,10 @@ async def keep_fetched(
         if state_hash(mirrored(state)) == state_hash(known):
             # Stored together with the link.
             return Mirrored(company_id=company_id, facts=known, subscriptions=state.subscriptions, is_changed=True)
+    if not state.customer.get("deleted") and state_hash(mirrored(state)) == state_hash(known):
+        return Mirrored(company_id=company_id, facts=known, subscriptions=state.subscriptions)
     if is_overtaken or state.customer.get("deleted"):
         return await refetch(env, company_id)
-    if state_hash(mirrored(state)) == state_hash(known):
-        return Mirrored(company_id=company_id, facts=known, subscriptions=state.subscriptions)
     async with env.lease(company_id) as lease:
         async with env.reading() as session:
             known, is_overtaken = await _looked_up(session, company_id, state, asked_at)
