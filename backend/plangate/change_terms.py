@@ -66,8 +66,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     unchanged. `boundary` is when a schedule takes effect, in whole seconds; `held` are the items and
     `held_plan_price_id` the plan's price until then, and `revision` counts how often an edit of them was followed.
     `stripe_schedule_id` is our schedule already attached, to be rewritten or released first; `is_end_undone` takes
-    back a scheduled end first. `is_unattended` says that nobody is there to confirm a payment with the bank. `own` is
-    a price to be made first, `collection` how its invoices are collected, as Stripe's parameters.
+    back a scheduled end first. `trial_end` is where a trial is to end, `is_trial_over` ends it at once.
+    `is_unattended` says that nobody is there to confirm a payment with the bank. `own` is a price to be made first,
+    `collection` how its invoices are collected, as Stripe's parameters.
     """
 
     action: Action
@@ -85,6 +86,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     is_end_undone: bool = False
     trial_days: int = 0
     trial_end: int | None = None
+    is_trial_over: bool = False
     promotion_code: str | None = None
     is_unattended: bool = False
     own: OwnPrice | None = None
@@ -234,16 +236,21 @@ def started_by(change_id: str, subscriptions: Sequence[StripeJson]) -> StripeJso
 def _outcome_of_update(
     terms: Terms, state: ChangeState, fact: SubscriptionFact, subscriptions: Sequence[StripeJson]
 ) -> ChangeState | None:
-    has_trial_end = terms.trial_end is None or (
-        fact.trial_end_at is not None and int(fact.trial_end_at.timestamp()) == terms.trial_end
-    )
-    if holds_lines(fact, terms.lines) and has_trial_end:
+    if holds_lines(fact, terms.lines) and _has_trial_end(terms, fact):
         return ChangeState.APPLIED
     if state is not ChangeState.REQUIRES_ACTION:
         return None
     # The customer never confirmed the payment: Stripe dropped the pending update, and the items stayed as they were.
     raw = next((one for one in subscriptions if one["id"] == fact.stripe_subscription_id), None)
     return ChangeState.FAILED if raw is not None and raw.get("pending_update") is None else None
+
+
+def _has_trial_end(terms: Terms, fact: SubscriptionFact) -> bool:
+    """Whether the trial ends where the change lets it end, if it is about that."""
+    if terms.is_trial_over:
+        return fact.status != "trialing"
+    ends_at = fact.trial_end_at
+    return terms.trial_end is None or (ends_at is not None and int(ends_at.timestamp()) == terms.trial_end)
 
 
 def _outcome_of_schedule(terms: Terms, state: ChangeState, fact: SubscriptionFact) -> ChangeState | None:

@@ -274,6 +274,8 @@ class _Life:
             for one in self.shop.stripe.subscriptions.list({"customer": self.customer, "status": "trialing"}).data
         ]
         if trials and chance.random() < 0.3:
+            if chance.random() < 0.3:
+                return {"is_trial_over": True}
             ends = datetime.fromtimestamp(max(end or 0 for end in trials), UTC)
             return {"trial_end": (ends + timedelta(days=chance.randint(1, 20))).isoformat()}
         plans, intervals = ["starter", "pro", "team", "team", "scale", "scale", "metered"], ["month", "year"]

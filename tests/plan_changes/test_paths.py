@@ -78,13 +78,70 @@ async def test_staff_extend_a_trial(trial_shop: Shop) -> None:
     with pytest.raises(Refusal) as caught:
         await shop.preview(trial_end=later)
     assert caught.value.code is Code.FORBIDDEN
-    with pytest.raises(Refusal) as past:
-        await shop.preview(trial_end=shop.now() - timedelta(days=1), actor=STAFF)
-    assert past.value.errors[0].pointer == "/trial_end"
     assert (await shop.change(trial_end=later, actor=STAFF)).state is ChangeState.APPLIED
     subscription = (await shop.snapshot()).subscription
     assert subscription is not None
     assert subscription.trial_end_at == later
+
+
+@pytest.mark.parametrize("is_instant", [False, True])
+async def test_staff_end_a_trial_at_once_for_what_was_quoted(trial_shop: Shop, *, is_instant: bool) -> None:
+    shop = trial_shop
+    await shop.subscribed(add_ons={"extra-exports": 2})
+    shop.advance("P3D")
+    await shop.sync()
+    asked: dict[str, Any] = {"trial_end": shop.now() - timedelta(hours=1)} if is_instant else {"is_trial_over": True}
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(**asked)
+    assert caught.value.code is Code.FORBIDDEN
+    quote = await shop.preview(actor=STAFF, **asked)
+    assert (quote.due_today.amount_minor, [line.amount_minor for line in quote.lines]) == (5900, [4900, 1000])
+    assert quote.next_invoice is not None
+    assert (quote.next_invoice.amount_minor, quote.next_invoice.at.month) == (5900, (shop.now().month % 12) + 1)
+    assert (await shop.confirm(quote, actor=STAFF)).state is ChangeState.APPLIED
+    subscription = (await shop.snapshot()).subscription
+    assert subscription is not None
+    assert (subscription.status, await shop.plan()) == ("active", "pro")
+    assert [one["amount_paid"] for one in shop.objects("invoice") if one["amount_paid"]] == [5900]
+    with pytest.raises(Refusal) as over:
+        await shop.preview(actor=STAFF, **asked)
+    assert over.value.code is Code.SUBSCRIPTION_INACTIVE
+
+
+@pytest.mark.parametrize("card", ["pm_card_chargeCustomerFail", None])
+async def test_a_trial_goes_on_when_its_end_cannot_be_paid(trial_shop: Shop, card: str | None) -> None:
+    shop = trial_shop
+    if card is None:
+        customer = await shop.customer(None)
+        price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+        shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}], "trial_period_days": 14})
+        await refetch(shop.env, shop.company_id)
+    else:
+        await shop.subscribed(card)
+    with pytest.raises(Refusal) as caught:
+        await shop.change(actor=STAFF, is_trial_over=True)
+    assert caught.value.code is (Code.PAYMENT_FAILED if card else Code.STRIPE_REFUSED)
+    subscription = (await shop.snapshot()).subscription
+    assert subscription is not None
+    assert (subscription.status, await shop.plan()) == ("trialing", "pro")
+    assert not [one for one in shop.objects("invoice") if one["amount_due"]]
+
+
+async def test_a_trial_ends_once_the_bank_has_agreed(trial_shop: Shop) -> None:
+    shop = trial_shop
+    await shop.subscribed("pm_card_threeDSecure2Required")
+    change = await shop.change(actor=STAFF, is_trial_over=True)
+    assert change.state is ChangeState.REQUIRES_ACTION
+    assert change.next_action is not None
+    subscription = (await shop.snapshot()).subscription
+    assert subscription is not None
+    assert subscription.status == "trialing"
+    assert shop.pay(change.next_action.url) == 303
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.APPLIED
+    subscription = (await shop.snapshot()).subscription
+    assert subscription is not None
+    assert subscription.status == "active"
 
 
 @pytest.mark.parametrize("asked", [{}, {"plan": "pro"}, {"plan": "pro", "interval": "month"}, {"plan": "starter"}])

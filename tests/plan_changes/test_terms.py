@@ -78,6 +78,8 @@ APPLYING, SCHEDULED, CANCELLING = ChangeState.APPLYING, ChangeState.SCHEDULED, C
         (UPDATE, APPLYING, a_fact(an_item("pro"), an_item("extra")), None),
         (UPDATE, ChangeState.REQUIRES_ACTION, a_fact(an_item("starter")), None),
         (msgspec.structs.replace(UPDATE, trial_end=1), APPLYING, a_fact(), None),
+        (msgspec.structs.replace(UPDATE, is_trial_over=True), APPLYING, a_fact(status="trialing"), None),
+        (msgspec.structs.replace(UPDATE, is_trial_over=True), APPLYING, a_fact(), ChangeState.APPLIED),
         (AT_END, APPLYING, a_fact(), None),
         (AT_END, APPLYING, a_fact(scheduled_end_at=BOUNDARY), SCHEDULED),
         (AT_END, SCHEDULED, a_fact(), ChangeState.CANCELLED),

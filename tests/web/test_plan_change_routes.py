@@ -265,6 +265,23 @@ def test_staff_schedules_and_cancels_from_the_dashboard(story: Story) -> None:
     assert call("customer.get", customer=customer).json()["scheduled_change"] is None
 
 
+def test_staff_end_a_trial_at_once_through_the_api(story: Story) -> None:
+    plans = {**DOCUMENT["plans"], "pro": {**DOCUMENT["plans"]["pro"], "trial_days": 14}}
+    assert story.http.put("/v1/catalog", json={**DOCUMENT, "plans": plans}).status_code == 200
+    checkout = story.confirm(story.preview(plan="pro")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "pro")
+    assert story.http.get(f"/v1/companies/{story.company}").json()["subscription"]["status"] == "trialing"
+    for said in ("never", "", 0):
+        refused = story.http.post(f"{story.path}/preview", json={"trial_end": said})
+        assert refused.status_code == 422, refused.text
+    quote = story.preview(trial_end="now")
+    assert quote["due_today"] == {"amount_minor": 4900, "currency": "usd"}
+    ended = story.confirm(quote)
+    assert (ended.status_code, ended.json()["state"]) == (201, "applied"), ended.text
+    assert story.http.get(f"/v1/companies/{story.company}").json()["subscription"]["status"] == "active"
+
+
 def test_a_deal_is_made_through_the_api_by_an_admin_alone(story: Story) -> None:
     deal = {"amount_minor": 3900, "currency": "usd", "interval": "month", "name": "Acme 2027"}
     invoiced = {**deal, "collection_method": "send_invoice", "days_until_due": 14}

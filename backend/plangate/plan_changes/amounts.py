@@ -124,8 +124,8 @@ async def _of_update(
     ends_at = max(item.period_end_at for item in subscription.items)
     if terms.trial_end is not None:
         ends_at = datetime.fromtimestamp(terms.trial_end, UTC)
-    is_restarted = subscription.status != "trialing" and (
-        terms.is_interval_changed or "billing_cycle_anchor" in terms.params
+    is_restarted = terms.is_trial_over or (
+        subscription.status != "trialing" and (terms.is_interval_changed or "billing_cycle_anchor" in terms.params)
     )
     nothing = Money(amount_minor=0, currency=currency)
     if terms.trial_end is not None:

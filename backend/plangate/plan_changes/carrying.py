@@ -200,7 +200,7 @@ async def _update(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
         **(_kept_params(raw) if terms.is_end_undone else {}),
     }
     collected = terms.collection.get("collection_method", raw.get("collection_method"))
-    if collected == "charge_automatically" and raw.get("status") != "trialing":
+    if collected == "charge_automatically" and (terms.is_trial_over or raw.get("status") != "trialing"):
         # A declined card leaves everything as it was.
         params["payment_behavior"] = "error_if_incomplete"
     try:

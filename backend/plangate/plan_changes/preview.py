@@ -14,7 +14,7 @@ from plangate.clock import wall_now
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.holding import Holding, holding_of
-from plangate.engine.model import Catalog, SubscriptionFact
+from plangate.engine.model import Catalog, Interval, SubscriptionFact
 from plangate.engine.plan_change import (
     ChangeKind as EngineKind,
 )
@@ -29,7 +29,7 @@ from plangate.engine.plan_change import (
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.what_if import with_holding
 from plangate.environment import Environment
-from plangate.errors import Code, Refusal, invalid
+from plangate.errors import Code, Refusal
 from plangate.ids import new_id
 from plangate.mirroring import buying_customers_of
 from plangate.plan_changes.amounts import Amounts, amounts_of
@@ -102,14 +102,14 @@ async def propose(
     violated: tuple[Violation, ...] = ()
     ends: tuple[str, ...] = ()
     promotion: StripeJson | None = None
-    if request.resume or request.trial_end is not None:
+    if request.resume or request.moves_trial:
         kind, effective_at, target = ChangeKind.RESUME, at, current
         drafted = (
             _kept(catalog, subscription, current, company_id)
             if request.resume
             else _trial(catalog, subscription, current, request, actor, at, company_id)
         )
-        if request.trial_end is not None:
+        if request.moves_trial:
             kind = ChangeKind.UPGRADE
         after = snapshot
     else:
@@ -296,7 +296,7 @@ def _trial(
     at: datetime,
     company_id: str,
 ) -> Drafted:
-    """The terms of moving the end of a running trial: staff only, and forward in time."""
+    """The terms of moving the end of a running trial, or of ending it at once: staff only."""
     if actor.kind == "customer":
         raise Refusal(Code.FORBIDDEN, "Only staff may move the end of a trial.")
     if subscription is None or subscription.status != "trialing":
@@ -308,16 +308,17 @@ def _trial(
             "A change waits for the end of this trial: take it back first, then move the end.",
             extra={"way_out": "cancel_scheduled"},
         )
-    if request.trial_end is None or request.trial_end <= at:
-        raise invalid("/trial_end", "The new end of the trial must lie ahead.")
     lines = target_lines(catalog, current, subscription, company_id=company_id)
-    ends = int(request.trial_end.timestamp())
+    ends = None if request.trial_end is None or request.trial_end <= at else int(request.trial_end.timestamp())
     return Drafted(
         terms=Terms(
             action=Action.UPDATE,
             lines=tuple(Line(line.stripe_price_id, line.quantity) for line in lines),
-            params={"trial_end": ends, "proration_behavior": "none"},
+            params={"trial_end": "now" if ends is None else ends, "proration_behavior": "none"},
+            interval=current.interval or Interval.MONTH,
+            interval_count=current.interval_count,
             trial_end=ends,
+            is_trial_over=ends is None,
         ),
         lines=lines,
     )

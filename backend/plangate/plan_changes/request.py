@@ -29,7 +29,8 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `quantities` names the plan (its key, or `plan`), an add-on, or a feature that is paid in advance (of an add-on as
     `extra/seats`). `custom_price` is what sales agreed on with the company for the plan. `cancel` leads to the fallback
-    plan, `resume` takes a scheduled change or end back, `trial_end` moves the end of a running trial.
+    plan, `resume` takes a scheduled change or end back, `trial_end` moves the end of a running trial (an instant
+    that is over ends it), and `is_trial_over` ends it at once.
     """
 
     plan: str | None = None
@@ -40,10 +41,16 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cancel: Literal["now", "period_end"] | None = None
     resume: bool = False
     trial_end: datetime | None = None
+    is_trial_over: bool = False
     custom_price: CustomPrice | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
     promotion_code: str | None = None
     force: Force | None = None
+
+    @property
+    def moves_trial(self) -> bool:
+        """Whether it is about the end of a running trial, and nothing else."""
+        return self.is_trial_over or self.trial_end is not None
 
     @property
     def timing(self) -> Literal["auto", "now", "period_end"]:
@@ -58,7 +65,7 @@ def checked(request: ChangeRequest) -> ChangeRequest:
         for name, is_asked in (
             ("cancel", request.cancel is not None),
             ("resume", request.resume),
-            ("trial_end", request.trial_end is not None),
+            ("trial_end", request.moves_trial),
             ("plan", _is_of_plan(request)),
         )
         if is_asked

@@ -328,7 +328,8 @@ class CustomPriceBody(Body):
 class ChangeBody(Body):
     """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine.
 
-    `promotion_code` is what a customer types, or the id Stripe gave the code.
+    `promotion_code` is what a customer types, or the id Stripe gave the code. `trial_end` moves the end of a running
+    trial; `now`, or an instant that is over, ends it at once.
     """
 
     plan: CatalogKey | None = None
@@ -338,7 +339,7 @@ class ChangeBody(Body):
     add_ons: BodyQuantities = {}
     cancel: Literal["now", "period_end"] | None = None
     resume: bool = False
-    trial_end: BodyInstant | None = None
+    trial_end: BodyInstant | Literal["now"] | None = None
     custom_price: CustomPriceBody | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
     promotion_code: Annotated[str, Field(min_length=1, max_length=255)] | None = None

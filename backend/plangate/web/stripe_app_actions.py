@@ -99,7 +99,7 @@ class RevokePayload(ChangePayload):
 
 
 class PreviewPayload(CustomerPayload):
-    """A plan change to preview. `force_reason` goes on in spite of the limits.
+    """A plan change to preview. `force_reason` goes on in spite of the limits; `trial_end` may be `now`.
 
     `custom_…` are what was agreed on with the customer for the plan, flat, because a signed message holds plain values.
     """
@@ -108,6 +108,7 @@ class PreviewPayload(CustomerPayload):
     interval: Literal["day", "week", "month", "year"] | None = None
     cancel: Literal["now", "period_end"] | None = None
     when: Literal["auto", "now", "period_end"] = "auto"
+    trial_end: BodyInstant | Literal["now"] | None = None
     force_reason: Note | None = None
     custom_amount_minor: Annotated[int, Field(ge=0, le=99_999_999)] | None = None
     custom_currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
@@ -394,6 +395,8 @@ async def plan_preview(asked: Asked) -> object:
         interval=None if payload.interval is None else Interval(payload.interval),
         cancel=payload.cancel,
         when=payload.when,
+        trial_end=None if payload.trial_end == "now" else payload.trial_end,
+        is_trial_over=payload.trial_end == "now",
         force=None if payload.force_reason is None else plan_changes.Force(reason=payload.force_reason),
         custom_price=_agreed(asked),
     )

@@ -278,7 +278,12 @@ def charge_change(
 def _pay_then_apply(world: World, subscription: Obj, change: Change, invoice: Obj) -> None:
     now = world.now()
     with world.changing(subscription, None):
-        subscription["_pending"] = {"items": change.items, "anchor": change.anchor, "invoice": invoice["id"]}
+        subscription["_pending"] = {
+            "items": change.items,
+            "anchor": change.anchor,
+            "invoice": invoice["id"],
+            "ends_trial": change.trial_end is not None and change.trial_end <= now,
+        }
     finalize(world, invoice)
     if invoice["status"] == "open":
         collect(world, invoice, plans_retry=False)

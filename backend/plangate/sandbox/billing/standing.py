@@ -29,6 +29,9 @@ def after_paid(world: World, invoice: Obj) -> None:
         if applies:
             subscription["_items"] = pending["items"]
             subscription["billing_cycle_anchor"] = pending["anchor"]
+            if pending["ends_trial"] and subscription["status"] == "trialing":
+                subscription["trial_end"] = world.now()
+                subscription["status"] = "active"
             subscription["pending_update"] = None
             subscription["_pending"] = None
         if subscription["status"] == "incomplete" or (subscription["status"] in ("past_due", "unpaid") and is_latest):
