@@ -53,8 +53,9 @@ _log = structlog.get_logger(__name__)
 _CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
 # Events that say that a payment was given back, or is disputed. Theirs is the charge that is looked at again.
 _CHARGE_EVENTS: Final = ("charge.refunded", "charge.dispute.")
-# Events that say that a price may have come on sale or gone off it.
+# Events that say that a price, or all prices of a product, may have come on sale or gone off it.
 _PRICE_EVENTS: Final = ("price.updated", "price.deleted")
+_PRODUCT_EVENTS: Final = ("product.updated", "product.deleted")
 
 # What the webhook endpoint in Stripe should send: docs/how-to/connect-stripe.md lists the same. Others do no harm.
 CONSUMED_EVENTS: Final = (
@@ -87,6 +88,8 @@ CONSUMED_EVENTS: Final = (
     "invoice.voided",
     "price.deleted",
     "price.updated",
+    "product.deleted",
+    "product.updated",
     "subscription_schedule.aborted",
     "subscription_schedule.canceled",
     "subscription_schedule.completed",
@@ -163,7 +166,7 @@ def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: dateti
     is_about_charge = str(event_type).startswith(_CHARGE_EVENTS)
     if is_about_charge:
         object_id = subject.get("id") if subject.get("object") == "charge" else reference(subject.get("charge"))
-    is_of_others = is_about_charge or event_type in _PRICE_EVENTS
+    is_of_others = is_about_charge or event_type in (*_PRICE_EVENTS, *_PRODUCT_EVENTS)
     is_consumed = stripe_customer_id is not None or (is_of_others and _is_text(object_id))
     is_foreign = not _is_of_environment(env, event)
     return InboxRow(
@@ -250,7 +253,7 @@ async def act_on(env: Environment, claim: Claim) -> None:
 async def _act_on(
     env: Environment, stripe_customer_id: str | None, rows: Sequence[InboxRow], claim: Claim | None = None
 ) -> None:
-    """Refetch one customer, charge or price, and settle all its claimed events alike. No payload is used."""
+    """Refetch one customer, charge, price or product, and settle all its claimed events alike. No payload is used."""
     state, error = InboxState.PROCESSED, None
     is_ours: bool
     settled: list[InboxRow] = []
@@ -271,6 +274,8 @@ async def _act_on(
                 is_ours = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle) is not None
             elif rows[0].type in _PRICE_EVENTS:
                 is_ours = await on_sale.learn_of_price(env, rows[0].stripe_object_id or "")
+            elif rows[0].type in _PRODUCT_EVENTS:
+                is_ours = await on_sale.learn_of_product(env, rows[0].stripe_object_id or "")
             else:
                 is_ours = await reviews.learn_of_charge(env, rows[0].stripe_object_id or "")
         if settled:

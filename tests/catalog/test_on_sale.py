@@ -50,6 +50,44 @@ async def test_s12_a_price_archived_in_the_dashboard_is_not_sold_until_applying_
     assert await shop.plan() == "pro"
 
 
+async def test_s12_a_product_archived_in_the_dashboard_is_not_sold_until_applying_restores_it(shop: Shop) -> None:
+    await shop.subscribed(plan="pro")
+    holder = shop.company_id
+    pro = (await shop.env.catalog()).plans["pro"]
+    product, prices = pro.stripe_product_id or "", [price.stripe_price_id or "" for price in pro.prices]
+    shop.stripe.products.update(product, {"active": False})
+    await shop.sync()
+    assert await shop.plan() == "pro"
+    assert "pro" not in {one.key for one in await catalog.public_plans(shop.env)}
+    shop.company_id = await new_company(shop.env, "globex")
+    with pytest.raises(Refusal) as refused:
+        await shop.preview(plan="pro")
+    assert refused.value.code is Code.UNAVAILABLE
+
+    # A price that changes meanwhile does not come on sale by that.
+    shop.stripe.prices.update(prices[0], {"nickname": "Old"})
+    await shop.sync()
+    assert "pro" not in {one.key for one in await catalog.public_plans(shop.env)}
+
+    planned = await catalog.plan(shop.env, DOCUMENT)
+    assert [(call.action, call.kind) for call in planned.stripe] == [("restore", "price")] * len(prices)
+    await catalog.apply(shop.env, DOCUMENT, actor=ACTOR)
+    assert shop.stripe.products.retrieve(product).active
+    assert (await catalog.plan(shop.env, DOCUMENT)).stripe == ()
+    assert (await shop.preview(plan="pro")).due_today.amount_minor == 4900
+    await shop.sync()
+    assert (await catalog.plan(shop.env, DOCUMENT)).stripe == ()
+
+    # Restored in the dashboard, it is on sale again by itself.
+    shop.stripe.products.update(product, {"active": False})
+    await shop.sync()
+    shop.stripe.products.update(product, {"active": True})
+    await shop.sync()
+    assert "pro" in {one.key for one in await catalog.public_plans(shop.env)}
+    shop.company_id = holder
+    assert await shop.plan() == "pro"
+
+
 async def test_a_price_of_others_that_changes_is_none_of_ours(shop: Shop) -> None:
     product = shop.stripe.products.create({"name": "Theirs"})
     price = shop.stripe.prices.create({"product": product.id, "currency": "usd", "unit_amount": 5})

@@ -48,6 +48,8 @@ async def test_every_consumed_event_is_acted_on(shop: Shop) -> None:
         subject = {"object": "any", "id": "any_1", "customer": "cus_1"}
         if kind.startswith("price."):
             subject = {"object": "price", "id": "price_1"}
+        elif kind.startswith("product."):
+            subject = {"object": "product", "id": "prod_1"}
         elif kind.startswith("charge."):
             subject = subjects["dispute" if "dispute" in kind else "charge"]
         elif kind.count(".") == 1 and kind.startswith("customer."):

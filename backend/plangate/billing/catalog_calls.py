@@ -70,6 +70,13 @@ class CatalogCalls:
             idempotency_key=idempotency_key,
         )
 
+    async def restore_product(self, stripe_product_id: str, *, idempotency_key: str) -> StripeJson:
+        """The product, on sale again."""
+        return await self._transport.write(
+            lambda options: self._v1.products.update_async(stripe_product_id, _any({"active": True}), options),
+            idempotency_key=idempotency_key,
+        )
+
     # --- prices ------------------------------------------------------------------------------------
 
     async def fetch_price(self, stripe_price_id: str) -> StripeJson | None:

@@ -178,6 +178,7 @@ class _Making:
         self._intent_id = intent_id
         self.meters = meters
         self._listed: dict[str, StripeJson] | None = None
+        self._sold: set[str] = set()
 
     @property
     def _calls(self) -> CatalogCalls:
@@ -261,6 +262,7 @@ class _Making:
         """The ids of the price and of its product."""
         if wanted.price.stripe_price_id is not None:
             return await self._adopt_price(wanted, wanted.price.stripe_price_id)
+        await self._sell(wanted)
         meter = wanted.price.meter
         stripe_meter_id = None if meter is None else self.meters[meter]
 
@@ -276,6 +278,26 @@ class _Making:
             return str(found["id"])
 
         return await self._once(f"price:{wanted.lookup_key}", call), wanted.stripe_product_id
+
+    async def _sell(self, wanted: WantedPrice) -> None:
+        """Put the price's product back on sale, if somebody archived it: Stripe sells nothing of an archived one."""
+        if wanted.stripe_product_id in self._sold:
+            return
+        found = await self._calls.fetch_product(wanted.stripe_product_id)
+        if found is not None and not found["active"]:
+            if not any(name.startswith(METADATA) for name in found.get("metadata") or {}):
+                raise invalid(
+                    wanted.pointer,
+                    f"The product {wanted.stripe_product_id} is archived in Stripe, and was not made here. Restore it "
+                    "there, or name another one.",
+                )
+
+            async def call(idempotency_key: str) -> str:
+                made = await self._calls.restore_product(found["id"], idempotency_key=idempotency_key)
+                return str(made["id"])
+
+            await self._once(f"product:{wanted.stripe_product_id}:on", call)
+        self._sold.add(wanted.stripe_product_id)
 
     async def _adopt_price(self, wanted: WantedPrice, stripe_price_id: str) -> tuple[str, str]:
         found = await self._calls.fetch_price(stripe_price_id)
