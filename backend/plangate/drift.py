@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from plangate import on_sale
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
 from plangate.billing.transport import StripeJson
 from plangate.engine.model import Catalog, SubscriptionFact
@@ -41,13 +42,16 @@ class DriftKind(StrEnum):
     UNLINKED_CUSTOMER = "unlinked_customer"  # A Stripe customer of ours that no company has.
     UNKNOWN_CUSTOMER = "unknown_customer"  # A linked customer this Stripe account never had.
     UNREADABLE = "unreadable"  # Stripe did not answer for this company, so it was not compared.
+    PRICE_NOT_ON_SALE = "price_not_on_sale"  # One we sell that was archived in Stripe, or whose product was.
+    PRICE_ON_SALE = "price_on_sale"  # One that Stripe sells and we do not.
+    PRICE_MISSING = "price_missing"  # One of ours that this Stripe account does not have.
     USAGE = "usage"
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference of one company. `subject` is a subscription's id or a feature; `is_repaired` says it is gone.
+    """One difference. `subject` is a subscription's, customer's or price's id, or a feature.
 
-    `company` is empty for a Stripe customer that has none.
+    `is_repaired` says it is gone. `company` is empty for a Stripe customer that has none, and for a price.
     """
 
     company: str
@@ -60,7 +64,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 async def stripe_drift(
     environment: Environment, *, repair: bool = False, progress: Progress | None = None
 ) -> list[Drift]:
-    """Every subscription that Stripe holds otherwise than we do; with `repair`, fetched and stored again.
+    """Every price and subscription that Stripe has otherwise than we do; with `repair`, fetched and stored again.
 
     One company at a time; without `repair` nothing is written. A company whose customer this account never had is
     reported and never repaired: to Stripe's word that would end every subscription it holds, and it is far likelier
@@ -69,7 +73,7 @@ async def stripe_drift(
     with environment.gateway.long_work():
         await _refuse_other_account(environment)
         agreeing, strangers = await _listed(environment)
-        found: list[Drift] = []
+        found = await _prices(environment, repair=repair)
         seen = 0
         async for company_ids in _pages(environment):
             for company_id in company_ids:
@@ -81,6 +85,33 @@ async def stripe_drift(
         for stripe_customer_id in strangers:
             found.extend(await _unlinked(environment, stripe_customer_id, repair=repair))
     return found
+
+
+async def _prices(environment: Environment, *, repair: bool) -> list[Drift]:
+    """Prices that came on sale or went off it unnoticed; none of a company.
+
+    Where Stripe has none of ours, nothing is repaired: it is far likelier that the key is another account's.
+    """
+    shelf = await on_sale.compared_shelf(environment)
+    found: list[Drift] = []
+    for one in shelf.differing:
+        kind, detail = _PRICES[one.is_active, one.is_missing]
+        try:
+            is_repaired = repair and shelf.is_ours and await on_sale.learn_of_price(environment, one.stripe_price_id)
+        except Refusal as refusal:
+            is_repaired, detail = False, f"{detail}; {refusal.detail}"
+        drift = Drift(
+            company="", subject=one.stripe_price_id, detail=f"{one.owner}: {detail}", kind=kind, is_repaired=is_repaired
+        )
+        found.append(drift)
+    return found
+
+
+_PRICES: Final = {
+    (False, False): (DriftKind.PRICE_NOT_ON_SALE, "sold here, archived in Stripe, or its product is"),
+    (True, False): (DriftKind.PRICE_ON_SALE, "on sale in Stripe, not sold here"),
+    (False, True): (DriftKind.PRICE_MISSING, "this Stripe account does not have it"),
+}
 
 
 async def _listed(environment: Environment) -> tuple[set[str], list[str]]:

@@ -8,6 +8,7 @@ from plangate.drift import DriftKind, stripe_drift
 from plangate.errors import Refusal
 from plangate.importing import import_account
 from plangate.mirroring import refetch
+from plangate.store.catalog import all_stripe_prices, save_stripe_price
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys
 from tests.shop import Shop, new_company
 from tests.sync.crowds import grow
@@ -133,9 +134,57 @@ async def test_a_company_stripe_does_not_answer_for_keeps_nobody_else_waiting(sh
     assert [one.kind for one in found.values()] == [DriftKind.UNREADABLE]
 
 
+async def test_prices_and_products_archived_without_a_word_are_reported_and_learned(shop: Shop) -> None:
+    company_id, _, _ = await subscriber(shop, "holder")
+    starter, pro = await priced(shop, "starter"), (await shop.env.catalog()).plans["pro"]
+    ours = {price.stripe_price_id or "" for price in pro.prices}
+    shop.stripe.prices.update(starter, {"active": False})
+    shop.stripe.products.update(pro.stripe_product_id or "", {"active": False})
+    silent = await stripe_drift(shop.env)
+    assert {one.subject for one in silent} == {starter, *ours}
+    assert {(one.kind, one.company, one.is_repaired) for one in silent} == {(DriftKind.PRICE_NOT_ON_SALE, "", False)}
+    assert all(one.is_repaired for one in await stripe_drift(shop.env, repair=True))
+    assert await stripe_drift(shop.env) == []
+    assert (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id is None
+    shop.company_id = company_id
+    assert await shop.plan() == "pro"
+
+    shop.stripe.prices.update(starter, {"active": True})
+    (back,) = await stripe_drift(shop.env, repair=True)
+    assert (back.kind, back.subject, back.is_repaired) == (DriftKind.PRICE_ON_SALE, starter, True)
+    assert await priced(shop, "starter") == starter
+
+
+async def _also_sell(shop: Shop, stripe_price_id: str) -> None:
+    """Keep a price as one of Pro's that this Stripe account does not have."""
+    sold = await priced(shop, "pro")
+    async with shop.env.writing() as session:
+        (row,) = [one for one in await all_stripe_prices(session) if one.stripe_price_id == sold]
+        await save_stripe_price(session, row.model_copy(update={"stripe_price_id": stripe_price_id}))
+        shop.env.touch_catalog(session)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_price_that_stripe_does_not_have_is_missing(shop: Shop) -> None:
+    await _also_sell(shop, "price_elsewhere")
+    (found,) = await stripe_drift(shop.env, repair=True)
+    assert (found.kind, found.subject, found.is_repaired) == (DriftKind.PRICE_MISSING, "price_elsewhere", True)
+    assert await stripe_drift(shop.env) == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_account_that_has_none_of_our_prices_takes_nothing_off_sale(shop: Shop) -> None:
+    sold = await shop.env.catalog()
+    shop.sandbox.control("POST", "reset", {})
+    found = await stripe_drift(shop.env, repair=True)
+    assert len(found) == len(sold.price_owners)
+    assert {(one.kind, one.is_repaired) for one in found} == {(DriftKind.PRICE_MISSING, False)}
+    assert (await shop.env.catalog()).plans == sold.plans
+
+
 async def test_a_fleet_that_agrees_is_compared_with_few_calls(shop: Shop) -> None:
     grow(shop, 60, price=await priced(shop, "pro"))
     await import_account(shop.env)
     before = len(shop.requests("GET"))
     assert await stripe_drift(shop.env) == []
-    assert len(shop.requests("GET")) - before <= 4
+    assert len(shop.requests("GET")) - before <= 6
