@@ -1,6 +1,7 @@
 """What happens between a change's confirmation and its day, and what the quote said about that day."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,53 @@ async def test_the_quote_of_a_longer_trial_names_the_invoice_at_its_end(shop: Sh
     assert await shop.plan() == "starter"
     paid = [one["amount_due"] for one in shop.objects("invoice") if one["amount_due"]]
     assert paid == [1900]
+
+
+async def _with_support(shop: Shop, **asked: str) -> str:
+    """On Pro with an item of another system beside it that is billed monthly, ten days into the period."""
+    subscription = await shop.subscribed(**asked)
+    product = shop.stripe.products.create({"name": "Support"})
+    price = shop.stripe.prices.create(
+        {"product": product.id, "currency": "usd", "unit_amount": 700, "recurring": {"interval": "month"}}
+    )
+    shop.stripe.subscriptions.update(subscription, {"items": [{"price": price.id}], "proration_behavior": "none"})
+    shop.advance("P10D")
+    await shop.sync()
+    return subscription
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("month", {"interval": "year"}),
+        ("month", {"cancel": "period_end"}),
+        ("year", {"plan": "starter"}),
+        ("year", {"interval": "month"}),
+        ("year", {"plan": "starter", "when": "now"}),
+        ("year", {"add_ons": {"extra-exports": 1}}),
+        ("year", {"resume": True}),
+    ],
+)
+async def test_the_next_invoice_is_the_first_that_comes_where_items_have_intervals_of_their_own(
+    shop: Shop, held: str, asked: dict[str, Any]
+) -> None:
+    subscription = await _with_support(shop, interval=held)
+    if "resume" in asked:
+        await shop.change(cancel="period_end")
+    known = {one["id"] for one in shop.objects("invoice")}
+    quote = await shop.preview(**asked)
+    assert (await shop.confirm(quote)).state in {ChangeState.APPLIED, ChangeState.SCHEDULED}
+    due = [one["amount_due"] for one in shop.objects("invoice") if one["id"] not in known]
+    assert due == ([quote.due_today.amount_minor] if quote.lines else [])
+    known |= {one["id"] for one in shop.objects("invoice")}
+    if "cancel" in asked:
+        assert quote.next_invoice is None
+        return
+    assert quote.next_invoice is not None
+    items = shop.stripe.subscriptions.retrieve(subscription)["items"].data
+    first = min(item.current_period_end for item in items)
+    assert abs(quote.next_invoice.at.timestamp() - first) <= 2
+    shop.advance("P32D")
+    assert [one["amount_due"] for one in shop.objects("invoice") if one["id"] not in known] == [
+        quote.next_invoice.amount_minor
+    ]

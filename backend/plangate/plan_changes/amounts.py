@@ -1,7 +1,7 @@
 """What a change costs: Stripe's own preview of it, asked with exactly the parameters the charge will have."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,10 +20,12 @@ from plangate.plan_changes.asking import (
     with_least_usage,
 )
 from plangate.plan_changes.lines import TargetLine, start_items
+from plangate.plan_changes.renewals import first_renewal, is_cycle_restarted
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
 
 _LINES_SHOWN_MAX = 50
+UNENDED: Final[StripeJson] = {"cancel_at_period_end": False}
 
 
 class Amounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,19 +59,24 @@ async def amounts_of(
     if terms.action is Action.UPDATE:
         return await _of_update(gateway, drafted, known, subscription, currency, at)
     if terms.action is Action.SCHEDULE:
-        items = _renewal_items(drafted.lines, subscription, is_interval_changed=terms.is_interval_changed)
-        asked = await renewal_asked(gateway, drafted, subscription, {"items": items})
-        total = await renewal_amount(gateway, drafted, asked, renews_at=effective_at)
-        invoice = NextInvoice(amount_minor=total, currency=currency, at=effective_at)
+        renews_at = min(effective_at, *(item.period_end_at for item in subscription.items))
+        if renews_at < effective_at and subscription.stripe_schedule_id is None:
+            # Something billed more often than the plan is invoiced before the change arrives, as it is now.
+            asked = {**known, **({"subscription_details": UNENDED} if terms.is_end_undone else {})}
+        else:
+            items = _renewal_items(drafted.lines, subscription, is_interval_changed=terms.is_interval_changed)
+            asked = await renewal_asked(gateway, drafted, subscription, {"items": items})
+        total = await renewal_amount(gateway, drafted, asked, renews_at=renews_at)
+        invoice = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
         ended: StripeJson = {"cancel_now": True, "proration_behavior": "always_invoice"}
         last = await previewed(gateway, terms, {**known, "subscription_details": ended})
         return nothing if last is None else _of_invoice(last, currency)
     if terms.action is Action.KEEP:
-        ends_at = max(item.period_end_at for item in subscription.items)
-        asked = await renewal_asked(gateway, drafted, subscription, {"cancel_at_period_end": False})
-        total = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
+        ends_at, due = first_renewal(drafted, subscription, begins_at=None)
+        asked = await renewal_asked(gateway, drafted, subscription, UNENDED)
+        total = await renewal_amount(gateway, due, asked, renews_at=ends_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     return nothing
@@ -120,15 +127,12 @@ async def _of_update(
     terms = drafted.terms
     shared = {name: value for name, value in terms.params.items() if name != "discounts"}
     # The last thing a scheduled end or a schedule leaves is the change itself, which takes them away first.
-    undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
-    ends_at = max(item.period_end_at for item in subscription.items)
-    if terms.trial_end is not None:
-        ends_at = datetime.fromtimestamp(terms.trial_end, UTC)
-    is_restarted = terms.is_trial_over or (
-        subscription.status != "trialing" and (terms.is_interval_changed or "billing_cycle_anchor" in terms.params)
-    )
+    undone: StripeJson = UNENDED if terms.is_end_undone else {}
+    is_restarted = is_cycle_restarted(drafted, subscription)
+    renews_at, due = first_renewal(drafted, subscription, begins_at=at if is_restarted else None)
     nothing = Money(amount_minor=0, currency=currency)
     if terms.trial_end is not None:
+        ends_at = datetime.fromtimestamp(terms.trial_end, UTC)
         # An invoice over nothing says that the trial goes on; the first one to pay comes where it ends.
         invoice = await previewed(gateway, terms, {**known, "subscription_details": shared})
         asked = await asked_anew(gateway, drafted, subscription)
@@ -142,17 +146,20 @@ async def _of_update(
         else:
             asked = await renewal_asked(gateway, drafted, subscription, {})
         invoice = await previewed(gateway, terms, asked)
-        regular = _catalogue_total(drafted.lines) if invoice is None else int(invoice["amount_due"])
-        at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=ends_at)
+        regular = _catalogue_total(due.lines) if invoice is None else int(invoice["amount_due"])
+        at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=renews_at)
         return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
     invoice = await previewed(gateway, terms, {**known, **redeemed(terms), "subscription_details": shared})
     if invoice is None:
-        following = NextInvoice(amount_minor=_catalogue_total(drafted.lines), currency=currency, at=ends_at)
+        following = NextInvoice(amount_minor=_catalogue_total(due.lines), currency=currency, at=renews_at)
         return Amounts(due_today=nothing, next_invoice=following)
-    renews_at = _next_period(at, terms) if is_restarted else ends_at
     later = {name: value for name, value in shared.items() if name != "proration_date"}
-    asked = await renewal_asked(gateway, drafted, subscription, {**later, **undone}, is_restarted=is_restarted)
-    total = await renewal_amount(gateway, drafted, asked, first=invoice, renews_at=renews_at)
+    if is_restarted:
+        # A period that begins anew has no usage yet, and nothing that waits.
+        asked = with_least_usage(await asked_anew(gateway, due, subscription), due)
+    else:
+        asked = await renewal_asked(gateway, drafted, subscription, {**later, **undone})
+    total = await renewal_amount(gateway, due, asked, first=invoice, renews_at=renews_at)
     following = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
     return msgspec.structs.replace(_of_invoice(invoice, currency), next_invoice=following)
 

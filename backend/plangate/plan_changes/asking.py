@@ -60,18 +60,13 @@ async def renewal_asked(
     drafted: Drafted,
     subscription: SubscriptionFact,
     details: StripeJson,
-    *,
-    is_restarted: bool = False,
 ) -> StripeJson:
     """The parameters that preview the regular invoice after a change: without prorations that the change itself makes.
 
     Asked about a subscription, Stripe answers what its schedule brings. So where one is attached, it is asked what the
-    schedule would bring if it were written as the change leaves it. A period that begins anew has no usage yet, and
-    nothing that waits: its invoice is that of a subscription that begins.
+    schedule would bring if it were written as the change leaves it.
     """
     terms = drafted.terms
-    if is_restarted:
-        return with_least_usage(await asked_anew(gateway, drafted, subscription), drafted)
     if subscription.stripe_schedule_id is None:
         undone: StripeJson = {"cancel_at_period_end": False} if terms.is_end_undone else {}
         return {

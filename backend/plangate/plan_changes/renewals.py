@@ -1,0 +1,76 @@
+"""Says which regular invoice comes first: items of different intervals are invoiced on days of their own."""
+
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from plangate.change_terms import Terms
+from plangate.engine.model import Interval, PeriodKind, SubscriptionFact
+from plangate.engine.periods import window_at
+from plangate.plan_changes.lines import TargetLine
+from plangate.plan_changes.terms import Drafted
+
+_Every: TypeAlias = tuple[Interval, int]
+
+
+def first_renewal(
+    drafted: Drafted, subscription: SubscriptionFact, *, begins_at: datetime | None
+) -> tuple[datetime, Drafted]:
+    """When the first regular invoice after a change comes, and the change with only the lines that are on it.
+
+    `begins_at` is the instant at which all billing periods begin anew with the change; None where they go on.
+    """
+    ends = {every: _period_end(every, subscription, begins_at) for every in intervals_held(drafted)}
+    if not ends:
+        return max(item.period_end_at for item in subscription.items), drafted
+    first = min(ends.values())
+    lines = tuple(line for line in drafted.lines if ends[_every(line, drafted.terms)] == first)
+    return first, msgspec.structs.replace(drafted, lines=lines)
+
+
+def intervals_held(drafted: Drafted) -> frozenset[_Every]:
+    """How often the items are billed that are held after a change."""
+    return frozenset(_every(line, drafted.terms) for line in drafted.lines)
+
+
+def is_cycle_restarted(drafted: Drafted, subscription: SubscriptionFact) -> bool:
+    """Whether a change made now begins the billing periods anew.
+
+    A new interval does, unless an item that stays is billed as before: then Stripe keeps the cycle.
+    """
+    terms = drafted.terms
+    if terms.is_trial_over:
+        return True
+    if subscription.status == "trialing":
+        return False
+    if "billing_cycle_anchor" in terms.params:
+        return True
+    before = {(item.interval, item.interval_count) for item in subscription.items}
+    return terms.is_interval_changed and before.isdisjoint(intervals_held(drafted))
+
+
+def _every(line: TargetLine, terms: Terms) -> _Every:
+    item = line.item
+    if item is not None and item.stripe_price_id == line.stripe_price_id:
+        return item.interval, item.interval_count
+    return terms.interval, terms.interval_count
+
+
+def _period_end(every: _Every, subscription: SubscriptionFact, begins_at: datetime | None) -> datetime:
+    """The end of the running period of that length; of the one that begins now."""
+    if begins_at is None:
+        for item in subscription.items:
+            if (item.interval, item.interval_count) == every:
+                return item.period_end_at
+    interval, count = every
+    # A period of a length not held yet began, on the same anchor, no later than the others end.
+    at = begins_at or min(item.period_start_at for item in subscription.items)
+    _, ends_at = window_at(
+        PeriodKind.BILLING_INTERVAL,
+        at,
+        anchor_at=begins_at or subscription.anchor_at,
+        interval=interval,
+        interval_count=count,
+    )
+    return ends_at or at
