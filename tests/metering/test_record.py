@@ -163,7 +163,8 @@ async def test_events_out_of_bounds_are_refused_alone(environment: Environment, 
 async def test_a_list_longer_than_a_thousand_is_refused(environment: Environment) -> None:
     with pytest.raises(Refusal) as caught:
         await metering.record(environment, [TrackEvent(event="export", company=ACME)] * 1_001)
-    assert caught.value.status == 422
+    assert caught.value.code is Code.TOO_LARGE
+    assert caught.value.status == 413
 
 
 async def test_keys_of_two_companies_are_refused_by_item(environment: Environment) -> None:

@@ -1,5 +1,6 @@
 """The reference pages say what the code does: codes, reasons, settings, operations and actions, no more and no less."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from plangate.web.api import OPERATIONS
 from plangate.web.problems import TYPE_BASE
 from plangate.web.stripe_app_actions import ACTIONS
 
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "decisions"
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 
@@ -30,6 +32,13 @@ def test_every_code_has_its_heading_status_and_title() -> None:
 def test_every_reason_is_explained() -> None:
     found = re.findall(r"^\| `(\w+)` \| (yes|no|either) \| .+ \|$", page("reasons.md"), re.MULTILINE)
     assert [reason for reason, _ in found] == [reason.value for reason in Reason]
+
+
+def test_the_reasons_of_a_soft_limit_are_those_of_the_vectors() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (?:yes|no|either) \| (.+) \|$", page("reasons.md"), re.MULTILINE))
+    cases = json.loads((FIXTURES / "metered.json").read_text("utf-8"))["cases"]
+    over = [case["expect"] for case in cases if case["expect"].get("over_soft_limit") and case["expect"]["allowed"]]
+    assert {one["reason"] for one in over} == {reason for reason, told in rows.items() if "over_soft_limit" in told}
 
 
 @pytest.mark.parametrize("model", [Settings, EnvironmentSettings])

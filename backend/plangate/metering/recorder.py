@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from plangate.engine.model import Decision
 from plangate.environment import Environment
-from plangate.errors import Code, Refusal, invalid
+from plangate.errors import Code, Refusal
 from plangate.metering.batch import Consumed, Outcome, write_batch
 from plangate.metering.events import (
     EVENTS_PER_BATCH,
@@ -153,11 +153,11 @@ async def record(env: Environment, events: Sequence[Told], *, may_correct: bool 
 
     An event of a company not known yet waits 24 hours for it. Events no feature counts are kept as well: a feature
     added later finds them. A user who is not known is left out; the company's usage counts all the same. Up to five
-    minutes ahead of our clock is taken for clock skew and counts as now. Raises Refusal: 422 for a longer list, 503
+    minutes ahead of our clock is taken for clock skew and counts as now. Raises Refusal: 413 for a longer list, 503
     when none of it could be written.
     """
     if len(events) > EVENTS_PER_BATCH:
-        raise invalid("", f"At most {EVENTS_PER_BATCH} events may be sent at once.")
+        raise Refusal(Code.TOO_LARGE, f"At most {EVENTS_PER_BATCH:,} events may be sent at once.")
     now = env.clock.now()
     results: list[EventResult | None] = []
     items: list[Item] = []

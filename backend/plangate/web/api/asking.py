@@ -145,7 +145,7 @@ async def events(_exchange: Exchange, key: ApiKey, body: bytes) -> tuple[bytes, 
             raise refusal_of_decoding(error) from None
         told, faults = _one_by_one(body)
     if len(told) > EVENTS_MAX:
-        raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
+        raise Refusal(Code.TOO_LARGE, f"At most {EVENTS_MAX:,} events at once.")
     results = await _recorded(env, key, told)
     if results == _ONE_ACCEPTED and not faults:
         return _ACCEPTED_ANSWER, await _version_after(env, told)
@@ -231,7 +231,7 @@ def _one_by_one(body: bytes) -> tuple[list[Event], dict[int, EventResult]]:
     try:
         items = _items.decode(body)
         if len(items) > EVENTS_MAX:
-            raise invalid("", f"At most {EVENTS_MAX:,} events at once.")
+            raise Refusal(Code.TOO_LARGE, f"At most {EVENTS_MAX:,} events at once.")
         for index, item in enumerate(items):
             try:
                 told.append(_event.decode(item))
