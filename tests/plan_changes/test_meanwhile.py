@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from plangate import catalog, plan_changes
+from plangate.errors import Code, Refusal
 from plangate.mirroring import refetch
 from plangate.shapes import Actor, ChangeState
 from tests.shop import DOCUMENT, STAFF, Shop
@@ -116,3 +117,33 @@ async def test_the_next_invoice_is_the_first_that_comes_where_items_have_interva
     assert [one["amount_due"] for one in shop.objects("invoice") if one["id"] not in known] == [
         quote.next_invoice.amount_minor
     ]
+
+
+@pytest.mark.parametrize("again", [{"cancel": "period_end"}, {"plan": "free"}, {"plan": "free", "when": "period_end"}])
+@pytest.mark.parametrize("is_in_dashboard", [False, True])
+async def test_what_is_set_to_end_is_not_set_to_end_again(
+    shop: Shop, again: dict[str, str], *, is_in_dashboard: bool
+) -> None:
+    subscription = await shop.subscribed()
+    if is_in_dashboard:
+        shop.stripe.subscriptions.update(subscription, {"cancel_at_period_end": True})
+        await shop.sync()
+    else:
+        await shop.change(cancel="period_end")
+    rows = len(await shop.rows())
+    with pytest.raises(Refusal) as caught:
+        await shop.change(**again)
+    assert (caught.value.code, len(await shop.rows())) == (Code.NO_CHANGE, rows)
+    assert (await shop.change(cancel="now", actor=STAFF)).state is ChangeState.APPLIED
+
+
+async def test_an_end_further_ahead_is_brought_forward_and_a_downgrade_gives_way_to_the_end(shop: Shop) -> None:
+    subscription = await shop.subscribed()
+    far = int((shop.now() + timedelta(days=90)).timestamp())
+    shop.stripe.subscriptions.update(subscription, {"cancel_at": far})
+    await shop.sync()
+    assert (await shop.change(cancel="period_end")).state is ChangeState.SCHEDULED
+    await plan_changes.cancel_scheduled(shop.env, shop.company_id, actor=STAFF)
+    assert (await shop.change(plan="starter")).state is ChangeState.SCHEDULED
+    assert (await shop.change(plan="free")).state is ChangeState.SCHEDULED
+    assert sorted(row.state for row in await shop.rows())[-2:] == ["cancelled", "scheduled"]

@@ -216,6 +216,12 @@ def judge(
             may_force=not is_self_service,
         )
     effective_at = timing(catalog, snapshot, current, target, at=at, when=when)
+    if kind is ChangeKind.CANCEL and effective_at is not None and _ends_by(snapshot.subscription, effective_at):
+        return Refused(
+            code=Code.NO_CHANGE,
+            detail=f"The subscription is set to end then already, on {effective_at.date().isoformat()}: nothing would "
+            "change.",
+        )
     is_scheduled = _has_scheduled(snapshot.subscription, at)
     if effective_at is not None:
         return Scheduled(
@@ -377,6 +383,12 @@ def _has_scheduled(subscription: SubscriptionFact | None, at: datetime) -> bool:
         return False
     is_phased = subscription.is_schedule_ours and any(phase.starts_at > at for phase in subscription.phases)
     return is_phased or subscription.scheduled_end_at is not None
+
+
+def _ends_by(subscription: SubscriptionFact | None, at: datetime) -> bool:
+    """Whether a cancellation is scheduled already that ends the subscription no later."""
+    ends_at = None if subscription is None else subscription.scheduled_end_at
+    return ends_at is not None and ends_at <= at
 
 
 def _is_paid(version: PlanVersion | None, holding: Holding) -> bool:
