@@ -4,12 +4,25 @@ import gzip
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from plangate.engine.holding import Holding
-from plangate.engine.model import Catalog, Interval, Price, PriceOwner, PriceTier, SourceKind
+from plangate.engine.model import (
+    UNLIMITED,
+    Catalog,
+    Entitlement,
+    Interval,
+    PeriodKind,
+    Price,
+    PriceBehaviour,
+    PriceOwner,
+    PriceTier,
+    SourceKind,
+)
 from plangate.errors import Code, Refusal
 from plangate.shapes import (
     ChangeKind,
@@ -20,6 +33,7 @@ from plangate.shapes import (
 )
 from plangate.web.fragments import Action, Fragment, LeavingView, Notice, ProblemView, render, web_address
 from plangate.web.views.invoices import invoices_view, portal_view
+from plangate.web.views.offers import is_more
 from plangate.web.views.plan_manager import Abilities, plan_manager_view
 from plangate.web.views.pricing import PricingWish, pricing_view
 from plangate.web.views.receipt import receipt_view, refusal_view
@@ -192,6 +206,53 @@ def test_a_scheduled_downgrade_is_a_calm_banner_with_the_way_back() -> None:
     assert "$19.00 on December 3" in html
     assert 'hx-post="cancel-scheduled"' in html
     assert "Cancel subscription" not in html
+
+
+def _gains(html: str, plan: str) -> str:
+    """What a plan's card lists as gained over the plan before it."""
+    _, found, rest = html.partition(f"Everything in {plan}")
+    assert found, html
+    return rest.partition("</ul>")[0]
+
+
+def test_what_costs_nothing_beyond_is_a_gain_over_what_charges_beyond_a_soft_limit() -> None:
+    plain = canned.priced_catalog()
+    enterprise = structs.replace(
+        plain.plans["grow"],
+        key="enterprise",
+        name="Enterprise",
+        position=3,
+        is_recommended=False,
+        entitlements=(
+            Entitlement(feature="ai-words", limit=UNLIMITED, period=PeriodKind.BILLING_MONTH),
+            *plain.plans["grow"].entitlements[1:],
+        ),
+    )
+    gains = _gains(_table(catalog=structs.replace(plain, plans={**plain.plans, "enterprise": enterprise})), "Grow")
+    assert "Unlimited words" in gains
+    # What both charge for in the same way is none.
+    assert "exports" not in gains
+
+
+@pytest.mark.parametrize(
+    ("granted", "before", "is_gain"),
+    [
+        ({}, {"soft_limit": 10}, True),
+        ({"soft_limit": 10}, {}, False),
+        ({"soft_limit": 20}, {"soft_limit": 10}, True),
+        ({"soft_limit": 10}, {"soft_limit": 10}, False),
+        ({}, {}, False),
+        ({}, {"price_behaviour": PriceBehaviour.PAY_AS_YOU_GO}, True),
+        ({"price_behaviour": PriceBehaviour.TIERS}, {"price_behaviour": PriceBehaviour.PAY_AS_YOU_GO}, False),
+        ({"price_behaviour": PriceBehaviour.PAY_AS_YOU_GO}, {}, False),
+        ({"price_behaviour": PriceBehaviour.PAY_AS_YOU_GO}, {"limit": 10}, True),
+    ],
+)
+def test_of_two_that_stop_nobody_the_one_with_more_that_is_free_gives_more(
+    granted: dict[str, Any], before: dict[str, Any], is_gain: bool
+) -> None:
+    endless = Entitlement(feature="ai-words", limit=UNLIMITED)
+    assert is_more(structs.replace(endless, **granted), structs.replace(endless, **before)) is is_gain
 
 
 def test_an_ending_subscription_says_when_and_that_nothing_more_is_paid() -> None:

@@ -204,7 +204,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Grant an override",
         text="`set` gives a value (the more generous of it and the plan's applies), `add` so many on top, `deny` an "
-        "explicit no. It starts counting at `starts_at` (default, and for an instant that is over: now) and stops at `expires_at`, to the instant.",
+        "explicit no. It starts counting at `starts_at` (default, and for an instant that is over: now) and stops "
+        "at `expires_at`, to the instant.",
         scope="write",
         answer=grant_override,
         body=OverrideBody,

@@ -1,5 +1,6 @@
 """What the views share: which price applies, and one granted feature put into words."""
 
+import math
 from collections.abc import Sequence
 
 from plangate.engine.model import (
@@ -78,11 +79,14 @@ def feature_line(
 
 
 def is_more(granted: Entitlement, before: Entitlement | None) -> bool:
-    """Whether an entitlement gives something that the one before does not. A soft limit never stops anybody."""
+    """Whether an entitlement gives something that the one before does not.
+
+    A soft limit never stops anybody; of two that stop nobody, the one with more before it begins gives more.
+    """
     if before is None:
         return is_granting(granted)
     if _is_endless(granted):
-        return not _is_endless(before) or (granted.soft_limit or 0) > (before.soft_limit or 0)
+        return not _is_endless(before) or _plain_part(granted) > _plain_part(before)
     if isinstance(granted.limit, int):
         return not _is_endless(before) and granted.limit > (before.limit if isinstance(before.limit, int) else 0)
     if granted.enabled is not None:
@@ -92,6 +96,13 @@ def is_more(granted: Entitlement, before: Entitlement | None) -> bool:
 
 def _is_endless(granted: Entitlement) -> bool:
     return granted.limit is UNLIMITED or granted.soft_limit is not None
+
+
+def _plain_part(endless: Entitlement) -> float:
+    """How much of what never ends is neither beyond a soft limit nor charged for as it is used."""
+    if endless.soft_limit is not None:
+        return endless.soft_limit
+    return 0 if is_overage_paid(endless) else math.inf
 
 
 def is_granting(granted: Entitlement) -> bool:
