@@ -74,6 +74,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True):
     traits: Mapping[str, TraitValue] = {}
     plan: HeldPlan | None = None
     add_ons: tuple[HeldAddOn, ...] = ()
+    units: Mapping[str, int] = {}
     subscription: SubscriptionView | None = None
     scheduled_change: ScheduledChange | None = None
     past_due_grace_days: int | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from plangate import companies
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, ChangeState
@@ -53,6 +54,7 @@ async def test_a_plan_is_bought_with_all_it_charges_for(shop: Shop) -> None:
     assert (change.state, change.to.units) == (ChangeState.APPLIED, {"seats": 7})
     assert _items(shop) == {"scale": 2, "scale/seats": 7, "scale/calls": None, "scale/storage": None}
     assert await _limit(shop, "seats") == 7
+    assert (await companies.get(shop.env, shop.company_id)).units == {"seats": 7}
 
 
 async def test_what_was_not_bought_in_advance_is_no_item(shop: Shop) -> None:

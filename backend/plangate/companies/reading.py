@@ -142,6 +142,7 @@ async def _shown(
         traits=standing.facts.traits,
         plan=None if plan is None else HeldPlan(key=plan.key, version=plan.version, source=plan.source),
         add_ons=tuple(HeldAddOn(key=one.key, version=one.version, quantity=one.quantity) for one in snapshot.add_ons),
+        units=holding_of(snapshot).units,
         subscription=None if subscription is None else _subscription(snapshot, subscription, now),
         scheduled_change=_scheduled(standing.catalog, snapshot, subscription, change, now),
         past_due_grace_days=standing.facts.past_due_grace_days,
