@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -38,7 +39,7 @@ def server_environment(database_url: str) -> dict[str, str]:
 class ServerProcess:
     """`plangate serve` without its loops, as a process of its own; `start_seconds` is how long it took to be ready."""
 
-    def __init__(self, database_url: str, nursery: Nursery | None) -> None:
+    def __init__(self, database_url: str, nursery: Nursery | None, settings: Mapping[str, str] | None = None) -> None:
         self.start_seconds = 0.0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -50,17 +51,19 @@ class ServerProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "plangate", "serve", "--no-worker", "--port", str(port)],
             cwd=_CHECKOUT,
-            env=server_environment(database_url),
+            env={**server_environment(database_url), **(settings or {})},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         self._id = self._process.pid
 
     @classmethod
-    async def start(cls, url: str, nursery: Nursery | None = None) -> "ServerProcess":
-        """Start, and wait until it is ready. One from the nursery need not import anything."""
+    async def start(
+        cls, url: str, nursery: Nursery | None = None, settings: Mapping[str, str] | None = None
+    ) -> "ServerProcess":
+        """Start, and wait until it is ready. One from the nursery need not import anything, and takes no `settings`."""
         began = time.monotonic()
-        server = cls(url, nursery)
+        server = cls(url, nursery, settings)
         async with server.client(None) as client:
             while True:
                 try:
