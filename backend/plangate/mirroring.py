@@ -392,7 +392,8 @@ async def _note_change(
     before = {fact.stripe_subscription_id: fact for fact in known}
     for fact in found:
         earlier = before.get(fact.stripe_subscription_id)
-        if earlier == fact:
+        # What is not told of an entry, such as the next period, is in the mirror's own history.
+        if earlier is not None and _summary(earlier) == _summary(fact):
             continue
         await append_audit(
             session,

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from plangate import catalog, metering, plan_changes, sync
+from plangate import catalog, grace, metering, plan_changes, sync
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Refusal
@@ -62,6 +62,7 @@ LOOPS: Final = (
     Loop("migrations", catalog.carry_on_migrations, 2.0),
     Loop("repricing", plan_changes.carry_on_repricing, 2.0),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
+    Loop("grace", grace.note_ended_grace, 60.0),
     Loop("overage", metering.keep_overage_settled, 5.0),
     Loop("meters", metering.forward, 1.0),
     Loop("pulled_meters", metering.pull, 300.0),

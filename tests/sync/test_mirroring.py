@@ -54,6 +54,18 @@ async def test_a_change_is_announced_and_audited(shop: Shop) -> None:
     assert changed[0].after["scheduled_end_at"] is not None
 
 
+async def test_a_state_that_reads_the_same_is_kept_and_not_told(shop: Shop) -> None:
+    await started(shop)
+    await refetch(shop.env, shop.company_id)
+    shop.advance("P32D")
+    assert (await refetch(shop.env, shop.company_id)).is_changed
+    async with shop.env.reading() as session:
+        entries = await audit_of(session, shop.company_id)
+    told = [entry for entry in entries if entry.action == "subscription.changed"]
+    assert all(entry.before != entry.after for entry in told)
+    assert len(told) == 1
+
+
 async def test_w20_who_lost_the_lease_writes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await started(shop)
     find = Transport.find

@@ -1,11 +1,12 @@
 """Payment goes wrong: past due, unpaid, paused, expired. Access follows Stripe's status and the policies alone."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from plangate import catalog, companies
+from plangate import catalog, companies, grace
 from plangate.access import check
 from plangate.engine.model import Reason
 from plangate.errors import Refusal
@@ -92,6 +93,37 @@ async def test_s3_a_company_may_have_grace_days_of_its_own(shop: Shop) -> None:
     assert (company.past_due_grace_days, company.plan and company.plan.key) == (None, "free")
     with pytest.raises(Refusal):
         await companies.upsert(shop.env, keys={"id": "acme"}, past_due_grace_days=400, actor=ACTOR)
+
+
+async def test_s3_the_end_of_the_grace_days_is_in_the_history_once(shop: Shop) -> None:
+    name = await subscribe(shop)
+    await fail_renewal(shop)
+    assert await grace.note_ended_grace(shop.env) == 0
+    (fact,) = (await shop.snapshot()).facts.subscriptions
+    assert fact.past_due_since is not None
+    ends_at = fact.past_due_since + timedelta(days=7)
+    shop.advance("P6D")
+    assert await grace.note_ended_grace(shop.env) == 0
+    shop.advance("P2D")
+    assert sorted(await asyncio.gather(*(grace.note_ended_grace(shop.env) for _ in range(3)))) == [0, 0, 1]
+    # What is fetched afterwards is a new state of the same subscription, and no new end.
+    shop.stripe.subscriptions.update(name, {"metadata": {"seen": "yes"}})
+    await refetch(shop.env, shop.company_id)
+    assert await grace.note_ended_grace(shop.env) == 0
+    entries = [one for one in await companies.history(shop.env, shop.company_id) if one.action == grace.ACTION]
+    (entry,) = entries
+    assert (entry.subject, entry.actor.kind, entry.before) == (name, "system", {"plan": "pro"})
+    assert entry.after == {"plan": "free", "at": ends_at.isoformat().replace("+00:00", "Z")}
+    # More grace days, given too late, end later: that is another end.
+    await companies.upsert(shop.env, keys={"id": "acme"}, past_due_grace_days=30, actor=ACTOR)
+    assert (await grace.note_ended_grace(shop.env), await shop.plan()) == (0, "pro")
+    shop.advance("P23D")
+    assert (await grace.note_ended_grace(shop.env), await grace.note_ended_grace(shop.env)) == (1, 0)
+    changed = [
+        one for one in await companies.history(shop.env, shop.company_id) if one.action == "subscription.changed"
+    ]
+    assert changed
+    assert all(one.before != one.after for one in changed)
 
 
 async def test_s3_the_catalogue_says_how_many_grace_days(shop: Shop) -> None:

@@ -142,6 +142,21 @@ async def audit_of(
     return [AuditRow(**row) for row in rows]
 
 
+async def told_of(session: StoreSession, company_ids: Collection[str], action: str) -> set[tuple[str, str]]:
+    """`(subject, instant)` of all entries of this action about these companies: the instant they speak of in `after`.
+
+    The instant is that of the member `at`, as it is written.
+    """
+    rows = await session.all(
+        select(audit.c.subject, audit.c.after).where(
+            audit.c.environment_id == session.environment_id,
+            audit.c.company_id.in_(sorted(company_ids)),
+            audit.c.action == action,
+        )
+    )
+    return {(row["subject"], row["after"]["at"]) for row in rows}
+
+
 async def audit_between(
     session: StoreSession, company_ids: Collection[str], first_at: datetime, last_at: datetime
 ) -> list[AuditRow]:

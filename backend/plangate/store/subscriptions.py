@@ -33,6 +33,13 @@ class SubscriptionRow(SQLModel, table=True):
             sqlite_where=text("superseded_at IS NULL"),
             postgresql_where=text("superseded_at IS NULL"),
         ),
+        Index(
+            "subscriptions_past_due",
+            "environment_id",
+            "company_id",
+            sqlite_where=text("superseded_at IS NULL AND status = 'past_due'"),
+            postgresql_where=text("superseded_at IS NULL AND status = 'past_due'"),
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -130,6 +137,23 @@ async def running_subscriptions(
         query = query.where(subscriptions.c.stripe_subscription_id > after)
     rows = await session.all(query.order_by(subscriptions.c.stripe_subscription_id).limit(limit))
     return [(row["stripe_subscription_id"], row["stripe_customer_id"], row["company_id"]) for row in rows]
+
+
+async def companies_past_due(session: StoreSession, *, after: str, limit: int) -> list[str]:
+    """Up to `limit` ids of companies that have a past-due subscription as far as we know, those beyond `after`."""
+    rows = await session.all(
+        select(subscriptions.c.company_id)
+        .distinct()
+        .where(
+            subscriptions.c.environment_id == session.environment_id,
+            # In these words, so that the index over few rows is used.
+            text("superseded_at IS NULL AND status = 'past_due'"),
+            subscriptions.c.company_id > after,
+        )
+        .order_by(subscriptions.c.company_id)
+        .limit(limit)
+    )
+    return [row["company_id"] for row in rows]
 
 
 async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:

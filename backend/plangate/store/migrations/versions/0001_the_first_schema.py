@@ -498,6 +498,13 @@ def upgrade() -> None:
             sqlite_where=sa.text("superseded_at IS NULL"),
             postgresql_where=sa.text("superseded_at IS NULL"),
         )
+        batch_op.create_index(
+            "subscriptions_past_due",
+            ["environment_id", "company_id"],
+            unique=False,
+            sqlite_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
+            postgresql_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
+        )
 
     op.create_table(
         "traits",
@@ -748,6 +755,11 @@ def downgrade() -> None:
 
     op.drop_table("traits")
     with op.batch_alter_table("subscriptions", schema=None) as batch_op:
+        batch_op.drop_index(
+            "subscriptions_past_due",
+            sqlite_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
+            postgresql_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
+        )
         batch_op.drop_index(
             "subscriptions_current",
             sqlite_where=sa.text("superseded_at IS NULL"),
