@@ -247,6 +247,12 @@ async def test_narrow_pages_do_not_scroll_sideways_and_show_the_recommended_plan
     tops = await page.locator("[part~=plan]").evaluate_all("(all) => all.map((it) => it.getBoundingClientRect().top)")
     recommended = await page.locator("[part~=plan-recommended]").evaluate("(it) => it.getBoundingClientRect().top")
     assert recommended == min(tops)
+    # The words of the toggle stay whole, where less room is left too.
+    page = await stage.open(TABLE, width=280)
+    split = await page.locator(".toggle label > span:first-of-type").evaluate_all(
+        "(all) => all.filter((word) => word.getClientRects().length > 1 || word.offsetHeight > 30).length"
+    )
+    assert split == 0
 
 
 async def test_ten_plans_of_sixty_features_do_not_overflow(stage: Stage) -> None:
