@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,36 @@ def test_what_is_charged_is_told_in_words(plangate: Plangate, file: Path) -> Non
     file.write_text(catalog_text(parse_catalog(document)), "utf-8")
     changed = plangate("catalog", "plan", str(file)).out
     assert "paid as it is used: $0.005 (usd/month) → unlimited per billing month paid as it is used: $0.0075" in changed
+
+
+def test_it_is_said_how_many_will_pay_another_price(plangate: Plangate, file: Path, sandbox: SandboxServer) -> None:
+    document: dict[str, Any] = {
+        "version": 1,
+        "initial_plan": "free",
+        "features": {"exports": {"name": "Exports", "type": "event"}},
+        "plans": {
+            "free": {"name": "Free", "entitlements": {"exports": 10}},
+            "pro": {"name": "Pro", "entitlements": {"exports": 20}, "prices": [monthly(amount_minor=4900)]},
+        },
+    }
+    file.write_text(json.dumps(document), "utf-8")
+    assert plangate("catalog", "apply", str(file)).code == 0
+    stripe = sandbox.client().v1
+    (price,) = stripe.prices.list({"active": True}).data
+    for name in ("Acme", "Globex"):
+        customer = stripe.customers.create({"name": name})
+        method = stripe.payment_methods.attach("pm_card_visa", {"customer": customer.id})
+        stripe.subscriptions.create(
+            {"customer": customer.id, "items": [{"price": price.id}], "default_payment_method": method.id}
+        )
+    assert plangate("sync").code == 0
+    document["plans"]["pro"]["prices"] = [monthly(amount_minor=5900)]
+    file.write_text(json.dumps(document), "utf-8")
+    assert "another price" not in plangate("catalog", "plan", str(file)).out
+    planned = plangate("catalog", "plan", str(file), "--proration", "next_invoice")
+    assert "\n2 companies will pay another price.\n" in planned.out
+    assert "--revision 1 --proration next_invoice" in planned.err
+    machine = json.loads(plangate("catalog", "plan", str(file), "--proration", "none", "--json").out)
+    assert machine["repriced"] == {"companies": 2, "is_complete": True}
+    applied = plangate("catalog", "apply", str(file), "--proration", "next_invoice")
+    assert "\n2 companies will pay another price.\n" in applied.out

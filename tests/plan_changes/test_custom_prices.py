@@ -249,3 +249,21 @@ async def test_a_later_start_needs_a_card_or_an_invoice(shop: Shop) -> None:
     await shop.customer()
     change = await shop.change(actor=STAFF, plan="enterprise", custom_price={**DEAL, "starts_at": starts_at})
     assert change.state is ChangeState.SCHEDULED
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"), [({"interval": "year"}, 47_000), ({"plan": "starter", "when": "now"}, 1_900)]
+)
+async def test_another_plan_or_interval_ends_the_deal_and_the_quote_says_the_list_price(
+    shop: Shop, asked: dict[str, str], listed: int
+) -> None:
+    await shop.customer()
+    await shop.change(actor=STAFF, plan="pro", custom_price={**DEAL, "amount_minor": 3_000})
+    quote = await shop.preview(**asked)
+    assert max(line.amount_minor for line in quote.lines) == listed
+    assert quote.due_today.amount_minor == max(0, listed - 3_000)
+    assert (await shop.confirm(quote)).state is ChangeState.APPLIED
+    (subscription,) = shop.objects("subscription")
+    assert [one["price"]["unit_amount"] for one in subscription["items"]["data"]] == [listed]
+    back = await shop.preview(plan="pro", interval="month", when="now")
+    assert 4_900 in [line.amount_minor for line in back.lines]

@@ -228,3 +228,28 @@ async def test_nobody_unknown_is_retried(shop: Shop) -> None:
     with pytest.raises(Refusal) as caught:
         await catalog.retry_migration(shop.env, "mig_unknown", actor=ACTOR)
     assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_who_will_pay_another_price_is_counted_before_and_as_it_is_applied(shop: Shop) -> None:
+    await _another(shop, "acme-1", plan="pro")
+    named = await _another(shop, "acme-2", plan="pro", interval="year")
+    await _another(shop, "acme-3", plan="starter")
+    await _another(shop, "acme-4", plan="pro")
+    await shop.change(cancel="period_end")
+    shop.company_id = await new_company(shop.env, "acme-5")
+    await shop.customer()
+    deal = {"amount_minor": 4_900, "currency": "usd", "interval": "month"}
+    await shop.change(actor=STAFF, plan="pro", custom_price=deal)
+
+    async def counted(proration: catalog.Proration | None, *who: str) -> catalog.Repriced | None:
+        said = catalog.read_migrations(who)
+        return (await catalog.plan(shop.env, DEARER, migrate=said, proration=proration)).repriced
+
+    assert await counted(None, "all") is None
+    assert await counted("none", "all") == catalog.Repriced(companies=2)
+    assert await counted("none", "none") == catalog.Repriced(companies=0)
+    assert await counted("charge_now", "none", f"pro={named}") == catalog.Repriced(companies=1)
+    diff = await catalog.apply(shop.env, DEARER, actor=ACTOR, proration="none")
+    assert diff.repriced == catalog.Repriced(companies=2)
+    migration = await _worked(shop)
+    assert migration.prices["moved"] == 2

@@ -27,6 +27,7 @@ from plangate.catalog.migrating import (
     retry_migration,
 )
 from plangate.catalog.offer import PublicEntitlement, PublicPlan, PublicPrice, on_offer, public_plans
+from plangate.catalog.price_moves import Repriced
 from plangate.catalog.publishing import CatalogDiff, apply, current_document, current_revision, plan
 from plangate.catalog.revision import Change, Detail
 from plangate.catalog.shelf import tidy_shelf
@@ -49,6 +50,7 @@ __all__ = [
     "PublicEntitlement",
     "PublicPlan",
     "PublicPrice",
+    "Repriced",
     "StripeCall",
     "Target",
     "apply",

@@ -10,6 +10,7 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
 from plangate.catalog.migrating import Proration, new_migration, pins_wanted, selection_of
+from plangate.catalog.price_moves import Repriced, repriced
 from plangate.catalog.remembering import remember_audiences, remembered
 from plangate.catalog.revision import Change, Draft, draft
 from plangate.catalog.shelf import clear_shelf, leftover, unneeded
@@ -41,7 +42,7 @@ class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
     """What a document changes, and for whom. `revision` is the one in force afterwards (planned: that it is based on).
 
     `stripe` are the calls that applying makes in Stripe, or made, as far as what is stored here tells. `impact` is None
-    where it was not asked for.
+    where it was not asked for. `repriced` says how many companies will pay another price; None where prices stay.
     """
 
     revision: int
@@ -49,6 +50,7 @@ class CatalogDiff(msgspec.Struct, frozen=True, kw_only=True):
     is_applied: bool = False
     stripe: tuple[StripeCall, ...] = ()
     impact: Impact | None = None
+    repriced: Repriced | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -75,6 +77,7 @@ async def plan(
     document: CatalogDocument | Mapping[str, Any],
     *,
     migrate: Mapping[str, Migrate] | None = None,
+    proration: Proration | None = None,
     expected_revision: int | None = None,
     with_impact: bool = True,
     impact_limit: int | None = _EXAMINED,
@@ -82,15 +85,15 @@ async def plan(
 ) -> CatalogDiff:
     """What applying the document would change, and for which companies (at most `impact_limit`); writes nothing.
 
-    `migrate` is as for `apply`. Raises Refusal: 422 that lists every fault of the document; 409 `catalog_stale` when
-    the revision in force is not `expected_revision`.
+    `migrate` and `proration` are as for `apply`. Raises Refusal: 422 that lists every fault of the document; 409
+    `catalog_stale` when the revision in force is not `expected_revision`.
     """
     wanted = _parsed(document)
     async with environment.reading() as session:
         stored = await stored_catalog(session)
     _assert_revision(stored.number, expected_revision)
     drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
-    impact = None
+    impact = counted = None
     if with_impact and drafted.changes:
         before, after = stored.compiled(environment), _compiled_draft(environment, stored, drafted)
         left = _left_behind(before, drafted)
@@ -103,8 +106,10 @@ async def plan(
             limit=impact_limit,
             progress=progress,
         )
+        if proration is not None:
+            counted = await repriced(environment, before, after, drafted.migrations, limit=impact_limit)
     calls = (*_missing(stored, drafted).calls(), *(await _archived(environment, stored, drafted)))
-    return CatalogDiff(revision=stored.number, changes=drafted.changes, stripe=calls, impact=impact)
+    return CatalogDiff(revision=stored.number, changes=drafted.changes, stripe=calls, impact=impact, repriced=counted)
 
 
 async def apply(
@@ -133,7 +138,16 @@ async def apply(
         drafted = draft(stored.revision, stored.versions, wanted, migrate=migrate)
         missing = _missing(stored, drafted)
         calls = (*missing.calls(), *(await _archived(environment, stored, drafted)))
+        counted = None
         if drafted.changes:
+            if proration is not None:
+                counted = await repriced(
+                    environment,
+                    stored.compiled(environment),
+                    _compiled_draft(environment, stored, drafted),
+                    drafted.migrations,
+                    limit=_EXAMINED,
+                )
             made = await make_in_stripe(environment, missing, stored.in_stripe, intent_id=_intent(environment, drafted))
             before = stored.compiled(environment)
             await remember_audiences(environment, before, _left_behind(before, drafted))
@@ -189,7 +203,13 @@ async def apply(
                 environment.touch_catalog(session)
         number = drafted.revision if drafted.changes else stored.number
         await clear_shelf(environment, drafted.document, revision=number, versions=drafted.versions)
-    return CatalogDiff(revision=number, changes=drafted.changes, is_applied=bool(drafted.changes), stripe=calls)
+    return CatalogDiff(
+        revision=number,
+        changes=drafted.changes,
+        is_applied=bool(drafted.changes),
+        stripe=calls,
+        repriced=counted,
+    )
 
 
 def _parsed(document: CatalogDocument | Mapping[str, Any]) -> CatalogDocument:

@@ -56,6 +56,7 @@ def plan_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
     migrate: Migrating = None,
+    proration: Prorating = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Show what FILE would change, and for how many companies. Exits 0 when nothing, 2 when something.
@@ -68,7 +69,9 @@ def plan_command(
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Asking the engine about companies:") as counter:
-                return await journey.plan(env, document, migrate=who, impact_limit=None, progress=counter)
+                return await journey.plan(
+                    env, document, migrate=who, proration=proration, impact_limit=None, progress=counter
+                )
 
     diff = run(work)
     if as_json:
@@ -77,6 +80,7 @@ def plan_command(
         show_diff(diff, verbose=verbose)
         if not diff.is_empty:
             said = "".join(f" --migrate {shlex.quote(one)}" for one in migrate or ())
+            said += f" --proration {proration}" if proration is not None else ""
             hint(f"\nApply it with: plangate catalog apply {file} --revision {diff.revision}{said}")
     raise typer.Exit(0 if diff.is_empty else _DIFFERS)
 

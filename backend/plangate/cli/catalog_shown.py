@@ -60,6 +60,10 @@ def show_diff(diff: CatalogDiff, *, verbose: bool = False) -> None:
     if diff.impact is not None:
         say()
         show_impact(diff.impact, verbose=verbose)
+    if diff.repriced is not None:
+        number = diff.repriced.companies
+        said = f"{number:,} {'company' if number == 1 else 'companies'} will pay another price."
+        say(f"\n{said}" if diff.repriced.is_complete else f"\nAt least {said}")
 
 
 def show_impact(impact: Impact, *, verbose: bool = False) -> None:

@@ -60,7 +60,9 @@ async def put_catalog(call: Call[Mapping[str, Any], CatalogQuery]) -> Answer:
     migrate = _migrations(query.migrate)
     expected = _expected(query.expected_revision, call.exchange.if_match)
     if query.dry_run:
-        diff = await catalog.plan(call.environment, document, migrate=migrate, expected_revision=expected)
+        diff = await catalog.plan(
+            call.environment, document, migrate=migrate, proration=query.proration, expected_revision=expected
+        )
     else:
         diff = await catalog.apply(
             call.environment,
