@@ -1,11 +1,13 @@
 """Prices that people archive in the Stripe dashboard while the catalogue sells them."""
 
 import pytest
+from sqlalchemy import select
 
 from plangate import catalog
 from plangate.catalog import on_offer
 from plangate.errors import Code, Refusal
 from plangate.shapes import Actor
+from plangate.store.inbox import inbox
 from tests.plan_changes.conftest import shop as shop  # noqa: PLC0414 - the fixture, under its own name
 from tests.shop import DOCUMENT, Shop, new_company
 
@@ -88,10 +90,14 @@ async def test_s12_a_product_archived_in_the_dashboard_is_not_sold_until_applyin
     assert await shop.plan() == "pro"
 
 
-async def test_a_price_of_others_that_changes_is_none_of_ours(shop: Shop) -> None:
+async def test_a_price_or_product_of_others_that_changes_is_none_of_ours(shop: Shop) -> None:
     product = shop.stripe.products.create({"name": "Theirs"})
     price = shop.stripe.prices.create({"product": product.id, "currency": "usd", "unit_amount": 5})
     await shop.sync()
     shop.stripe.prices.update(price.id, {"active": False})
+    shop.stripe.products.update(product.id, {"active": False})
     await shop.sync()
     assert (await catalog.plan(shop.env, DOCUMENT)).stripe == ()
+    async with shop.env.reading() as session:
+        rows = await session.all(select(inbox.c.state).where(inbox.c.type.in_(("price.updated", "product.updated"))))
+    assert {row["state"] for row in rows} == {"ignored"}

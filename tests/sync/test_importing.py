@@ -167,6 +167,7 @@ async def test_one_customer_that_cannot_be_read_keeps_nobody_else_out(shop: Shop
     customer = await shop.customer()
     shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]})
     second = await shop.customer()
+    shop.stripe.subscriptions.create({"customer": second, "items": [{"price": price}]})
     grow(shop, 3, price=price)
     fault: dict[str, Any] = {"fault": "fail_call", "path": f"/v1/customers/{customer}", "status": 500, "count": 9}
     shop.sandbox.control("POST", "faults", fault)

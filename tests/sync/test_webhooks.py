@@ -197,7 +197,7 @@ async def test_w15_what_is_no_snapshot_event_is_refused(shop: Shop, body: Event)
     [
         an_event(account="acct_of_somebody_else"),
         an_event(livemode=True),
-        an_event(type="product.updated", data={"object": {"id": "prod_1", "object": "product"}}),
+        an_event(type="product.created", data={"object": {"id": "prod_1", "object": "product"}}),
         an_event(type="something.new", data={"object": {"id": "x_1", "object": "x", "customer": "cus_1"}}),
         an_event(type="invoice.paid", data={"object": {"id": "in_1", "object": "invoice", "customer": None}}),
     ],
