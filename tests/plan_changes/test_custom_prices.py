@@ -255,7 +255,7 @@ async def test_a_later_start_needs_a_card_or_an_invoice(shop: Shop) -> None:
     ("asked", "listed"), [({"interval": "year"}, 47_000), ({"plan": "starter", "when": "now"}, 1_900)]
 )
 async def test_another_plan_or_interval_ends_the_deal_and_the_quote_says_the_list_price(
-    shop: Shop, asked: dict[str, str], listed: int
+    shop: Shop, asked: dict[str, Any], listed: int
 ) -> None:
     await shop.customer()
     await shop.change(actor=STAFF, plan="pro", custom_price={**DEAL, "amount_minor": 3_000})

@@ -122,7 +122,7 @@ async def test_the_next_invoice_is_the_first_that_comes_where_items_have_interva
 @pytest.mark.parametrize("again", [{"cancel": "period_end"}, {"plan": "free"}, {"plan": "free", "when": "period_end"}])
 @pytest.mark.parametrize("is_in_dashboard", [False, True])
 async def test_what_is_set_to_end_is_not_set_to_end_again(
-    shop: Shop, again: dict[str, str], *, is_in_dashboard: bool
+    shop: Shop, again: dict[str, Any], *, is_in_dashboard: bool
 ) -> None:
     subscription = await shop.subscribed()
     if is_in_dashboard:

@@ -275,8 +275,14 @@ def test_staff_end_a_trial_at_once_through_the_api(story: Story) -> None:
     for said in ("never", "", 0):
         refused = story.http.post(f"{story.path}/preview", json={"trial_end": said})
         assert refused.status_code == 422, refused.text
+    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
+    ids = {"mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
+    body = json.dumps({"customer": customer, "trial_end": "now", **ids}, separators=(",", ":")).encode()
+    header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+    in_app = story.http.post("/stripe-app/v1/plan.preview", content=body, headers=header)
+    assert in_app.status_code == 200, in_app.text
     quote = story.preview(trial_end="now")
-    assert quote["due_today"] == {"amount_minor": 4900, "currency": "usd"}
+    assert quote["due_today"] == in_app.json()["due_today"] == {"amount_minor": 4900, "currency": "usd"}
     ended = story.confirm(quote)
     assert (ended.status_code, ended.json()["state"]) == (201, "applied"), ended.text
     assert story.http.get(f"/v1/companies/{story.company}").json()["subscription"]["status"] == "active"
