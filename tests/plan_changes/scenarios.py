@@ -261,6 +261,32 @@ class EndNow(Path):
         assert await self.states(shop) == (["applied"] if is_saved else [])
 
 
+class EndTrial(Path):
+    """Staff end a trial at once, and the first invoice is paid."""
+
+    async def prepare(self, shop: Shop, name: str) -> None:
+        shop.company_id = await new_company(shop.env, name)
+        self.customer = await shop.customer()
+        price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+        shop.stripe.subscriptions.create(
+            {"customer": self.customer, "items": [{"price": price}], "trial_period_days": 14}
+        )
+        await refetch(shop.env, shop.company_id)
+        self.quote = await shop.preview(actor=STAFF, is_trial_over=True)
+
+    async def act(self, shop: Shop) -> object:
+        assert self.quote is not None
+        return await shop.confirm(self.quote, actor=STAFF)
+
+    async def check(self, shop: Shop, *, is_saved: bool) -> None:
+        (subscription,) = self.of_customer(shop, "subscription")
+        assert subscription["status"] == ("active" if is_saved else "trialing")
+        paid = [one["amount_paid"] for one in self.of_customer(shop, "invoice") if one["amount_due"]]
+        assert paid == ([4900] if is_saved else [])
+        assert await self.states(shop) == (["applied"] if is_saved else [])
+        assert await shop.plan() == "pro"
+
+
 class UpgradeInstead(Path):
     """An upgrade takes the place of the downgrade that was scheduled."""
 
@@ -363,6 +389,7 @@ class Repriced(Path):
 STEPS: Final[dict[Callable[[], Scenario], int]] = {
     End: 3,
     EndNow: 3,
+    EndTrial: 3,
     UpgradeInstead: 5,
     Deal: 4,
     DealLater: 4,
@@ -376,6 +403,7 @@ PATHS: Final[tuple[Callable[[], Scenario], ...]] = (
     TakeBack,
     End,
     EndNow,
+    EndTrial,
     UpgradeInstead,
     Deal,
     DealLater,
