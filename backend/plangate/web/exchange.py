@@ -26,6 +26,18 @@ _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PAIRS: Final = re.compile(rb"\[\]|\{\}")
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+# Headers of a request that are kept as they came, and the attribute each becomes.
+_READ_AS: Final = {
+    b"authorization": "authorization",
+    b"content-type": "content_type",
+    b"content-length": "content_length",
+    b"content-encoding": "content_encoding",
+    b"plangate-version": "version",
+    b"idempotency-key": "idempotency_key",
+    b"if-match": "if_match",
+    b"origin": "origin",
+    b"stripe-signature": "signature",
+}
 _JSON: Final = (b"content-type", b"application/json")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _NO_STORE: Final = (b"cache-control", b"no-store")
@@ -43,79 +55,38 @@ class Exchange:
     `more_headers` go out with every whole answer, refusals included.
     """
 
-    __slots__ = (
-        "_receive",
-        "_send",
-        "address",
-        "authorization",
-        "body_bytes_max",
-        "content_encoding",
-        "content_length",
-        "content_type",
-        "forwarded",
-        "idempotency_key",
-        "if_match",
-        "key",
-        "more_headers",
-        "origin",
-        "request_id",
-        "route",
-        "scope",
-        "signature",
-        "started",
-        "status",
-        "version",
-    )
+    # What few requests say stands here once instead of being set for each of them.
+    status = 0
+    route = "unmatched"
+    address = ""
+    body_bytes_max = BODY_BYTES_MAX
+    key: ApiKey | None = None
+    more_headers: tuple[tuple[bytes, bytes], ...] = ()
+    authorization: bytes | None = None
+    content_length: bytes | None = None
+    content_type = b""
+    content_encoding: bytes | None = None
+    forwarded: tuple[str, ...] = ()
+    idempotency_key: bytes | None = None
+    if_match: bytes | None = None
+    origin: bytes | None = None
+    signature: bytes | None = None
+    version: bytes | None = None
+    request_id = ""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = perf_counter()
         self.scope = scope
         self._receive = receive
         self._send = send
-        self.status = 0
-        self.route = "unmatched"
-        self.address = ""
-        self.body_bytes_max = BODY_BYTES_MAX
-        self.key: ApiKey | None = None
-        self.more_headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.authorization: bytes | None = None
-        self.content_length: bytes | None = None
-        self.content_type = b""
-        self.content_encoding: bytes | None = None
-        self.forwarded: list[str] = []
-        self.idempotency_key: bytes | None = None
-        self.if_match: bytes | None = None
-        self.origin: bytes | None = None
-        self.signature: bytes | None = None
-        self.version: bytes | None = None
-        self.request_id = ""
         for name, value in scope["headers"]:
-            match name:
-                case b"authorization":
-                    self.authorization = value
-                case b"content-type":
-                    self.content_type = value
-                case b"content-length":
-                    self.content_length = value
-                case b"content-encoding":
-                    self.content_encoding = value
-                case b"x-request-id":
-                    if _REQUEST_ID.fullmatch(value):
-                        self.request_id = value.decode("ascii")
-                case b"plangate-version":
-                    self.version = value
-                case b"x-forwarded-for":
-                    self.forwarded.append(value.decode("latin-1"))
-                case b"idempotency-key":
-                    self.idempotency_key = value
-                case b"if-match":
-                    self.if_match = value
-                case b"origin":
-                    self.origin = value
-                case b"stripe-signature":
-                    self.signature = value
-                case _:
-                    continue
+            read_as = _READ_AS.get(name)
+            if read_as is not None:
+                setattr(self, read_as, value)
+            elif name == b"x-forwarded-for":
+                self.forwarded += (value.decode("latin-1"),)
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                self.request_id = value.decode("ascii")
         if not self.request_id:
             self.request_id = f"req_{_PREFIX}{next(_NUMBERS):08x}"
 
