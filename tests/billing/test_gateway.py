@@ -111,7 +111,6 @@ async def test_absent_things(gateway: StripeGateway) -> None:
     assert await gateway.fetch_subscription("sub_never") is None
     assert await gateway.fetch_schedule("sub_sched_never") is None
     assert await gateway.fetch_checkout_session("cs_test_never") is None
-    assert await gateway.fetch_invoice("in_never") is None
     assert await gateway.default_payment_method("cus_never") is None
     with pytest.raises(StripeFailure) as caught:
         await gateway.release_schedule("sub_sched_never", idempotency_key="release")

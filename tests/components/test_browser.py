@@ -57,6 +57,7 @@ async def test_choosing_as_a_visitor_tells_the_host_and_leads_to_its_sign_up(sta
     await page.get_by_label("Yearly").check()
     await page.get_by_role("button", name="Choose Pro").last.click()
     await page.wait_for_url("**/?signup=1&plan=pro&interval=year&currency=usd")
+    assert page.url.endswith("/?signup=1&plan=pro&interval=year&currency=usd")
 
 
 async def test_the_host_can_take_a_choice_over(stage: Stage) -> None:

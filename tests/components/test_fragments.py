@@ -133,7 +133,9 @@ def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
 
 def test_hostile_words_stay_words_in_every_fragment() -> None:
     for view in _all_views(_hostile_catalog(), HOSTILE):
-        _refuse_what_a_strict_page_forbids(render(view))
+        html = render(view)
+        assert HOSTILE not in html
+        _refuse_what_a_strict_page_forbids(html)
 
 
 def test_no_fragment_needs_anything_inline_or_weighs_more_than_six_kilobytes() -> None:

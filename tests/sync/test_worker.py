@@ -41,6 +41,7 @@ async def test_a_webhook_is_acted_on_as_soon_as_it_is_told_of(shop: Shop) -> Non
             return await shop.plan() == "pro"
 
         await until(is_pro)
+        assert await shop.plan() == "pro"
     finally:
         await running.stop()
     running.wake("env_unknown")

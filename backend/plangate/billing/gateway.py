@@ -302,11 +302,6 @@ class StripeGateway:
             lambda asked, options: self._v1.invoices.list_async(_any(asked), options), params
         )
 
-    async def fetch_invoice(self, stripe_invoice_id: str) -> StripeJson | None:
-        return await self._transport.find(
-            lambda options: self._v1.invoices.retrieve_async(stripe_invoice_id, options=options)
-        )
-
     async def void_invoice(self, stripe_invoice_id: str, *, idempotency_key: str) -> StripeJson:
         """Give up an open invoice; the pending update that waits for it is dropped with it."""
         return await self._transport.write(

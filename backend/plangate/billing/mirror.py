@@ -14,6 +14,7 @@ import msgspec
 from plangate.billing.gateway import CustomerState, reference
 from plangate.billing.payment_calls import invoice_subscription
 from plangate.billing.transport import StripeJson
+from plangate.engine.holdings import scheduled_end
 from plangate.engine.model import Interval, ScheduledPhase, SubscriptionFact, SubscriptionItem
 
 COMPANY_METADATA: Final = "plangate_company"
@@ -46,16 +47,8 @@ def mirrored(state: CustomerState) -> tuple[SubscriptionFact, ...]:
 def subscription_fact(
     subscription: StripeJson, *, schedule: StripeJson | None = None, open_invoices: Sequence[StripeJson] = ()
 ) -> SubscriptionFact:
-    """One subscription with all its items, its status verbatim, and the later phases of its schedule.
-
-    The scheduled end is `cancel_at`, or with `cancel_at_period_end` the latest end of an item's period (portal and
-    flexible billing set only the former, classic billing both).
-    """
+    """One subscription with all its items, its status verbatim, and the later phases of its schedule."""
     items = tuple(_item(entry, subscription) for entry in subscription["items"]["data"])
-    pinned = subscription.get("cancel_at")
-    scheduled_end_at = _instant(pinned)
-    if scheduled_end_at is None and subscription.get("cancel_at_period_end") and items:
-        scheduled_end_at = max(item.period_end_at for item in items)
     metadata = (schedule or {}).get("metadata") or {}
     return SubscriptionFact(
         stripe_subscription_id=subscription["id"],
@@ -65,7 +58,11 @@ def subscription_fact(
         currency=subscription["currency"],
         anchor_at=_at(subscription["billing_cycle_anchor"]),
         started_at=_at(subscription["start_date"]),
-        scheduled_end_at=scheduled_end_at,
+        scheduled_end_at=scheduled_end(
+            cancel_at=_instant(subscription.get("cancel_at")),
+            is_cancel_at_period_end=bool(subscription.get("cancel_at_period_end")),
+            items=items,
+        ),
         ended_at=_instant(subscription.get("ended_at")),
         trial_end_at=_instant(subscription.get("trial_end")),
         past_due_since=_past_due_since(subscription, open_invoices),

@@ -29,7 +29,6 @@ _READERS = 4
 _PAGES_BETWEEN_CHECKPOINTS = 4_000
 _WRITER_CACHE_KIBIBYTES = 32 * 1024  # random keys of a large ledger find their pages without asking the system
 _RESTED_SECONDS = 1.0
-_PARAMETERS_PER_STATEMENT = 30_000  # below both databases' limit of bound parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +196,6 @@ def async_url(url: str) -> URL:
     if backend in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+asyncpg")
     raise ValueError(f"{backend} is not supported: use sqlite:///file or postgresql://user@host/name")
-
-
-def batches(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any]]]:
-    """Cut rows so that one multi-row statement stays below the limit of bound parameters."""
-    if not rows:
-        return []
-    size = max(1, _PARAMETERS_PER_STATEMENT // max(1, len(rows[0])))
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _sqlite_engine(url: URL, *, pool_size: int) -> AsyncEngine:

@@ -295,18 +295,8 @@ async def settle_company(
     available_at: datetime | None = None,
 ) -> None:
     """Record what came of one company; a pending one comes back at `available_at`."""
-    values: dict[str, object] = {"state": state.value, "last_error": error, "updated_at": session.now}
-    if available_at is not None:
-        values["available_at"] = available_at
-    await session.run(
-        update(migrating_companies)
-        .where(
-            migrating_companies.c.environment_id == session.environment_id,
-            migrating_companies.c.migration_id == migration_id,
-            migrating_companies.c.company_id == company_id,
-        )
-        .values(**values)
-    )
+    values = {"state": state.value, "last_error": error}
+    await _settle(session, migration_id, company_id, values, available_at)
 
 
 async def settle_price(
@@ -319,9 +309,18 @@ async def settle_price(
     available_at: datetime | None = None,
 ) -> None:
     """Record what came of moving a company's price; a pending one comes back at `available_at`."""
-    values: dict[str, object] = {"price": price, "price_detail": detail, "updated_at": session.now}
-    if available_at is not None:
-        values["available_at"] = available_at
+    values = {"price": price, "price_detail": detail}
+    await _settle(session, migration_id, company_id, values, available_at)
+
+
+async def _settle(
+    session: StoreSession,
+    migration_id: str,
+    company_id: str,
+    values: Mapping[str, object],
+    available_at: datetime | None,
+) -> None:
+    again = {} if available_at is None else {"available_at": available_at}
     await session.run(
         update(migrating_companies)
         .where(
@@ -329,7 +328,7 @@ async def settle_price(
             migrating_companies.c.migration_id == migration_id,
             migrating_companies.c.company_id == company_id,
         )
-        .values(**values)
+        .values(**values, **again, updated_at=session.now)
     )
 
 
