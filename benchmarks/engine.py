@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.peers import Contender, installed_peers
 from benchmarks.population import NOW, USERS, Asked, Population, populate
 from plangate.engine.decide import decide
-from plangate.engine.model import UserFacts
+from plangate.engine.facts import UserFacts
 from plangate.engine.snapshot import Answer, CompanySnapshot
 
 LEAST_RATIO = 0.45

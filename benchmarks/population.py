@@ -10,34 +10,31 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from plangate.engine.entitlements import build_snapshot, window_kinds
-from plangate.engine.model import (
-    UNLIMITED,
-    AssignmentFact,
+from plangate.engine.catalog import (
     Audience,
     Catalog,
-    CompanyFacts,
     Condition,
     Entitlement,
     Feature,
-    FeatureType,
     Flag,
-    Interval,
-    Override,
-    OverrideMode,
-    PeriodKind,
-    PlanSource,
     PlanVersion,
     Price,
     PriceOwner,
     Rule,
-    Stacking,
+)
+from plangate.engine.entitlements import build_snapshot, window_kinds
+from plangate.engine.facts import (
+    AssignmentFact,
+    CompanyFacts,
+    Override,
+    PlanSource,
     SubscriptionFact,
     SubscriptionItem,
     UserFacts,
     WindowCounter,
 )
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, OverrideMode, PeriodKind, Stacking
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 BEGAN = datetime(2026, 11, 3, tzinfo=UTC)

@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.servers import plangate
 from plangate import access, catalog, companies, metering
-from plangate.engine.model import PlanSource
+from plangate.engine.facts import PlanSource
 from plangate.environment import Environment
 from plangate.shapes import Actor
 from plangate.store.companies import assign

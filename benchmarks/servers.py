@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from plangate import catalog, companies, metering
 from plangate.deployment import Deployment, create_key
-from plangate.engine.model import PlanSource
+from plangate.engine.facts import PlanSource
 from plangate.settings import EnvironmentSettings, Settings
 from plangate.shapes import Actor
 from plangate.store.companies import assign

@@ -7,7 +7,7 @@ from typing import Any
 from plangate import catalog, companies
 from plangate.clock import BusinessClock
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import PlanSource
+from plangate.engine.facts import PlanSource
 from plangate.environment import Environment
 from plangate.shapes import Actor, Company
 from plangate.store.companies import assign

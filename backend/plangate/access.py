@@ -7,10 +7,13 @@ one function, as every other surface does.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.decide import decide, decisions, unanswerable
+from plangate.engine.decision import Decision, Reason
 from plangate.engine.entitlements import build_snapshot, window_kinds
-from plangate.engine.model import INT64_MAX, Catalog, Counters, Decision, Reason, UserFacts, WindowCounter
+from plangate.engine.facts import Counters, UserFacts, WindowCounter
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
+from plangate.engine.values import INT64_MAX
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid
 from plangate.members import member, one_user

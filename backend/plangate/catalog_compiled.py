@@ -19,30 +19,23 @@ from plangate.catalog_document import (
     PriceDocument,
     SettingsDocument,
 )
-from plangate.engine.model import (
-    UNLIMITED,
+from plangate.engine.catalog import (
     Audience,
     Catalog,
     CatalogSettings,
     Condition,
     Entitlement,
     Feature,
-    FeatureType,
     Flag,
-    Interval,
-    Json,
     KeptVersions,
-    Limit,
-    PeriodKind,
     PlanVersion,
     Price,
-    PriceBehaviour,
     PriceOwner,
     PriceTier,
     Rule,
-    Stacking,
     version_key,
 )
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, Json, Limit, PeriodKind, PriceBehaviour, Stacking
 from plangate.engine.versions import kept_key
 from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow, StripePriceRow
 

@@ -25,7 +25,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from plangate.engine.model import INT64_MAX
+from plangate.engine.values import INT64_MAX
 
 Kind: TypeAlias = Literal["plan", "add_on"]
 Weekday: TypeAlias = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]

@@ -14,7 +14,8 @@ import msgspec
 
 from plangate.billing.mirror import CHANGE_METADATA
 from plangate.billing.transport import StripeJson
-from plangate.engine.model import Interval, SubscriptionFact
+from plangate.engine.facts import SubscriptionFact
+from plangate.engine.values import Interval
 from plangate.shapes import ChangeState
 
 # Stands for the price agreed on with the company until it is made in Stripe, which previews never do.

@@ -11,7 +11,8 @@ import msgspec
 from plangate import on_sale
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
 from plangate.billing.transport import StripeJson
-from plangate.engine.model import Catalog, SubscriptionFact
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import SubscriptionFact
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.importing import grouped_by_customer, listed_state, subscriptions_held

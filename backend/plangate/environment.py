@@ -13,7 +13,8 @@ from datetime import datetime
 from plangate.billing.gateway import StripeGateway
 from plangate.catalog_compiled import compile_catalog
 from plangate.clock import BusinessClock, wall_now
-from plangate.engine.model import Catalog, WindowCounter
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import WindowCounter
 from plangate.errors import Code, Refusal
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings

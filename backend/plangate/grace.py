@@ -6,9 +6,10 @@ from typing import Final
 import msgspec
 import structlog
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import CompanyFacts
 from plangate.engine.holdings import grace_end
-from plangate.engine.model import Catalog, CompanyFacts
 from plangate.environment import Environment
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit, told_of

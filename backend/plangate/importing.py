@@ -19,7 +19,7 @@ from plangate.billing.gateway import CustomerState, reference
 from plangate.billing.mirror import owning_company
 from plangate.billing.transport import StripeJson
 from plangate.clock import wall_now
-from plangate.engine.model import Catalog
+from plangate.engine.catalog import Catalog
 from plangate.environment import Environment
 from plangate.errors import Refusal
 from plangate.mirroring import Mirrored, keep_fetched, refetch, refetch_customer

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from plangate.engine.model import INT64_MAX, TraitValue
+from plangate.engine.values import INT64_MAX, TraitValue
 from plangate.errors import invalid
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
-from plangate.engine.model import UserFacts
+from plangate.engine.facts import UserFacts
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.standing import Standing

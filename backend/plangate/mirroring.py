@@ -22,8 +22,9 @@ from plangate.billing.mirror import (
     with_holding_times,
 )
 from plangate.billing.transport import StripeJson
+from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, PlanRef, PlanSource, SubscriptionFact
+from plangate.engine.facts import CompanyFacts, PlanRef, PlanSource, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal

@@ -13,8 +13,8 @@ import msgspec
 from plangate.billing.gateway import reference
 from plangate.billing.payment_calls import Payment
 from plangate.billing.transport import StripeJson
+from plangate.engine.catalog import CatalogSettings
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import CatalogSettings
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id

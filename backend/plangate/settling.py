@@ -12,7 +12,7 @@ import structlog
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import LIVE_STATUSES, Action, Terms, followed, outcome, restored, started_by
 from plangate.clock import wall_now
-from plangate.engine.model import SubscriptionFact
+from plangate.engine.facts import SubscriptionFact
 from plangate.environment import Environment
 from plangate.errors import Code
 from plangate.shapes import Actor, ChangeState

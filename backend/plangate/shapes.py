@@ -1,6 +1,6 @@
 """The JSON shapes of the contract that more than one surface answers with: Company, Override, Quote, PlanChange.
 
-API, Stripe App and components encode the same values, so they cannot differ. Decision lives in engine/model.
+API, Stripe App and components encode the same values, so they cannot differ. Decision lives in engine/decision.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from plangate.engine.model import Json, PlanSource, Price, TraitValue
+from plangate.engine.catalog import Price
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import Json, TraitValue
 
 
 class Money(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,10 @@ All surfaces answer from here, so a check, a meter and a list cannot differ.
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import CompanySnapshot, build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, PeriodKind, WindowCounter
+from plangate.engine.facts import CompanyFacts, WindowCounter
+from plangate.engine.values import PeriodKind
 
 _COMPANIES_HELD = 200_000
 

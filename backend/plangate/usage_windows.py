@@ -8,19 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from plangate.engine.catalog import Catalog, Feature
 from plangate.engine.entitlements import build_snapshot, is_counted_per_user, window_kinds
-from plangate.engine.model import (
-    INT64_MAX,
-    Catalog,
-    CompanyFacts,
-    Feature,
-    FeatureType,
-    OverrideMode,
-    PeriodKind,
-    WindowCounter,
-)
+from plangate.engine.facts import CompanyFacts, WindowCounter
 from plangate.engine.periods import Cycle
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
+from plangate.engine.values import INT64_MAX, FeatureType, OverrideMode, PeriodKind
 from plangate.environment import Environment
 from plangate.ids import new_id
 from plangate.standing import CountedIn

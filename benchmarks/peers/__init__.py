@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import msgspec
 
 from benchmarks.population import Asked, Population
-from plangate.engine.model import UserFacts
+from plangate.engine.facts import UserFacts
 
 # Module of the engine, the module here that speaks to it, and what else that needs.
 _KNOWN = (("growthbook", "benchmarks.peers.growthbook", ()), ("schematic", "benchmarks.peers.schematic", ("wasmtime",)))

@@ -5,8 +5,10 @@ from typing import Any
 
 from benchmarks.peers import Contender
 from benchmarks.population import NOW, USERS, Asked, Population
+from plangate.engine.catalog import Feature
 from plangate.engine.decide import decide
-from plangate.engine.model import Feature, FeatureType, UserFacts
+from plangate.engine.facts import UserFacts
+from plangate.engine.values import FeatureType
 
 _LIMITED = frozenset({FeatureType.EVENT, FeatureType.SEAT, FeatureType.TRAIT})
 

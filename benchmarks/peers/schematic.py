@@ -6,8 +6,10 @@ from typing import Any
 
 from benchmarks.peers import Contender
 from benchmarks.population import NOW, USERS, Asked, Population
+from plangate.engine.catalog import Feature
 from plangate.engine.decide import decide
-from plangate.engine.model import Feature, FeatureType, Json, UserFacts
+from plangate.engine.facts import UserFacts
+from plangate.engine.values import FeatureType, Json
 
 _LIMITED = frozenset({FeatureType.EVENT, FeatureType.SEAT, FeatureType.TRAIT})
 _SCOPE = {"account_id": "acct", "environment_id": "env"}

@@ -9,8 +9,10 @@ from plangate import access, companies, drift, metering, overrides
 from plangate.catalog import apply, carry_on_migrations
 from plangate.catalog_document import Migrate, MigrationDocument
 from plangate.companies import Assigned
+from plangate.engine.decision import Decision
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Decision, Interval, PlanRef, SubscriptionFact, SubscriptionItem
+from plangate.engine.facts import PlanRef, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent

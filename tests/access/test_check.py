@@ -7,7 +7,8 @@ import pytest
 
 from plangate import access, companies, metering
 from plangate.deployment import Deployment
-from plangate.engine.model import INT64_MAX, FeatureType, Reason
+from plangate.engine.decision import Reason
+from plangate.engine.values import INT64_MAX, FeatureType
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from plangate import access, companies, metering, overrides
-from plangate.engine.model import Decision, Reason
+from plangate.engine.decision import Decision, Reason
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent

@@ -7,8 +7,10 @@ import pytest
 
 from plangate import access, companies, metering, overrides
 from plangate.clock import wall_now
+from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Interval, PlanRef, Reason, SubscriptionFact, SubscriptionItem
+from plangate.engine.facts import PlanRef, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
 from plangate.store.ledger import lock_companies

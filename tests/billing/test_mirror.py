@@ -9,7 +9,8 @@ import pytest
 
 from plangate.billing.gateway import CustomerState
 from plangate.billing.mirror import mirrored, owning_company, state_hash, subscription_fact
-from plangate.engine.model import Interval, ScheduledPhase
+from plangate.engine.facts import ScheduledPhase
+from plangate.engine.values import Interval
 
 START, END, LATER = 1_762_128_000, 1_764_720_000, 1_767_398_400
 

@@ -18,7 +18,7 @@ from plangate.billing.schedule import (
     running_phase,
     scheduled_phases,
 )
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 
 START, BOUNDARY, LATER = 1_762_128_000, 1_764_720_000, 1_767_398_400
 MARKS = {"plangate_company": "comp_1", "plangate_change": "chg_1"}

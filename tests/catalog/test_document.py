@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from plangate.catalog_compiled import compile_catalog, offered_version
 from plangate.catalog_document import CatalogDocument, document_value
 from plangate.catalog_file import catalog_text, parse_catalog, read_catalog
-from plangate.engine.model import UNLIMITED, Entitlement, FeatureType, Interval, PeriodKind, Stacking
+from plangate.engine.catalog import Entitlement
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, PeriodKind, Stacking
 from plangate.errors import Code, Refusal
 
 DEMO = Path(__file__).parents[2] / "fixtures" / "catalogs" / "demo.yaml"

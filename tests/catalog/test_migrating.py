@@ -10,7 +10,8 @@ from plangate import access, catalog, companies
 from plangate.catalog import migrating
 from plangate.catalog.migrating import carry_on_migrations, read_migrations
 from plangate.catalog_document import MigrationDocument
-from plangate.engine.model import PlanSource, Stacking
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import Stacking
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.store.companies import assign

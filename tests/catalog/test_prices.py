@@ -10,8 +10,9 @@ import yaml
 
 from plangate.catalog_compiled import offered_version
 from plangate.catalog_file import catalog_text, parse_catalog, read_catalog
-from plangate.engine.model import UNLIMITED, Interval, Price, PriceBehaviour, PriceTier
+from plangate.engine.catalog import Price, PriceTier
 from plangate.engine.pricing import amount_of
+from plangate.engine.values import UNLIMITED, Interval, PriceBehaviour
 from plangate.errors import Refusal
 from tests.catalog.pricing import STEPS, monthly, priced
 

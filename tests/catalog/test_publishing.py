@@ -11,7 +11,8 @@ from plangate import access, catalog, companies, metering
 from plangate.billing.gateway import StripeGateway
 from plangate.catalog_document import CatalogDocument
 from plangate.catalog_file import catalog_text, parse_catalog, read_catalog
-from plangate.engine.model import UNLIMITED, PlanSource
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import UNLIMITED
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id

@@ -7,7 +7,8 @@ import pytest
 
 from plangate import access, companies, metering
 from plangate.companies import Assigned
-from plangate.engine.model import PlanSource, SourceKind
+from plangate.engine.decision import SourceKind
+from plangate.engine.facts import PlanSource
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import Company

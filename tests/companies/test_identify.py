@@ -7,7 +7,8 @@ from sqlalchemy import func, select
 
 from plangate import access, companies
 from plangate.deployment import Deployment
-from plangate.engine.model import PlanSource, Reason
+from plangate.engine.decision import Reason
+from plangate.engine.facts import PlanSource
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.store.companies import companies as company_table

@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 
 from plangate import access, companies, drift, metering, overrides
 from plangate.deployment import Deployment
-from plangate.engine.model import Decision, PlanSource, Reason
+from plangate.engine.decision import Decision, Reason
+from plangate.engine.facts import PlanSource
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent

@@ -3,7 +3,7 @@
 import pytest
 
 from plangate import access, companies, metering, overrides
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from tests.world import ACTOR, DOCUMENT, make_company, publish, put_on, still

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from plangate import companies
-from plangate.engine.model import Interval, PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.facts import PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.shapes import Actor, ChangeState, ChangeTarget, Company
 from plangate.store.plan_changes import PlanChangeRow, insert_change

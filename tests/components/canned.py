@@ -5,29 +5,10 @@ from typing import Any
 
 import msgspec
 
-from plangate.engine.model import (
-    UNLIMITED,
-    Catalog,
-    Decision,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Interval,
-    Limit,
-    Period,
-    PeriodKind,
-    PlanSource,
-    PlanVersion,
-    Price,
-    PriceBehaviour,
-    PriceTier,
-    Reason,
-    Source,
-    SourceKind,
-    Stacking,
-    Trace,
-    Unlock,
-)
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price, PriceTier
+from plangate.engine.decision import Decision, Period, Reason, Source, SourceKind, Trace, Unlock
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, Limit, PeriodKind, PriceBehaviour, Stacking
 from plangate.shapes import (
     Actor,
     ChangeKind,

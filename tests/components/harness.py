@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from plangate.clock import wall_now
-from plangate.engine.model import Catalog
+from plangate.engine.catalog import Catalog
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, Company, HeldAddOn, PlanChange
 from plangate.web.component_edge import (

@@ -10,19 +10,10 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from plangate.engine.catalog import Catalog, Entitlement, Price, PriceOwner, PriceTier
+from plangate.engine.decision import SourceKind
 from plangate.engine.holding import Holding
-from plangate.engine.model import (
-    UNLIMITED,
-    Catalog,
-    Entitlement,
-    Interval,
-    PeriodKind,
-    Price,
-    PriceBehaviour,
-    PriceOwner,
-    PriceTier,
-    SourceKind,
-)
+from plangate.engine.values import UNLIMITED, Interval, PeriodKind, PriceBehaviour
 from plangate.errors import Code, Refusal
 from plangate.shapes import (
     ChangeKind,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plangate.engine.model import FeatureType
+from plangate.engine.values import FeatureType
 from plangate.web.wording import PriceText, Reader, reader_of
 from tests.components import canned
 

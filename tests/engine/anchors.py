@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from plangate.engine.model import Interval, PeriodKind
 from plangate.engine.periods import Cycle
+from plangate.engine.values import Interval, PeriodKind
 from tests.engine.calendar_oracle import Billing, window
 
 LENGTHS = (

@@ -8,28 +8,17 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from plangate.engine.model import (
-    UNLIMITED,
+from plangate.engine.catalog import Catalog, CatalogSettings, Entitlement, Feature, PlanVersion, Price, PriceOwner
+from plangate.engine.facts import (
     AssignmentFact,
-    Catalog,
-    CatalogSettings,
     CompanyFacts,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Interval,
     Override,
-    OverrideMode,
-    PeriodKind,
     PlanSource,
-    PlanVersion,
-    Price,
-    PriceOwner,
-    Stacking,
     SubscriptionFact,
     SubscriptionItem,
     WindowCounter,
 )
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, OverrideMode, PeriodKind, Stacking
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 BEGAN = datetime(2026, 11, 3, tzinfo=UTC)

@@ -11,38 +11,42 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
-from plangate.engine.model import (
-    UNLIMITED,
-    AssignmentFact,
+from plangate.engine.catalog import (
     Audience,
     Catalog,
     CatalogSettings,
-    CompanyFacts,
     Condition,
     Entitlement,
     Feature,
-    FeatureType,
     Flag,
-    Interval,
     KeptVersions,
-    Override,
-    OverrideMode,
-    PeriodKind,
-    PlanRef,
-    PlanSource,
     PlanVersion,
     Price,
-    PriceBehaviour,
     PriceOwner,
     Rule,
-    Stacking,
+    version_key,
+)
+from plangate.engine.facts import (
+    AssignmentFact,
+    CompanyFacts,
+    Override,
+    PlanRef,
+    PlanSource,
     SubscriptionFact,
     SubscriptionItem,
-    TraitValue,
     UserFacts,
     VersionPin,
     WindowCounter,
-    version_key,
+)
+from plangate.engine.values import (
+    UNLIMITED,
+    FeatureType,
+    Interval,
+    OverrideMode,
+    PeriodKind,
+    PriceBehaviour,
+    Stacking,
+    TraitValue,
 )
 from tests.engine.calendar_oracle import Billing, window
 from tests.engine.standing_oracle import Standing

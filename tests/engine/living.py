@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.decide import decide
+from plangate.engine.decision import Decision
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, Decision
+from plangate.engine.facts import CompanyFacts
 from plangate.engine.snapshot import CompanySnapshot
 from tests.engine.lives import Life
 from tests.engine.oracle import Oracle

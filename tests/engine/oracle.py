@@ -8,23 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import ceil, floor, inf
 
-from plangate.engine.model import (
+from plangate.engine.catalog import Catalog, Entitlement, Feature
+from plangate.engine.decision import Reason
+from plangate.engine.facts import CompanyFacts, Counters, Override, UserFacts
+from plangate.engine.values import (
     INT64_MAX,
     UNLIMITED,
-    Catalog,
-    CompanyFacts,
-    Counters,
-    Entitlement,
-    Feature,
     FeatureType,
     Json,
-    Override,
     OverrideMode,
     PeriodKind,
     PriceBehaviour,
-    Reason,
     Stacking,
-    UserFacts,
 )
 from tests.engine.calendar_oracle import window
 from tests.engine.standing_oracle import Source, Standing, every_version

@@ -4,21 +4,16 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
-from plangate.engine.model import (
-    INT64_MAX,
+from plangate.engine.catalog import Catalog, Condition, Entitlement, Feature, PlanVersion
+from plangate.engine.facts import (
     AssignmentFact,
-    Catalog,
     CompanyFacts,
-    Condition,
-    Entitlement,
-    Feature,
-    Json,
     PlanSource,
-    PlanVersion,
     SubscriptionFact,
     SubscriptionItem,
     UserFacts,
 )
+from plangate.engine.values import INT64_MAX, Json
 from tests.engine.calendar_oracle import Billing
 
 # A version held and how many of it; a source as (kind, key, version).

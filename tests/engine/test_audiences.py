@@ -4,8 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from plangate.engine.catalog import Audience, Catalog, Condition
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Audience, Catalog, CompanyFacts, Condition, PlanSource, TraitValue
+from plangate.engine.facts import CompanyFacts, PlanSource
+from plangate.engine.values import TraitValue
 from tests.engine.factories import BEGAN, NOW, assigned, catalog_of, exports, facts, item, plan, shop, subscribed
 
 IN_EUROPE = Condition(kind="trait", trait="region", value="eu")

@@ -2,7 +2,8 @@
 
 from benchmarks.engine import agreement, floor, plangate
 from benchmarks.population import populate
-from plangate.engine.model import FeatureType, PeriodKind, PlanSource
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import FeatureType, PeriodKind
 
 
 def test_the_floor_answers_as_the_engine_does() -> None:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plangate.engine.catalog import Feature
 from plangate.engine.config_values import MAX_DEPTH, Fault, schema_faults, value_faults
-from plangate.engine.model import Feature, FeatureType, Json
+from plangate.engine.values import FeatureType, Json
 
 
 def config(config_type: str = "json", schema: Json = None) -> Feature:

@@ -4,21 +4,14 @@ from datetime import timedelta
 
 import pytest
 
+from plangate.engine.catalog import Entitlement, Feature
 from plangate.engine.decide import decide
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import PlanSource
 from plangate.engine.holding import Holding, holding_of
-from plangate.engine.model import (
-    Entitlement,
-    Feature,
-    FeatureType,
-    Interval,
-    Json,
-    OverrideMode,
-    PeriodKind,
-    PlanSource,
-)
 from plangate.engine.plan_change import Violation
+from plangate.engine.values import FeatureType, Interval, Json, OverrideMode, PeriodKind
 from plangate.engine.what_if import with_holding
 from plangate.engine.wording import shown_number
 from tests.engine.factories import (

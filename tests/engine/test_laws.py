@@ -7,19 +7,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plangate.engine.catalog import Catalog, Entitlement
 from plangate.engine.decide import decide, decisions
+from plangate.engine.decision import Decision, Reason
 from plangate.engine.entitlements import build_snapshot, window_kinds
-from plangate.engine.model import (
-    Catalog,
-    CompanyFacts,
-    Decision,
-    Entitlement,
-    OverrideMode,
-    PeriodKind,
-    Reason,
-    Stacking,
-    WindowCounter,
-)
+from plangate.engine.facts import CompanyFacts, WindowCounter
+from plangate.engine.values import OverrideMode, PeriodKind, Stacking
 from tests.engine.factories import (
     NOW,
     assigned,

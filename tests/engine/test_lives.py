@@ -1,6 +1,6 @@
 """A slice of the proof that the engine is right: the same random lives every time, beside the oracle."""
 
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from tests.engine.anchors import compare
 from tests.engine.living import live
 

@@ -6,19 +6,12 @@ from math import inf
 
 from hypothesis import given, settings
 
+from plangate.engine.catalog import Catalog, Entitlement
 from plangate.engine.decide import decide
+from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import (
-    UNLIMITED,
-    Catalog,
-    CompanyFacts,
-    Entitlement,
-    OverrideMode,
-    PeriodKind,
-    Reason,
-    Stacking,
-    WindowCounter,
-)
+from plangate.engine.facts import CompanyFacts, WindowCounter
+from plangate.engine.values import UNLIMITED, OverrideMode, PeriodKind, Stacking
 from tests.engine.factories import counts, near, quantities, worlds
 
 KINDS = list(PeriodKind)

@@ -3,25 +3,15 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from plangate.engine.catalog import Catalog, Entitlement, PlanVersion
 from plangate.engine.decide import decide
+from plangate.engine.decision import Decision, Reason, SourceKind
 from plangate.engine.effects import effects, violations
 from plangate.engine.entitlements import build_snapshot, is_counted_per_user, window_kinds
-from plangate.engine.model import (
-    Catalog,
-    CompanyFacts,
-    Decision,
-    Entitlement,
-    OverrideMode,
-    PeriodKind,
-    PlanVersion,
-    Reason,
-    SourceKind,
-    Stacking,
-    UserFacts,
-    WindowCounter,
-)
+from plangate.engine.facts import CompanyFacts, UserFacts, WindowCounter
 from plangate.engine.plan_change import Violation
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import OverrideMode, PeriodKind, Stacking
 from plangate.engine.wording import granted_text, granted_value
 from tests.engine.factories import NOW, catalog_of, counter, exports, facts, override, plan, subscribed
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plangate.engine.model import Interval, PeriodKind
 from plangate.engine.periods import Cycle, add_months, window_at
+from plangate.engine.values import Interval, PeriodKind
 from tests.engine.factories import instants, instants_between
 
 ZONES = [

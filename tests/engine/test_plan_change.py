@@ -8,15 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plangate.engine.catalog import Catalog, CatalogSettings
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import ScheduledPhase, SubscriptionFact
 from plangate.engine.holding import Holding, holding_of
-from plangate.engine.model import (
-    Catalog,
-    CatalogSettings,
-    Interval,
-    ScheduledPhase,
-    SubscriptionFact,
-)
 from plangate.engine.plan_change import (
     ChangeKind,
     Immediate,
@@ -32,6 +27,7 @@ from plangate.engine.plan_change import (
     timing,
 )
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import Interval
 from plangate.errors import Code
 from tests.engine.factories import NOW, RENEWS, assigned, catalog_of, facts, plan, price, shop, subscribed
 

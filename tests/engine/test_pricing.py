@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plangate.engine.model import Interval, Price, PriceTier
+from plangate.engine.catalog import Price, PriceTier
 from plangate.engine.pricing import amount_of, monthly_amount, months_in, price_for
+from plangate.engine.values import Interval
 from plangate.sandbox.money import charge_for
 from tests.engine.factories import plan, price
 

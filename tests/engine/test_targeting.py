@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
-from plangate.engine.model import Condition, Json, Rule, UserFacts
+from plangate.engine.catalog import Condition, Rule
+from plangate.engine.facts import UserFacts
 from plangate.engine.targeting import compare, matches, open_rules
+from plangate.engine.values import Json
 from tests.engine.factories import facts
 
 COMPANY = facts(keys=frozenset({"id=acme"}), traits={"region": "eu", "size": 50, "limit": 40, "is_partner": True})

@@ -5,28 +5,12 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from plangate.engine.catalog import Catalog, Condition, Entitlement, Flag, PriceTier, Rule
 from plangate.engine.decide import decide
+from plangate.engine.decision import Decision, SourceKind, Trace, Unlock
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import (
-    INT64_MAX,
-    Catalog,
-    CompanyFacts,
-    Condition,
-    Decision,
-    Entitlement,
-    Flag,
-    Interval,
-    OverrideMode,
-    PeriodKind,
-    PriceTier,
-    Rule,
-    SourceKind,
-    Stacking,
-    Trace,
-    Unlock,
-    UserFacts,
-    WindowCounter,
-)
+from plangate.engine.facts import CompanyFacts, UserFacts, WindowCounter
+from plangate.engine.values import INT64_MAX, Interval, OverrideMode, PeriodKind, Stacking
 from tests.engine.factories import (
     NOW,
     RENEWS,

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from plangate.engine.decide import decide
+from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Reason
 from tests.engine.vectors import FOLDER, Case, VectorFile, differences, load, paths
 
 FILES = {path.stem: load(path) for path in paths()}

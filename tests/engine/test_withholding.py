@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import CompanyFacts, SubscriptionFact
 from plangate.engine.holdings import boundaries, is_live
-from plangate.engine.model import CompanyFacts, SubscriptionFact
 from tests.engine.factories import NOW, RENEWS, facts, shop, subscribed
 
 _LATER = RENEWS + timedelta(days=31)

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
-from plangate.engine.model import Catalog, CompanyFacts, Counters, PeriodKind, UserFacts, WindowCounter
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import CompanyFacts, Counters, UserFacts, WindowCounter
+from plangate.engine.values import PeriodKind
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "decisions"
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from plangate import metering, overrides
-from plangate.engine.model import PeriodKind
+from plangate.engine.values import PeriodKind
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
 from plangate.shapes import OverrideView

@@ -7,7 +7,8 @@ import pytest
 
 from plangate import access, metering, overrides
 from plangate.deployment import Deployment
-from plangate.engine.model import INT64_MAX, Decision, PeriodKind, Reason
+from plangate.engine.decision import Decision, Reason
+from plangate.engine.values import INT64_MAX, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import EventStatus, TrackEvent

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import event as listening
 
 from plangate import access, companies, drift, metering
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
 from plangate.store.database import Database

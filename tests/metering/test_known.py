@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from plangate import access, companies, metering, overrides
 from plangate.deployment import Deployment
-from plangate.engine.model import Decision, Reason
+from plangate.engine.decision import Decision, Reason
 from plangate.environment import Environment
 from plangate.errors import Code
 from plangate.metering import EventStatus, TrackEvent, recorder

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from plangate import access, companies, metering
-from plangate.engine.model import INT64_MAX
+from plangate.engine.values import INT64_MAX
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import EventStatus, TrackEvent

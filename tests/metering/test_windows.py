@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from plangate import access, companies, metering, overrides
-from plangate.engine.model import PeriodKind
+from plangate.engine.values import PeriodKind
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
 from plangate.store.ledger import ledger_total

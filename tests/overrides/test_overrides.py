@@ -9,7 +9,8 @@ import pytest
 
 from plangate import access, companies, metering, overrides
 from plangate.deployment import Deployment
-from plangate.engine.model import INT64_MAX, Decision, Reason, SourceKind
+from plangate.engine.decision import Decision, Reason, SourceKind
+from plangate.engine.values import INT64_MAX
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent

@@ -8,7 +8,7 @@ import pytest
 
 from plangate import catalog, plan_changes
 from plangate.billing.gateway import StripeGateway
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.mirroring import refetch

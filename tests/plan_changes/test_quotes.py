@@ -10,7 +10,7 @@ import pytest
 
 from plangate import plan_changes
 from plangate.engine.holding import Holding
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 from plangate.errors import Code, Refusal
 from plangate.plan_changes import ChangeRequest, Force, quotes
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over, signed

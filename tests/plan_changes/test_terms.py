@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from plangate.change_terms import Action, Line, Terms, followed, outcome
-from plangate.engine.model import Interval, ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.facts import ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Interval
 from plangate.shapes import ChangeState
 
 START, BOUNDARY, LATER = (datetime(2026, month, 3, tzinfo=UTC) for month in (10, 11, 12))

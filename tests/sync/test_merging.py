@@ -6,7 +6,7 @@ from sqlalchemy import update
 
 from plangate import companies
 from plangate.clock import wall_now
-from plangate.engine.model import PlanSource
+from plangate.engine.facts import PlanSource
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
 from plangate.store.inbox import inbox, inbox_figures

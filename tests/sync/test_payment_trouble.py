@@ -8,7 +8,7 @@ import pytest
 
 from plangate import catalog, companies, grace
 from plangate.access import check
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from plangate.errors import Refusal
 from plangate.mirroring import refetch
 from plangate.shapes import Actor

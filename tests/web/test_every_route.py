@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from plangate.web.api import OPERATIONS
 from tests.web.asked import Asked, every_request, grant, holdings, problem
 from tests.web.conftest import Front

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plangate.engine.model import Reason
+from plangate.engine.decision import Reason
 from plangate.errors import CATALOGUE
 from plangate.settings import EnvironmentSettings, Settings
 from plangate.web.api import OPERATIONS

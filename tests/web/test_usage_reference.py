@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plangate.engine.model import INT64_MAX, PeriodKind, PriceBehaviour
+from plangate.engine.values import INT64_MAX, PeriodKind, PriceBehaviour
 from plangate.metering import EventStatus, UsageRecord, events
 from plangate.metering.series import POINTS
 from plangate.store import meter_outbox, reservations

@@ -14,8 +14,9 @@ import msgspec
 from plangate.billing.gateway import CustomerState, reference
 from plangate.billing.payment_calls import invoice_subscription
 from plangate.billing.transport import StripeJson
+from plangate.engine.facts import ScheduledPhase, SubscriptionFact, SubscriptionItem
 from plangate.engine.holdings import scheduled_end
-from plangate.engine.model import Interval, ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Interval
 
 COMPANY_METADATA: Final = "plangate_company"
 CHANGE_METADATA: Final = "plangate_change"

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from plangate.billing.gateway import LineItem, reference
 from plangate.billing.transport import StripeJson
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 
 _Carry: TypeAlias = Callable[[Any], Any]
 

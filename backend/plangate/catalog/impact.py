@@ -7,10 +7,12 @@ from typing import Final, TypeAlias
 import msgspec
 
 from plangate.catalog.migrating import with_pins
+from plangate.engine.catalog import Catalog
 from plangate.engine.effects import effects, violations
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, PeriodKind, VersionPin, WindowCounter
+from plangate.engine.facts import CompanyFacts, VersionPin, WindowCounter
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import PeriodKind
 from plangate.engine.wording import granted_text, granted_value
 from plangate.environment import Environment
 from plangate.store.companies import CompanyRow, keys_of, page_of_companies

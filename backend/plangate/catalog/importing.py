@@ -25,7 +25,7 @@ from plangate.catalog_document import (
     PlanDocument,
     PriceDocument,
 )
-from plangate.engine.model import Price
+from plangate.engine.catalog import Price
 from plangate.engine.pricing import monthly_amount
 from plangate.environment import Environment
 from plangate.store.catalog import all_stripe_prices

@@ -9,7 +9,7 @@ import msgspec
 from plangate.catalog.shelf import LEASE
 from plangate.catalog.stripe_side import InStripe
 from plangate.catalog_compiled import compile_catalog
-from plangate.engine.model import Catalog
+from plangate.engine.catalog import Catalog
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.store.catalog import (

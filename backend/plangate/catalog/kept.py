@@ -12,7 +12,8 @@ from plangate.catalog.migrating import Migration, Proration, migration, new_migr
 from plangate.catalog_document import CatalogDocument, Kind, MigrationDocument
 from plangate.catalog_file import refused
 from plangate.catalog_rules import migration_faults
-from plangate.engine.model import Catalog, CompanyFacts, VersionPin
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import CompanyFacts, VersionPin
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.shapes import Actor

@@ -15,8 +15,9 @@ from plangate.catalog.shelf import LEASE
 from plangate.catalog.stripe_objects import price_from_stripe
 from plangate.catalog_compiled import price_terms
 from plangate.catalog_document import Kind
+from plangate.engine.catalog import Catalog, PlanVersion, Price, PriceOwner
+from plangate.engine.facts import CompanyFacts
 from plangate.engine.holdings import resolve_holdings
-from plangate.engine.model import Catalog, CompanyFacts, PlanVersion, Price, PriceOwner
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.shapes import Actor

@@ -13,9 +13,10 @@ import structlog
 from plangate.catalog_compiled import compiled_groups
 from plangate.catalog_document import Kind, Migrate, MigrationDocument
 from plangate.clock import wall_now
+from plangate.engine.catalog import Audience, Catalog, Condition
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import CompanyFacts, VersionPin
 from plangate.engine.holdings import resolve_holdings
-from plangate.engine.model import Audience, Catalog, CompanyFacts, Condition, VersionPin
 from plangate.engine.targeting import is_in_audience
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid

@@ -4,17 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from plangate.engine.model import (
-    UNLIMITED,
-    Catalog,
-    Entitlement,
-    Feature,
-    Json,
-    PlanVersion,
-    Price,
-    PriceBehaviour,
-    PriceTier,
-)
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price, PriceTier
+from plangate.engine.values import UNLIMITED, Json, PriceBehaviour
 from plangate.environment import Environment
 
 

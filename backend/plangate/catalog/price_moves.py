@@ -8,8 +8,9 @@ import msgspec
 from plangate.catalog.migrating import pins_wanted, selection_of
 from plangate.catalog_compiled import price_terms
 from plangate.catalog_document import Kind, Migrate, MigrationDocument
+from plangate.engine.catalog import Catalog, Price
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, Price, SubscriptionFact
+from plangate.engine.facts import CompanyFacts, SubscriptionFact
 from plangate.environment import Environment
 from plangate.store.companies import page_of_companies
 from plangate.store.population import facts_of_companies

@@ -19,7 +19,8 @@ from plangate.catalog.stripe_side import Missing, StripeCall, make_in_stripe, mi
 from plangate.catalog_compiled import compile_catalog, price_of
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
-from plangate.engine.model import Catalog, CompanyFacts, VersionPin
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import CompanyFacts, VersionPin
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id

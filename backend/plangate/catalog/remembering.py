@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import AssignmentFact, CompanyFacts, PlanSource, VersionPin
 from plangate.engine.holdings import resolve_holdings
-from plangate.engine.model import AssignmentFact, Catalog, CompanyFacts, PlanSource, VersionPin
 from plangate.environment import Environment
 from plangate.store.companies import page_of_companies, record_assignment
 from plangate.store.ledger import lock_companies

@@ -21,7 +21,8 @@ from plangate.catalog_document import (
 )
 from plangate.catalog_file import refused
 from plangate.catalog_rules import pointer_of
-from plangate.engine.model import Json, PlanVersion, Price, PriceBehaviour
+from plangate.engine.catalog import PlanVersion, Price
+from plangate.engine.values import Json, PriceBehaviour
 from plangate.errors import Code, FieldError, invalid
 from plangate.store.catalog import CatalogRevisionRow, PlanVersionRow
 

@@ -6,7 +6,7 @@ from typing import Final
 from plangate.catalog.stripe_objects import WantedInStripe, wanted_in_stripe
 from plangate.catalog.stripe_side import archive_in_stripe, rows_of
 from plangate.catalog_document import CatalogDocument
-from plangate.engine.model import Catalog, PlanVersion
+from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.environment import Environment
 from plangate.store.catalog import StripePriceRow, all_stripe_prices, revision_row, save_stripe_price
 from plangate.store.database import StoreSession

@@ -13,7 +13,8 @@ from plangate.billing.transport import StripeJson
 from plangate.catalog_compiled import METERED, meter_of, offered_version, price_terms
 from plangate.catalog_document import CatalogDocument, FeatureDocument, Kind
 from plangate.catalog_rules import pointer_of
-from plangate.engine.model import Entitlement, Interval, PlanVersion, Price, PriceBehaviour, PriceTier
+from plangate.engine.catalog import Entitlement, PlanVersion, Price, PriceTier
+from plangate.engine.values import Interval, PriceBehaviour
 
 METADATA: Final = "plangate_"
 _PRODUCT_NAME_LENGTH: Final = 250

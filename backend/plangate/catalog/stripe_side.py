@@ -25,7 +25,7 @@ from plangate.catalog.stripe_objects import (
 )
 from plangate.catalog_compiled import price_of, price_terms
 from plangate.clock import wall_now
-from plangate.engine.model import Price
+from plangate.engine.catalog import Price
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.store.catalog import StripeObjectRow, StripePriceRow

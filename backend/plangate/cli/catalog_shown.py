@@ -9,7 +9,7 @@ from babel.numbers import format_currency, get_currency_precision
 
 from plangate.catalog import CatalogDiff, Change, Detail, Effect, Impact, PlanImpact, StripeCall
 from plangate.cli.terminal import out, say
-from plangate.engine.model import Json
+from plangate.engine.values import Json
 
 _SIGNS: Final = {
     "added": ("+", "green"),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, CompanyFacts, PlanSource, PlanVersion
+from plangate.engine.facts import CompanyFacts, PlanSource
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.store.companies import assign, unassign

@@ -7,7 +7,8 @@ import msgspec
 from plangate.companies.assigning import Assigned, assign_in, check_assigned
 from plangate.companies.linking import fetch_linked, note_linked
 from plangate.companies.reading import company_view
-from plangate.engine.model import PlanSource, TraitValue
+from plangate.engine.facts import PlanSource
+from plangate.engine.values import TraitValue
 from plangate.environment import Environment, one_owner
 from plangate.errors import invalid
 from plangate.ids import new_id

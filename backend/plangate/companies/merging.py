@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from plangate.companies.reading import company_view
+from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import AssignmentFact, Catalog, CompanyFacts, Override, PlanSource
+from plangate.engine.facts import AssignmentFact, CompanyFacts, Override, PlanSource
 from plangate.environment import Environment, Lease, one_owner
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.keys import checked_keys

@@ -6,10 +6,12 @@ from datetime import datetime
 import msgspec
 
 from plangate.companies.paging import LARGEST_PAGE, PAGE, after_id, checked_search, cursor_of
+from plangate.engine.catalog import Catalog, Price
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, holding_of, unit_key
-from plangate.engine.model import Catalog, Interval, Json, PeriodKind, Price, SubscriptionFact
 from plangate.engine.plan_change import classify
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import Interval, Json, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.shapes import (

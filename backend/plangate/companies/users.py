@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from plangate.companies.paging import LARGEST_PAGE, PAGE, after_id, checked_search, cursor_of
-from plangate.engine.model import TraitValue
+from plangate.engine.values import TraitValue
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id

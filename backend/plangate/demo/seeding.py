@@ -10,7 +10,7 @@ import httpx
 
 from plangate import catalog, companies, metering, plan_changes
 from plangate.catalog_file import read_catalog
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import StartRefused
 from plangate.metering import TrackEvent

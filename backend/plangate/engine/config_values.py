@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from plangate.engine.model import Feature, Json
+from plangate.engine.catalog import Feature
+from plangate.engine.values import Json
 
 MAX_DEPTH: Final = 16
 

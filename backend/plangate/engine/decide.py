@@ -9,11 +9,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from plangate.engine.model import Catalog, Counters, Decision, Period, PeriodKind, Reason, UserFacts
+from plangate.engine.catalog import Catalog
+from plangate.engine.decision import Decision, Period, Reason
+from plangate.engine.facts import Counters, UserFacts
 from plangate.engine.snapshot import Allowance, Answer, CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import matches
 from plangate.engine.trace import explain, explain_unknown
 from plangate.engine.usage import used_at
+from plangate.engine.values import PeriodKind
 
 
 def decide(

@@ -5,11 +5,13 @@ from datetime import datetime
 import msgspec
 
 from plangate.engine.decide import decide
+from plangate.engine.decision import Reason
+from plangate.engine.facts import Counters, UserFacts
 from plangate.engine.grants import Amount
-from plangate.engine.model import Counters, FeatureType, Json, Reason, UserFacts
 from plangate.engine.plan_change import Violation
 from plangate.engine.snapshot import Answer, CompanySnapshot
 from plangate.engine.usage import used_at
+from plangate.engine.values import FeatureType, Json
 from plangate.engine.wording import best_amount, granted_text, granted_value
 
 

@@ -10,6 +10,9 @@ from functools import partial
 
 import msgspec
 
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion
+from plangate.engine.decision import Decision, Period, Reason, Source, SourceKind
+from plangate.engine.facts import CompanyFacts, Override
 from plangate.engine.grants import (
     Amount,
     Combined,
@@ -20,24 +23,6 @@ from plangate.engine.grants import (
     whole,
 )
 from plangate.engine.holdings import Held, Holdings, boundaries, resolve_holdings
-from plangate.engine.model import (
-    Catalog,
-    CompanyFacts,
-    Decision,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Json,
-    Override,
-    OverrideMode,
-    Period,
-    PeriodKind,
-    PlanVersion,
-    PriceBehaviour,
-    Reason,
-    Source,
-    SourceKind,
-)
 from plangate.engine.sharing import compiled_features
 from plangate.engine.snapshot import (
     SINCE_EVER,
@@ -50,6 +35,7 @@ from plangate.engine.snapshot import (
     HeldPlan,
 )
 from plangate.engine.targeting import open_rules
+from plangate.engine.values import FeatureType, Json, OverrideMode, PeriodKind, PriceBehaviour
 
 __all__ = ["CompanySnapshot", "build_snapshot", "gather", "is_counted_per_user", "is_in_force", "window_kinds"]
 

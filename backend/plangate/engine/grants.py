@@ -9,18 +9,17 @@ from functools import reduce
 
 import msgspec
 
-from plangate.engine.model import (
+from plangate.engine.catalog import Entitlement
+from plangate.engine.decision import Source, SourceKind
+from plangate.engine.facts import Override
+from plangate.engine.values import (
     INT64_MAX,
     UNLIMITED,
-    Entitlement,
     FeatureType,
     Json,
-    Override,
     OverrideMode,
     PeriodKind,
     PriceBehaviour,
-    Source,
-    SourceKind,
     Stacking,
     TraitValue,
 )

@@ -5,8 +5,9 @@ from typing import Literal
 
 import msgspec
 
-from plangate.engine.model import Catalog, Entitlement, Interval, PlanVersion, Price, PriceBehaviour, PriceOwner
+from plangate.engine.catalog import Catalog, Entitlement, PlanVersion, Price, PriceOwner
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import Interval, PriceBehaviour
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):

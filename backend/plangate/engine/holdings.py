@@ -12,23 +12,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from plangate.engine.model import (
-    INT64_MAX,
-    AssignmentFact,
-    Catalog,
-    CompanyFacts,
-    Interval,
-    PlanSource,
-    PlanVersion,
-    Price,
-    PriceOwner,
-    SubscriptionFact,
-    SubscriptionItem,
-)
+from plangate.engine.catalog import Catalog, PlanVersion, Price, PriceOwner
+from plangate.engine.facts import AssignmentFact, CompanyFacts, PlanSource, SubscriptionFact, SubscriptionItem
 from plangate.engine.periods import Cycle
 from plangate.engine.pricing import monthly_amount, price_for
 from plangate.engine.snapshot import Notice
 from plangate.engine.targeting import is_in_audience
+from plangate.engine.values import INT64_MAX, Interval
 from plangate.engine.versions import held_version, kept_key
 
 # A version held, and how many of it; None when it is not sold by quantity.

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+from plangate.engine.catalog import Catalog, Entitlement, PlanVersion
 from plangate.engine.entitlements import gather, is_in_force, window_kinds
+from plangate.engine.facts import CompanyFacts
 from plangate.engine.grants import combine, contribution, longest_kind
 from plangate.engine.holdings import resolve_holdings
-from plangate.engine.model import Catalog, CompanyFacts, Entitlement, PeriodKind, PlanVersion, PriceBehaviour
+from plangate.engine.values import PeriodKind, PriceBehaviour
 
 
 class Sold(NamedTuple):

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from plangate.engine.model import Interval, PeriodKind
+from plangate.engine.values import Interval, PeriodKind
 
 Window: TypeAlias = tuple[datetime | None, datetime | None]
 

@@ -11,10 +11,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from plangate.engine.catalog import Catalog, PlanVersion, Price
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, sold_in_advance, version_held
-from plangate.engine.model import Catalog, Interval, PlanVersion, Price, SubscriptionFact
 from plangate.engine.pricing import monthly_amount, months_in, price_among, price_for, prices_of
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import Interval
 from plangate.errors import Code
 
 

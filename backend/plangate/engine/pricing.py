@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from plangate.engine.model import Interval, PlanVersion, Price
+from plangate.engine.catalog import PlanVersion, Price
+from plangate.engine.values import Interval
 
 # A year has 12 months and 365 days, so a month is 365/12 days.
 _MONTHS_PER_INTERVAL = {

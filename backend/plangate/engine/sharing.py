@@ -6,9 +6,10 @@ snapshot several times smaller and cheaper to build. It is a memory of a pure fu
 
 from collections.abc import Callable, Hashable
 
+from plangate.engine.catalog import Catalog, Feature
 from plangate.engine.holdings import Held, Holdings
-from plangate.engine.model import Catalog, Feature, FeatureType
 from plangate.engine.snapshot import CompiledFeature
+from plangate.engine.values import FeatureType
 
 _CATALOGS_KEPT = 4
 _FEATURES_KEPT = 10_000

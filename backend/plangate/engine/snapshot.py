@@ -10,19 +10,11 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from plangate.engine.model import (
-    Catalog,
-    CompanyFacts,
-    Condition,
-    Decision,
-    Feature,
-    Period,
-    PeriodKind,
-    PlanSource,
-    Reason,
-    SubscriptionFact,
-)
+from plangate.engine.catalog import Catalog, Condition, Feature
+from plangate.engine.decision import Decision, Period, Reason
+from plangate.engine.facts import CompanyFacts, PlanSource, SubscriptionFact
 from plangate.engine.periods import Cycle
+from plangate.engine.values import PeriodKind
 
 SINCE_EVER: Final = datetime.min.replace(tzinfo=UTC)
 CounterKey: TypeAlias = tuple[str, PeriodKind, str]

@@ -10,7 +10,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from plangate.engine.model import Audience, CompanyFacts, Condition, Json, Rule, TraitValue, UserFacts
+from plangate.engine.catalog import Audience, Condition, Rule
+from plangate.engine.facts import CompanyFacts, UserFacts
+from plangate.engine.values import Json, TraitValue
 
 Groups: TypeAlias = tuple[tuple[Condition, ...], ...]
 # How much of a feature is used; None when that is not known, and then no condition about it matches.

@@ -4,35 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Rule
+from plangate.engine.decision import Decision, Reason, Source, SourceKind, Trace, TraceStep
 from plangate.engine.entitlements import gather, is_in_force
+from plangate.engine.facts import CompanyFacts, Counters, Override, UserFacts
 from plangate.engine.grants import Contribution, contribution, override_amount
 from plangate.engine.holdings import Holdings, resolve_holdings
-from plangate.engine.model import (
-    Catalog,
-    CompanyFacts,
-    Counters,
-    Decision,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Override,
-    OverrideMode,
-    PeriodKind,
-    PlanVersion,
-    PriceBehaviour,
-    Reason,
-    Rule,
-    Source,
-    SourceKind,
-    Trace,
-    TraceStep,
-    UserFacts,
-)
 from plangate.engine.pricing import price_among
 from plangate.engine.snapshot import CompanySnapshot, CompiledFeature
 from plangate.engine.targeting import first_unmet
 from plangate.engine.unlock import unlocks
 from plangate.engine.usage import used_at
+from plangate.engine.values import FeatureType, OverrideMode, PeriodKind, PriceBehaviour
 from plangate.engine.wording import amount_text, condition_text, rate_text
 
 Outcome: TypeAlias = Literal["won", "lost", "not_matched", "exhausted", "combined"]

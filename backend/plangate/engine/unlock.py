@@ -7,23 +7,14 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from plangate.engine.catalog import Catalog, Entitlement, PlanVersion, Price
+from plangate.engine.decision import Decision, Reason, Unlock
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.holding import Holding, holding_of, sold_in_advance, version_held
-from plangate.engine.model import (
-    INT64_MAX,
-    Catalog,
-    Decision,
-    Entitlement,
-    Interval,
-    PlanVersion,
-    Price,
-    Reason,
-    Stacking,
-    Unlock,
-)
 from plangate.engine.plan_change import fitted
 from plangate.engine.pricing import amount_of, months_in, price_among, price_for
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import INT64_MAX, Interval, Stacking
 from plangate.engine.what_if import with_holding
 
 Ask: TypeAlias = Callable[[CompanySnapshot], Decision]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from plangate.engine.model import Counters
+from plangate.engine.facts import Counters
 from plangate.engine.snapshot import CompanySnapshot
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Literal
 
-from plangate.engine.model import Catalog, KeptVersions, PlanVersion, Price, VersionPin
+from plangate.engine.catalog import Catalog, KeptVersions, PlanVersion, Price
+from plangate.engine.facts import VersionPin
 
 
 def held_version(

@@ -6,22 +6,13 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from plangate.engine.catalog import Catalog, PlanVersion, Price
+from plangate.engine.facts import AssignmentFact, CompanyFacts, PlanSource, SubscriptionFact, SubscriptionItem
 from plangate.engine.holding import Holding, sold_in_advance, unit_key
 from plangate.engine.holdings import resolve_holdings
-from plangate.engine.model import (
-    AssignmentFact,
-    Catalog,
-    CompanyFacts,
-    Interval,
-    PeriodKind,
-    PlanSource,
-    PlanVersion,
-    Price,
-    SubscriptionFact,
-    SubscriptionItem,
-)
 from plangate.engine.periods import window_at
 from plangate.engine.pricing import price_among
+from plangate.engine.values import Interval, PeriodKind
 
 
 def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: datetime) -> CompanyFacts:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
+from plangate.engine.catalog import Condition, Feature, Price
 from plangate.engine.grants import Amount
-from plangate.engine.model import Condition, Feature, FeatureType, Json, PeriodKind, Price
 from plangate.engine.snapshot import Allowance, Answer
+from plangate.engine.values import FeatureType, Json, PeriodKind
 
 _EVERY = {
     PeriodKind.DAY: "per day",

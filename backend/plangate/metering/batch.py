@@ -10,9 +10,11 @@ from typing import TypeAlias
 
 import msgspec
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.decide import decide, unanswerable
+from plangate.engine.decision import Decision, Reason
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Catalog, Decision, Reason, UserFacts, WindowCounter
+from plangate.engine.facts import UserFacts, WindowCounter
 from plangate.engine.snapshot import CounterKey
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid

@@ -8,7 +8,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from plangate.engine.model import INT64_MAX
+from plangate.engine.values import INT64_MAX
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys
 from plangate.store.usage import BODY_HASH_BYTES, used_key_hash

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from plangate.engine.model import FeatureType
+from plangate.engine.values import FeatureType
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.store.companies import company_row

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from plangate.billing.failures import FailureKind, StripeFailure
-from plangate.engine.model import PeriodKind
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import PeriodKind
 from plangate.environment import Environment
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
 from plangate.store.meter_outbox import (

@@ -12,8 +12,10 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from plangate.engine.decide import decide
-from plangate.engine.model import Decision, PeriodKind, UserFacts, WindowCounter
+from plangate.engine.decision import Decision
+from plangate.engine.facts import UserFacts, WindowCounter
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
+from plangate.engine.values import PeriodKind
 from plangate.environment import PROCESS, Environment
 from plangate.ids import id_series
 from plangate.members import held_member

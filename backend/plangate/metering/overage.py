@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import CompanyFacts, WindowCounter
 from plangate.engine.holdings import boundaries
-from plangate.engine.model import Catalog, CompanyFacts, WindowCounter
 from plangate.engine.overage import Sold, beyond, included, sold_overage
 from plangate.environment import Environment
 from plangate.ids import new_id

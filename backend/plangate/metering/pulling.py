@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from plangate.engine.model import Feature
+from plangate.engine.catalog import Feature
 from plangate.environment import Environment
 from plangate.ids import new_id
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, keys_of, page_of_companies

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from plangate.engine.model import Decision
+from plangate.engine.decision import Decision
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering.batch import Consumed, Outcome, write_batch

@@ -11,8 +11,9 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from plangate.engine.decide import decide
+from plangate.engine.decision import Decision
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.model import Decision, UserFacts, WindowCounter
+from plangate.engine.facts import UserFacts, WindowCounter
 from plangate.engine.snapshot import CounterKey
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid

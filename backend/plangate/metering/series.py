@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from plangate.engine.model import FeatureType, PeriodKind
 from plangate.engine.periods import window_at
+from plangate.engine.values import FeatureType, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.members import one_user

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from plangate.engine.model import Json
+from plangate.engine.values import Json
 from plangate.environment import Environment, one_owner
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from plangate.engine.model import Catalog, Json, OverrideMode, PeriodKind
+from plangate.engine.catalog import Catalog
+from plangate.engine.values import Json, OverrideMode, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.ids import new_id

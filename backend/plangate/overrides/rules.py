@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from plangate.engine.catalog import Feature
 from plangate.engine.config_values import value_faults
-from plangate.engine.model import INT64_MAX, UNLIMITED, Feature, FeatureType, Json, OverrideMode, PeriodKind
+from plangate.engine.values import INT64_MAX, UNLIMITED, FeatureType, Json, OverrideMode, PeriodKind
 from plangate.errors import invalid
 from plangate.keys import is_storable
 

@@ -9,8 +9,9 @@ from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Terms
-from plangate.engine.model import PeriodKind, SubscriptionFact
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.periods import window_at
+from plangate.engine.values import PeriodKind
 from plangate.plan_changes.asking import (
     asked_anew,
     previewed,

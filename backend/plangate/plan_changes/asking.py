@@ -7,7 +7,7 @@ from plangate.billing.gateway import LineItem, StripeGateway
 from plangate.billing.schedule import Boundary, kept_phase, scheduled_phases
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import OWN_PRICE, Action, Line, OwnPrice, Terms
-from plangate.engine.model import SubscriptionFact
+from plangate.engine.facts import SubscriptionFact
 from plangate.plan_changes.custom import price_described
 from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.terms import Drafted

@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from plangate.change_terms import OWN_PRICE, OwnPrice
+from plangate.engine.catalog import Catalog, Price, PriceOwner
 from plangate.engine.holding import Holding, version_held
-from plangate.engine.model import Catalog, Interval, Price, PriceOwner
 from plangate.engine.pricing import price_among
+from plangate.engine.values import Interval
 from plangate.errors import Code, Refusal, invalid
 
 _AMOUNT_MAX: Final = 99_999_999  # Stripe's own ceiling: eight digits

@@ -16,8 +16,8 @@ from plangate.billing.failures import StripeFailure
 from plangate.billing.transport import within
 from plangate.change_terms import Action, Terms
 from plangate.clock import wall_now
+from plangate.engine.catalog import Catalog
 from plangate.engine.holding import Holding
-from plangate.engine.model import Catalog
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id

@@ -7,8 +7,9 @@ import msgspec
 
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import OWN_PRICE, Line
+from plangate.engine.catalog import Catalog, PlanVersion, Price, PriceOwner
+from plangate.engine.facts import SubscriptionFact, SubscriptionItem
 from plangate.engine.holding import Holding, sold_in_advance, unit_key
-from plangate.engine.model import Catalog, PlanVersion, Price, PriceOwner, SubscriptionFact, SubscriptionItem
 from plangate.engine.pricing import amount_of, price_among
 from plangate.errors import Code, Refusal
 

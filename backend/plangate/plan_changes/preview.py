@@ -11,10 +11,11 @@ from plangate.billing.mirror import state_hash
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
 from plangate.clock import wall_now
+from plangate.engine.catalog import Catalog
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, holding_of
-from plangate.engine.model import Catalog, Interval, SubscriptionFact
 from plangate.engine.plan_change import (
     ChangeKind as EngineKind,
 )
@@ -27,6 +28,7 @@ from plangate.engine.plan_change import (
     timing,
 )
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.values import Interval
 from plangate.engine.what_if import with_holding
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal

@@ -6,8 +6,9 @@ from typing import TypeAlias
 import msgspec
 
 from plangate.change_terms import Terms
-from plangate.engine.model import Interval, PeriodKind, SubscriptionFact
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.periods import window_at
+from plangate.engine.values import Interval, PeriodKind
 from plangate.plan_changes.lines import TargetLine
 from plangate.plan_changes.terms import Drafted
 

@@ -13,8 +13,9 @@ import structlog
 from plangate.billing.transport import within
 from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
 from plangate.clock import wall_now
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, holding_of
-from plangate.engine.model import Catalog, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal

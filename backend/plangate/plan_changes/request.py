@@ -6,9 +6,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from plangate.engine.catalog import Catalog
 from plangate.engine.holding import Holding, sold_in_advance
-from plangate.engine.model import Catalog, Interval
 from plangate.engine.pricing import price_for, prices_of
+from plangate.engine.values import Interval
 from plangate.errors import Code, Refusal, invalid
 from plangate.plan_changes.custom import CustomPrice, checked_custom, price_agreed
 

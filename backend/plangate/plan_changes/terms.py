@@ -7,8 +7,9 @@ import msgspec
 
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import OWN_PRICE, Action, Line, Terms
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding
-from plangate.engine.model import Catalog, SubscriptionFact
 from plangate.engine.plan_change import ChangeKind, Immediate, Scheduled
 from plangate.errors import Code, Refusal
 from plangate.plan_changes.custom import CustomPrice, collection_of, own_price_to_make

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, ColumnElement, RowMapping, Table, and_, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import AssignmentFact, PlanSource
+from plangate.engine.facts import AssignmentFact, PlanSource
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, to_microseconds
 from plangate.store.database import StoreSession, table_of

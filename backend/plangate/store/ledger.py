@@ -7,7 +7,8 @@ from zlib import crc32
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_column, or_, select, text, type_coerce
 
-from plangate.engine.model import PeriodKind, WindowCounter
+from plangate.engine.facts import WindowCounter
+from plangate.engine.values import PeriodKind
 from plangate.store.columns import json_text, to_microseconds
 from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import func, insert, literal, or_, select, union_all, update
 
-from plangate.engine.model import AssignmentFact, PlanRef, VersionPin, WindowCounter
+from plangate.engine.facts import AssignmentFact, PlanRef, VersionPin, WindowCounter
 from plangate.ids import new_id
 from plangate.store.catalog import stripe_prices
 from plangate.store.columns import Instant

@@ -7,8 +7,9 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, ColumnCollection, ColumnElement, and_, exists, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import PeriodKind, WindowCounter
+from plangate.engine.facts import WindowCounter
 from plangate.engine.overage import Sold
+from plangate.engine.values import PeriodKind
 from plangate.store.columns import Instant
 from plangate.store.companies import companies
 from plangate.store.database import StoreSession, table_of

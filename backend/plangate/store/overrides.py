@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import Override, OverrideMode, PeriodKind, Unlimited
+from plangate.engine.facts import Override
+from plangate.engine.values import OverrideMode, PeriodKind, Unlimited
 from plangate.store.columns import Instant, JsonText
 from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of

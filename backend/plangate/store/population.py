@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping, Table, select
 
-from plangate.engine.model import CompanyFacts, PlanRef, SubscriptionFact
+from plangate.engine.facts import CompanyFacts, PlanRef, SubscriptionFact
 from plangate.store.companies import CompanyRow, assignment_fact, assignments, keys_of, known_at, traits
 from plangate.store.company_terms import company_terms, read_terms
 from plangate.store.database import StoreSession

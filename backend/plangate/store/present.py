@@ -7,18 +7,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from plangate.engine.model import (
+from plangate.engine.facts import (
     AssignmentFact,
     CompanyFacts,
     Override,
-    OverrideMode,
-    PeriodKind,
     PlanRef,
     PlanSource,
     SubscriptionFact,
-    Unlimited,
     VersionPin,
 )
+from plangate.engine.values import OverrideMode, PeriodKind, Unlimited
 from plangate.store.columns import from_microseconds, json_value, to_microseconds
 from plangate.store.company_terms import read_terms
 from plangate.store.database import StoreSession

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from plangate.engine.model import CompanyFacts
+from plangate.engine.facts import CompanyFacts
 from plangate.store.companies import assignments_of, company_row, keys_at, traits_of
 from plangate.store.company_terms import terms_of
 from plangate.store.database import StoreSession

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Text, cast, func, select, text
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import PlanRef, SubscriptionFact
+from plangate.engine.facts import PlanRef, SubscriptionFact
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.companies import known_at

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import BigInteger, LargeBinary, and_, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import PeriodKind, WindowCounter
+from plangate.engine.facts import WindowCounter
+from plangate.engine.values import PeriodKind
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText, from_microseconds, json_value
 from plangate.store.database import StoreSession, table_of

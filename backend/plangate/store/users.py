@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, or_, select, update
 
-from plangate.engine.model import UserFacts
+from plangate.engine.facts import UserFacts
 from plangate.store.companies import (
     FormerMemberRow,
     UserCompanyRow,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import and_, func, select, text, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.engine.model import VersionPin
+from plangate.engine.facts import VersionPin
 from plangate.ids import new_id
 from plangate.store.columns import Instant, JsonText
 from plangate.store.companies import known_at

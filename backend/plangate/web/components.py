@@ -16,8 +16,9 @@ from starlette.routing import Route
 from plangate import access, companies, plan_changes
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
+from plangate.engine.catalog import Catalog
 from plangate.engine.holding import holding_of
-from plangate.engine.model import Catalog, Interval
+from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.plan_changes.quotes import read as read_quote

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from plangate.catalog_document import MigrationDocument
-from plangate.engine.model import INT64_MAX
+from plangate.engine.values import INT64_MAX
 from plangate.errors import invalid
 from plangate.web.tokens import TTL_LIMIT_SECONDS
 

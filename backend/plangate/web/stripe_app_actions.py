@@ -10,7 +10,9 @@ import structlog
 from pydantic import Field
 
 from plangate import access, catalog, companies, metering, overrides, plan_changes, reviews
-from plangate.engine.model import INT64_MAX, Catalog, Decision, Interval
+from plangate.engine.catalog import Catalog
+from plangate.engine.decision import Decision
+from plangate.engine.values import INT64_MAX, Interval
 from plangate.environment import Environment
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.settings import Role

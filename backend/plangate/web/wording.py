@@ -14,7 +14,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_skeleton, format_time
 from babel.numbers import format_currency, format_decimal, get_currency_precision
 
-from plangate.engine.model import Feature
+from plangate.engine.catalog import Feature
 from plangate.resources import component_text, components_folder
 
 Message = str | Mapping[str, str]

@@ -7,7 +7,7 @@ import msgspec
 
 from plangate import access, companies, members, metering
 from plangate.deployment import ApiKey
-from plangate.engine.model import Decision
+from plangate.engine.decision import Decision
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.metering import EventResult, EventStatus

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from plangate import access, companies
-from plangate.engine.model import Decision, Period
+from plangate.engine.decision import Decision, Period
 from plangate.errors import Code
 from plangate.shapes import Company
 from plangate.web.operations import Answer, Call, Documented, Operation

@@ -6,7 +6,7 @@ import msgspec
 
 from plangate import plan_changes
 from plangate.companies.paging import after_id, cursor_of
-from plangate.engine.model import Interval
+from plangate.engine.values import Interval
 from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require

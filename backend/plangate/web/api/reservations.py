@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from plangate import metering
-from plangate.engine.model import Decision
+from plangate.engine.decision import Decision
 from plangate.environment import Environment
 from plangate.errors import Code
 from plangate.metering import Closed

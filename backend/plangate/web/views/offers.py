@@ -3,19 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from plangate.engine.model import (
-    UNLIMITED,
-    Catalog,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Interval,
-    Json,
-    PeriodKind,
-    PlanVersion,
-    Price,
-    PriceBehaviour,
-)
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price
+from plangate.engine.values import UNLIMITED, FeatureType, Interval, Json, PeriodKind, PriceBehaviour
 from plangate.web.fragments import FeatureLine
 from plangate.web.views.rates import price_at, priced_text
 from plangate.web.wording import Reader

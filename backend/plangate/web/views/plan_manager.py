@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.engine.holding import Holding, sold_in_advance, version_held
-from plangate.engine.model import Catalog, FeatureType, PlanVersion, Stacking
 from plangate.engine.pricing import amount_of
+from plangate.engine.values import FeatureType, Stacking
 from plangate.shapes import ChangeKind, ChangeState, Company, PlanChange, SubscriptionView
 from plangate.web.fragments import (
     Action,

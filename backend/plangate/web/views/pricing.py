@@ -8,8 +8,9 @@ from fractions import Fraction
 from msgspec import structs
 
 from plangate.catalog import on_offer
-from plangate.engine.model import Catalog, Entitlement, Feature, FeatureType, Interval, PlanVersion, Price, Stacking
+from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price
 from plangate.engine.pricing import amount_of, monthly_amount
+from plangate.engine.values import FeatureType, Interval, Stacking
 from plangate.shapes import Company
 from plangate.web.fragments import (
     Action,

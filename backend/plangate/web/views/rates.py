@@ -3,8 +3,9 @@
 from decimal import Decimal
 from fractions import Fraction
 
-from plangate.engine.model import Entitlement, Feature, Interval, PeriodKind, Price, PriceBehaviour, PriceTier
+from plangate.engine.catalog import Entitlement, Feature, Price, PriceTier
 from plangate.engine.pricing import amount_of, months_in, price_among
+from plangate.engine.values import Interval, PeriodKind, PriceBehaviour
 from plangate.web.wording import Reader
 
 _USED = frozenset({PriceBehaviour.PAY_AS_YOU_GO, PriceBehaviour.TIERS})

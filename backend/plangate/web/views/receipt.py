@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from plangate.engine.model import Catalog, Json
+from plangate.engine.catalog import Catalog
+from plangate.engine.values import Json
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote, Violation
 from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptView, RefusalView, web_address

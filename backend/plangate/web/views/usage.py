@@ -6,18 +6,9 @@ from typing import Literal, NamedTuple
 
 from msgspec import structs
 
-from plangate.engine.model import (
-    Catalog,
-    Decision,
-    Entitlement,
-    Feature,
-    FeatureType,
-    Price,
-    PriceBehaviour,
-    Reason,
-    SourceKind,
-    Unlock,
-)
+from plangate.engine.catalog import Catalog, Entitlement, Feature, Price
+from plangate.engine.decision import Decision, Reason, SourceKind, Unlock
+from plangate.engine.values import FeatureType, PriceBehaviour
 from plangate.shapes import Company
 from plangate.web.fragments import Action, Frame, Meter, Notice, Tone, UsageView
 from plangate.web.views.offers import is_overage_paid

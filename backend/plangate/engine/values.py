@@ -1,0 +1,64 @@
+"""The numbers and closed lists that the catalogue, the facts about a company and a Decision are all made of.
+
+Quantities are 64-bit integers in the feature's base unit.
+"""
+
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeAlias
+
+INT64_MAX: Final = 2**63 - 1
+
+
+class Unlimited(Enum):
+    """The value of a limit that never ends. A named value, never None."""
+
+    UNLIMITED = "unlimited"
+
+
+UNLIMITED: Final = Unlimited.UNLIMITED
+Json: TypeAlias = Any
+Limit: TypeAlias = int | Unlimited
+TraitValue: TypeAlias = str | int | float | bool | None
+
+
+class FeatureType(StrEnum):
+    BOOLEAN = "boolean"
+    EVENT = "event"
+    TRAIT = "trait"
+    SEAT = "seat"
+    CONFIG = "config"
+
+
+class PeriodKind(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    BILLING_MONTH = "billing_month"
+    BILLING_INTERVAL = "billing_interval"
+    ALL_TIME = "all_time"
+
+
+class Stacking(StrEnum):
+    MAX = "max"
+    SUM = "sum"
+
+
+class Interval(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+class PriceBehaviour(StrEnum):
+    INCLUDED = "included"
+    PAY_AS_YOU_GO = "pay_as_you_go"
+    PAY_IN_ADVANCE = "pay_in_advance"
+    OVERAGE = "overage"
+    TIERS = "tiers"
+
+
+class OverrideMode(StrEnum):
+    SET = "set"
+    ADD = "add"
+    DENY = "deny"
