@@ -42,7 +42,7 @@ class InsideSandbox:
     def attach(self, env: Environment) -> None:
         """Let what the environment asks of Stripe end here instead of on a socket."""
         http: Any = env.gateway._transport._http  # noqa: SLF001 - the one place below everything we wrote
-        http.request_async = self._request
+        http.carry = self._request
 
     def call(self, method: str, path: str, **params: object) -> Obj:
         """One call as Stripe answers it. Raises ApiError."""

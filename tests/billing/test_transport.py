@@ -72,6 +72,10 @@ SUBSCRIPTION = {"id": "sub_1", "object": "subscription", "items": {"object": "li
         (an_error(503), "uncertain", Code.STRIPE_BUSY, False),
         (httpx.Response(502, text="<html>bad gateway</html>"), "uncertain", Code.STRIPE_BUSY, False),
         (httpx.Response(200, text="not json"), "uncertain", Code.STRIPE_BUSY, False),
+        (httpx.Response(200, text=""), "uncertain", Code.STRIPE_BUSY, False),
+        (httpx.Response(200, text="[" * 100_000), "uncertain", Code.STRIPE_BUSY, False),
+        (httpx.Response(200, json=[SUBSCRIPTION]), "uncertain", Code.STRIPE_BUSY, False),
+        (httpx.Response(200, json={"status": "ok"}), "uncertain", Code.STRIPE_BUSY, False),
         (httpx.Response(418, json={"error": {"type": "teapot"}}), "uncertain", Code.STRIPE_BUSY, False),
     ],
 )
@@ -85,6 +89,14 @@ async def test_every_answer_means_one_thing(
     assert (caught.value.kind, caught.value.code, caught.value.is_final) == (FailureKind(kind), code, is_final)
     assert ("Retry-After" in caught.value.headers) is (code is Code.STRIPE_BUSY)
     assert "sk_test" not in caught.value.detail
+
+
+async def test_an_object_comes_as_stripe_wrote_it(gateway: StripeGateway) -> None:
+    """The package would turn decimals into numbers, and leave out what it does not know."""
+    told = {**SUBSCRIPTION, "unit_amount_decimal": "0.10", "from_a_later_version": {"deep": [None, 1.5]}}
+    with respx.mock:
+        respx.get(url__startswith=f"{BASE}/v1/subscriptions/sub_1").mock(return_value=httpx.Response(200, json=told))
+        assert await gateway.fetch_subscription("sub_1") == told
 
 
 async def test_absent_is_none_only_when_looking(gateway: StripeGateway) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from stripe import APIConnectionError, HTTPXClient
+from stripe import APIConnectionError
 
 from plangate.billing import transport
 from plangate.errors import Refusal
@@ -27,15 +27,25 @@ class Fault(StrEnum):
     TRUNCATED = "half an answer"
     GARBAGE = "applied, and a proxy's page instead of the answer"
     EMPTY = "applied, and an answer of nothing"
+    POLITE = "applied, and a proxy's JSON instead of the answer"
     GATEWAY = "502 of a proxy"
     SLOW = "an answer that takes its time"
 
 
 _REACHES_STRIPE = frozenset(
-    {Fault.RESET_AFTER, Fault.TIMEOUT_AFTER, Fault.TRUNCATED, Fault.GARBAGE, Fault.EMPTY, Fault.SLOW}
+    {
+        Fault.RESET_AFTER,
+        Fault.TIMEOUT_AFTER,
+        Fault.TRUNCATED,
+        Fault.GARBAGE,
+        Fault.EMPTY,
+        Fault.POLITE,
+        Fault.SLOW,
+    }
 )
 _STATUS = {Fault.ERROR: 500, Fault.UNAVAILABLE: 503, Fault.BUSY: 429}
 _PAGE = b"<html><body>The proxy is sorry.</body></html>"
+_INSTEAD = {Fault.GARBAGE: _PAGE, Fault.EMPTY: b"", Fault.POLITE: b'{"status": "accepted"}'}
 _SLOW_SECONDS = 0.3
 _BUSY = b'{"error": {"type": "api_error", "message": "The network is in the way."}}'
 
@@ -49,7 +59,7 @@ class Network:
         self.fault = Fault.ERROR
         self.stays = False
         self.hangs = False
-        network, carry = self, HTTPXClient.request_async
+        network, carry = self, transport._Http.carry  # noqa: SLF001 - the one place all calls pass
 
         async def spoiled(self: Any, method: str, url: str, headers: Any, post_data: Any = None) -> Any:  # noqa: ANN401 - as in the package
             network.calls += 1
@@ -66,8 +76,8 @@ class Network:
             if fault is Fault.SLOW and answer is not None:
                 await anyio.sleep(_SLOW_SECONDS)
                 return answer
-            if fault in {Fault.GARBAGE, Fault.EMPTY}:
-                return (_PAGE if fault is Fault.GARBAGE else b""), 200, {"content-type": "text/html"}
+            if fault in _INSTEAD:
+                return _INSTEAD[fault], 200, {"content-type": "text/html"}
             if network.hangs:
                 await anyio.sleep(60)
             if fault is Fault.TRUNCATED and answer is not None:
@@ -75,7 +85,7 @@ class Network:
                 return content[: len(content) // 2], status, answered
             raise APIConnectionError(fault.value)  # type: ignore[no-untyped-call]  # the package leaves it untyped
 
-        monkeypatch.setattr(transport._Http, "request_async", spoiled, raising=False)  # noqa: SLF001 - the one place all calls pass
+        monkeypatch.setattr(transport._Http, "carry", spoiled)  # noqa: SLF001 - same
 
     def start(self, *, strikes_at: int | None, fault: Fault = Fault.ERROR, stays: bool = False) -> None:
         """Count from one again; no fault when `strikes_at` is None."""

@@ -3,6 +3,7 @@
 The official client may hang for four minutes with its defaults (80 s and two retries); a person waits for ours.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 import anyio
+import httpx
 import stripe
 from stripe import HTTPXClient, StripeClient, StripeObject
 
@@ -140,7 +142,7 @@ class Transport:
             try:
                 with anyio.fail_after(remaining):
                     answer = await request(options)
-                return answer.to_dict(for_json=True)
+                return _plain(answer)
             except TimeoutError as error:
                 raise failure(FailureKind.UNCERTAIN) from error
             except stripe.StripeError as error:
@@ -155,7 +157,41 @@ class Transport:
 
 
 class _Http(HTTPXClient):
-    """The package's client, sending its encoded body as `content`: as `data` httpx warns at every call."""
+    """The package's client, except that bodies are sent as `content`, and accepted answers stay as they came.
+
+    As `data` httpx would warn at every call. And the package would make an object of each part of an answer, of which
+    we would make plain values again: three quarters of what a call costs this process.
+    """
+
+    async def request_async(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        post_data: Any = None,  # noqa: ANN401 - as inherited
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """The package reads errors; of an accepted answer it sees an empty object, whose headers carry the whole."""
+        content, status, answered = await self.carry(method, url, headers, post_data)
+        if not _is_accepted(status):
+            return content, status, answered
+        try:
+            whole = json.loads(content)
+        except (ValueError, RecursionError):
+            whole = None
+        if isinstance(whole, dict) and "object" in whole:
+            return b"{}", status, _Answered(answered, whole)
+        # Not from Stripe, although it says that all is well: the package refuses what is no JSON.
+        return b"", status, answered
+
+    async def carry(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        post_data: Any = None,  # noqa: ANN401 - as inherited
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """One request over the wire: what came back, its status, its headers."""
+        return await super().request_async(method, url, headers, post_data)
 
     def _get_request_args_kwargs(
         self,
@@ -167,6 +203,25 @@ class _Http(HTTPXClient):
         arguments, options = super()._get_request_args_kwargs(method, url, headers, post_data)
         options["content"] = options.pop("data") or None
         return arguments, options
+
+
+class _Answered(httpx.Headers):
+    """The headers of an accepted answer, and its whole object."""
+
+    def __init__(self, headers: Mapping[str, str], whole: StripeJson) -> None:
+        super().__init__(headers)
+        self.whole = whole
+
+
+def _plain(answer: StripeObject) -> StripeJson:
+    """The object that came with the headers of an accepted answer."""
+    response: Any = answer.last_response
+    whole: StripeJson = response.headers.whole
+    return whole
+
+
+def _is_accepted(status: int) -> bool:
+    return 200 <= status < 300
 
 
 # Stripe stores a 500 under the key: the same request would be answered with it again for a day.
