@@ -11,7 +11,8 @@ from plangate.mirroring import refetch
 from plangate.shapes import Actor
 from plangate.store.inbox import inbox, inbox_figures
 from plangate.sync import work_inbox
-from plangate.web.stripe_app_actions import Asked, LinkPayload, company_link
+from plangate.web.stripe_app_actions import Asked, company_link
+from plangate.web.stripe_app_payloads import LinkPayload
 from tests.shop import Shop, new_company
 from tests.world import ACTOR
 

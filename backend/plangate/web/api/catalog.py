@@ -10,17 +10,17 @@ from plangate import catalog
 from plangate.catalog_document import CatalogDocument, Migrate
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import (
+from plangate.web.queries import (
     CatalogQuery,
     DraftQuery,
     DryRunQuery,
-    MigrateBody,
     MigrateQuery,
     MigratingQuery,
     NoQuery,
     PageQuery,
     PublishQuery,
 )
+from plangate.web.schemas import MigrateBody
 
 _TAG: Final = "Catalogue"
 _REVISION: Final = re.compile(rb'(?:W/)?"(\d{1,18})"')

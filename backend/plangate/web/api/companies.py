@@ -9,14 +9,8 @@ from plangate.engine.decision import Decision, Period
 from plangate.errors import Code
 from plangate.shapes import Company
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import (
-    CompaniesQuery,
-    CompanyBody,
-    EntitlementsQuery,
-    HistoryQuery,
-    MergeBody,
-    NoQuery,
-)
+from plangate.web.queries import CompaniesQuery, EntitlementsQuery, HistoryQuery, NoQuery
+from plangate.web.schemas import CompanyBody, MergeBody
 
 _TAG: Final = "Companies"
 

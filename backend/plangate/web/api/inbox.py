@@ -9,7 +9,8 @@ from plangate.clock import wall_now
 from plangate.store.audit import append_audit
 from plangate.store.inbox import dead_letters, inbox_figures, revive_events
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import NoQuery, RetryBody
+from plangate.web.queries import NoQuery
+from plangate.web.schemas import RetryBody
 
 _TAG: Final = "Webhooks"
 _SHOWN_MAX: Final = 200

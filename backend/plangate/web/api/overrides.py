@@ -11,16 +11,8 @@ from plangate.companies.paging import after_id, cursor_of
 from plangate.errors import Code, Refusal, invalid
 from plangate.shapes import OverrideState, OverrideView
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import (
-    BulkOverrideBody,
-    NoQuery,
-    OverrideBody,
-    OverrideEdit,
-    OverridesQuery,
-    PageQuery,
-    RevokeBody,
-    RevokeQuery,
-)
+from plangate.web.queries import NoQuery, OverridesQuery, PageQuery, RevokeQuery
+from plangate.web.schemas import BulkOverrideBody, OverrideBody, OverrideEdit, RevokeBody
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Overrides"

@@ -11,7 +11,8 @@ from plangate.errors import Code
 from plangate.shapes import PlanChange, Quote
 from plangate.web.auth import require
 from plangate.web.operations import Answer, Call, Documented, Operation, missing
-from plangate.web.schemas import ChangeBody, ConfirmBody, CustomPriceBody, NoQuery, PageQuery
+from plangate.web.queries import NoQuery, PageQuery
+from plangate.web.schemas import ChangeBody, ConfirmBody, CustomPriceBody
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Plan changes"

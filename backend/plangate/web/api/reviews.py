@@ -10,7 +10,8 @@ from plangate.errors import Code
 from plangate.reviews import Review
 from plangate.store.reviews import ReviewState
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import ReviewBody, ReviewsQuery
+from plangate.web.queries import ReviewsQuery
+from plangate.web.schemas import ReviewBody
 
 _TAG: Final = "Reviews"
 

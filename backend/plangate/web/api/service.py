@@ -19,7 +19,7 @@ from plangate.store.schema import SchemaState, schema_state
 from plangate.sync import SWEEP_CURSOR
 from plangate.web.metrics import CONTENT_TYPE, RequestMetrics
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import NoQuery
+from plangate.web.queries import NoQuery
 
 _READINESS_HELD_SECONDS: Final = 1.0
 _SCHEMA_HELD_SECONDS: Final = 60.0

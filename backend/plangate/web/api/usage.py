@@ -10,7 +10,7 @@ from plangate import metering
 from plangate.errors import Code
 from plangate.web.exporting import CONTENT_TYPES, wanted_form, written
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import ExportQuery, UsageQuery
+from plangate.web.queries import ExportQuery, UsageQuery
 
 _TAG: Final = "Usage"
 _RECORD_COLUMNS: Final = metering.UsageRecord.__struct_fields__

@@ -7,7 +7,8 @@ import msgspec
 from plangate import companies
 from plangate.errors import Code
 from plangate.web.operations import Answer, Call, Documented, Operation
-from plangate.web.schemas import NoQuery, UserBody, UsersQuery
+from plangate.web.queries import NoQuery, UsersQuery
+from plangate.web.schemas import UserBody
 from plangate.web.versions import HEADER as VERSION_HEADER
 
 _TAG: Final = "Users"
