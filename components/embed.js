@@ -1,9 +1,9 @@
 /**
  * Plangate's custom elements for a host page: one closed script, one shadow root per element, one private htmx.
  *
- * The server wraps this file, the vendored htmx and the stylesheet in one function (see web/embed.py), which gives
- * these four names: `htmx`, `STYLES` (the stylesheet's text), `WORDS` (texts the script itself must say, by
- * language) and `SCRIPT` (the element that loaded us). Nothing but `Plangate` reaches the window.
+ * The server wraps this file, the vendored htmx (where a line below says so) and the stylesheet in one function (see
+ * web/embed.py), which gives these four names: `htmx`, `STYLES` (the stylesheet's text), `WORDS` (texts the script
+ * itself must say, by language) and `SCRIPT` (the element that loaded us). Nothing but `Plangate` reaches the window.
  *
  * @typedef {{token: string, expires_at: string}} TokenAnswer
  * @typedef {{reason: "initial" | "expired" | "rejected"}} TokenWish
@@ -30,15 +30,58 @@ if (returned) {
   history.replaceState(history.state, "", here);
 }
 
+// === Tokens: in memory only =========================================================================
+
+/** @type {{text: string | null, until: number}} */
+let held = { text: null, until: 0 };
+/** @type {Promise<string | null> | null} */
+let asking = null;
+
+/**
+ * The component token, or null for a visitor who is not signed in. One question at a time, whoever asks.
+ * @param {TokenWish["reason"]} reason @param {string | null} [used] the token that was just rejected
+ */
+function token(reason, used) {
+  if (!TOKEN_URL && !Plangate.getToken) return Promise.resolve(null);
+  if (held.until > Date.now() && held.text !== used) return Promise.resolve(held.text);
+  asking ||= ask(reason).finally(() => (asking = null));
+  return asking;
+}
+
+/** @param {TokenWish["reason"]} reason */
+async function ask(reason) {
+  /** @type {TokenAnswer | null} */
+  let answer;
+  if (Plangate.getToken) {
+    answer = await Plangate.getToken({ reason });
+  } else {
+    const url = new URL(/** @type {string} */ (TOKEN_URL), location.href);
+    if (url.origin !== location.origin) throw new TypeError("data-token-url must be on the host's own origin");
+    const response = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
+    if (!response.ok && ![401, 403, 404].includes(response.status)) throw new TypeError("No token: " + response.status);
+    answer = response.ok && response.status !== 204 ? await response.json() : null;
+  }
+  // Half a minute early, so that no request starts with a token about to end; a visitor is asked about again.
+  held = answer?.token
+    ? { text: answer.token, until: Date.parse(answer.expires_at) - 30000 }
+    : { text: null, until: Date.now() + 5000 };
+  return held.text;
+}
+
+// The token is asked for before htmx is there, so that the first fragment does not wait for both in turn.
+if ([...document.querySelectorAll(":not(:defined)")].some((element) => element.localName.startsWith("plangate-"))) {
+  token("initial").catch(() => {});
+}
+
+// === htmx stands here ===============================================================================
+
 // === Trusted Types and the private htmx =============================================================
 
 const refuse = () => {
   throw new TypeError("Plangate never evaluates text");
 };
-const policy = window.trustedTypes?.createPolicy("plangate", { createHTML: (/** @type {string} */ text) => text, createScript: refuse }) || {
-  createHTML: (/** @type {string} */ text) => text,
-  createScript: refuse,
-};
+const rules = { createHTML: (/** @type {string} */ text) => text, createScript: refuse };
+const policy = window.trustedTypes?.createPolicy("plangate", rules) || rules;
 
 // The host's own htmx settings were read from its meta element: forget them, and never touch the host's document.
 const approved = htmx.config.extensions.split(/,\s*/)[0];
@@ -110,43 +153,7 @@ const steps = {
 /** @param {Node | undefined} node @returns {PlangateElement | undefined} */
 const ownerOf = (node) => /** @type {any} */ (node?.getRootNode())?.host;
 
-// === Tokens: in memory only =========================================================================
-
-/** @type {{text: string | null, until: number}} */
-let held = { text: null, until: 0 };
-/** @type {Promise<string | null> | null} */
-let asking = null;
-
-/**
- * The component token, or null for a visitor who is not signed in. One question at a time, whoever asks.
- * @param {TokenWish["reason"]} reason @param {string | null} [used] the token that was just rejected
- */
-function token(reason, used) {
-  if (!TOKEN_URL && !Plangate.getToken) return Promise.resolve(null);
-  if (held.until > Date.now() && held.text !== used) return Promise.resolve(held.text);
-  asking ||= ask(reason).finally(() => (asking = null));
-  return asking;
-}
-
-/** @param {TokenWish["reason"]} reason */
-async function ask(reason) {
-  /** @type {TokenAnswer | null} */
-  let answer;
-  if (Plangate.getToken) {
-    answer = await Plangate.getToken({ reason });
-  } else {
-    const url = new URL(/** @type {string} */ (TOKEN_URL), location.href);
-    if (url.origin !== location.origin) throw new TypeError("data-token-url must be on the host's own origin");
-    const response = await fetch(url, { method: "POST", credentials: "same-origin", headers: { Accept: "application/json" } });
-    if (!response.ok && ![401, 403, 404].includes(response.status)) throw new TypeError("No token: " + response.status);
-    answer = response.ok && response.status !== 204 ? await response.json() : null;
-  }
-  // Half a minute early, so that no request starts with a token about to end; a visitor is asked about again.
-  held = answer?.token
-    ? { text: answer.token, until: Date.parse(answer.expires_at) - 30000 }
-    : { text: null, until: Date.now() + 5000 };
-  return held.text;
-}
+// === Fetching ======================================================================================
 
 /**
  * Fetches one fragment with the token, or with the publishable key alone. Never rejects for a lost network: the

@@ -39,6 +39,15 @@ async def test_nothing_leaks_into_the_hosts_page(stage: Stage) -> None:
     assert await page.evaluate("document.adoptedStyleSheets.length") == 0
     assert await page.evaluate("history.state") is None
     assert await page.evaluate("document.documentElement.outerHTML.includes('eyJ')") is False
+    assert stage.toy.tokens == 1
+
+
+async def test_a_page_without_components_asks_for_no_token(stage: Stage) -> None:
+    context = await stage.browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"{stage.host}/?body=<my-own></my-own>", wait_until="load")
+    assert await page.evaluate("typeof Plangate.refresh") == "function"
+    assert stage.toy.tokens == 0
 
 
 async def test_a_visitor_sees_the_public_table_without_a_preflight(stage: Stage) -> None:

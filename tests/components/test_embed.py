@@ -5,8 +5,10 @@ import hashlib
 import json
 import re
 
+import pytest
+
 from plangate.resources import component_text, components_folder
-from plangate.web.embed import EMBED_LIMIT_BYTES, build_embed, compact_script, compact_styles
+from plangate.web.embed import EMBED_LIMIT_BYTES, build_embed, compact_script, compact_styles, without_methods
 
 
 def test_the_script_stays_within_its_budget() -> None:
@@ -38,6 +40,14 @@ def test_our_own_script_never_stores_tokens_or_evaluates_text() -> None:
 def test_templates_of_the_script_do_not_nest() -> None:
     for template in re.findall(r"`[^`]*`", component_text("embed.js")):
         assert template.count("${") == template.count("}")
+
+
+def test_methods_that_nobody_uses_are_emptied_and_their_callers_stay() -> None:
+    text = "class{#a(e){if(e){b()}}async#b(){this.#a({})}c(){this.#b()}}"
+    assert without_methods(text, ("#a",)) == "class{#a(e){}async#b(){this.#a({})}c(){this.#b()}}"
+    assert without_methods(text, ("#b",)) == "class{#a(e){if(e){b()}}async#b(){}c(){this.#b()}}"
+    with pytest.raises(ValueError, match="#d is defined 0 times"):
+        without_methods(text, ("#d",))
 
 
 def test_compacting_a_script_touches_neither_texts_nor_patterns() -> None:

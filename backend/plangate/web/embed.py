@@ -23,6 +23,12 @@ EMBED_LIMIT_BYTES = 20_000
 
 _INLINE_JSDOC = re.compile(r"/\*\* @type [^*]*\*/ ?")
 _TEXT_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ ]*(!=|[{}()\[\];,:?=<>&|])[ ]*')
+_HTMX_LINE = re.compile(r"^// === htmx stands here =+$", re.MULTILINE)
+# Parts of htmx no component uses: morphing, history, hx-on, view transitions, relative selectors.
+_HTMX_UNUSED = (
+    *("#I", "#at", "#ht", "#lt", "#ct", "#ut", "#ot", "#dt", "#ft"),
+    *("#Ke", "#Ye", "#Ze", "#We", "#$e", "#ve", "#mt", "#rt", "#it", "#nt"),
+)
 _LINE_END = re.compile(r"(?<=[{(\[,;:?&|])\n")
 
 
@@ -46,14 +52,16 @@ def build_embed() -> Embed:
 
     Nothing is done when the elements exist already, so a page may carry the tag twice.
     """
-    htmx = component_text("vendor/htmx.min.js").strip()
+    htmx = without_methods(component_text("vendor/htmx.min.js").strip(), _HTMX_UNUSED)
+    before, after = _HTMX_LINE.split(component_text("embed.js"))
     words = {path.stem: _script_words(path.stem) for path in sorted((components_folder() / "messages").glob("*.json"))}
     text = "\n".join(
         [
             '(function(SCRIPT){"use strict";if(customElements.get("plangate-pricing-table"))return;',
+            compact_script(before),
             htmx,
             f"const STYLES={json.dumps(compact_styles(component_text('embed.css')))},WORDS={json.dumps(words)};",
-            compact_script(component_text("embed.js")),
+            compact_script(after),
             # Of two tags, the one that says who we are counts, whichever loads first.
             '})(document.querySelector("script[data-publishable-key]")||document.currentScript);',
         ]
@@ -113,6 +121,24 @@ async def _embed_facts(request: Request) -> Response:
 def _script_words(language: str) -> dict[str, str]:
     """The few texts the script says itself, when no fragment can be had."""
     return dict(json.loads(component_text(f"messages/{language}.json"))["script"])
+
+
+def without_methods(text: str, names: tuple[str, ...]) -> str:
+    """A minified class whose named private methods do nothing. Raises ValueError for one that is not there once.
+
+    Their braces must balance, texts included; which ones do is known, because the vendored file is pinned by its hash.
+    """
+    for name in names:
+        heads = list(re.finditer(rf"(?<![.\w])(?:async)?{re.escape(name)}\([^()]*\)\{{", text))
+        if len(heads) != 1:
+            raise ValueError(f"{name} is defined {len(heads)} times")
+        start = end = heads[0].end()
+        depth = 1
+        while depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        text = text[:start] + text[end - 1 :]
+    return text
 
 
 def compact_script(text: str) -> str:
