@@ -7,6 +7,7 @@ one function, as every other surface does.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from plangate.counted_events import event_of
 from plangate.engine.catalog import Catalog
 from plangate.engine.decide import decide, decisions, unanswerable
 from plangate.engine.decision import Decision, Reason
@@ -25,7 +26,6 @@ from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import known_windows
 from plangate.store.users import user_facts, user_of_keys
-from plangate.usage_windows import event_of
 
 FEATURES_PER_QUESTION = 1_000
 

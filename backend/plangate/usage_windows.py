@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from plangate.engine.catalog import Catalog, Feature
+from plangate.counted_events import event_of, meter_events, metered_by
+from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot, is_counted_per_user, window_kinds
 from plangate.engine.facts import CompanyFacts, WindowCounter
 from plangate.engine.periods import Cycle
 from plangate.engine.snapshot import CompanySnapshot, CounterKey
 from plangate.engine.values import INT64_MAX, FeatureType, OverrideMode, PeriodKind
 from plangate.environment import Environment
-from plangate.ids import new_id
 from plangate.standing import CountedIn
 from plangate.store.database import StoreSession
 from plangate.store.ledger import (
@@ -29,7 +29,7 @@ from plangate.store.ledger import (
     users_that_used,
     windows_around,
 )
-from plangate.store.meter_outbox import WAITING, add_meter_events
+from plangate.store.meter_outbox import add_meter_events
 from plangate.store.reservations import held_total
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import (
@@ -42,7 +42,6 @@ from plangate.store.usage import (
 from plangate.store.users import user_facts, user_of_keys
 
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)  # where the window of all time starts
-PULLED: Final = "stripe_meter:"  # begins the events of usage that was read from a Stripe meter; nobody may track them
 ATTRIBUTABLE: Final = timedelta(hours=24)
 _PAGE: Final = 500
 _BILLING_KINDS: Final = (PeriodKind.BILLING_MONTH, PeriodKind.BILLING_INTERVAL)
@@ -252,67 +251,9 @@ def _contains(window: WindowCounter, at: datetime) -> bool:
     return window.start_at <= at and (window.end_at is None or at < window.end_at)
 
 
-def event_of(feature: Feature) -> str:
-    """The name of the events a feature counts: tracked ones, or what was read from its Stripe meter."""
-    if feature.usage_source == "stripe_meter":
-        return f"{PULLED}{feature.stripe_meter}"
-    return feature.event or feature.key
-
-
-def is_counted_here(feature: Feature) -> bool:
-    """Whether we count the feature's usage, rather than read it from a Stripe meter that the product feeds."""
-    return feature.type is FeatureType.EVENT and feature.usage_source == "events"
-
-
 def _is_counted_otherwise(before: Catalog, after: Catalog, feature_key: str) -> bool:
     old, new = before.features.get(feature_key), after.features[feature_key]
     return old is not None and old.type is new.type is FeatureType.EVENT and event_of(old) != event_of(new)
-
-
-def metered_by(catalog: Catalog, event: str) -> list[Feature]:
-    """The event features that count this event; archived ones go on counting."""
-    return [
-        feature
-        for feature in catalog.features.values()
-        if feature.type is FeatureType.EVENT and event_of(feature) == event
-    ]
-
-
-def reported_meters(catalog: Catalog, event: str) -> dict[str, str]:
-    """The Stripe meters that usage of an event is reported to, each with a feature that counts the event."""
-    # Two features may count one event for one meter: it is reported once.
-    return {
-        feature.stripe_meter: feature.key
-        for feature in metered_by(catalog, event)
-        if feature.stripe_meter is not None and feature.usage_source == "events"
-    }
-
-
-def meter_events(session: StoreSession, catalog: Catalog, entries: Sequence[LedgerEntry]) -> list[Mapping[str, object]]:
-    """Rows of the outbox of Stripe meters for rows of the ledger, to be stored in the same transaction."""
-    reported: dict[str, dict[str, str]] = {}
-    rows: list[Mapping[str, object]] = []
-    for entry in entries:
-        meters = reported.get(entry.event)
-        if meters is None:
-            meters = reported[entry.event] = reported_meters(catalog, entry.event)
-        for meter, feature_key in meters.items() if entry.quantity else ():
-            rows.append(
-                {
-                    "id": new_id("mev"),
-                    "environment_id": session.environment_id,
-                    "company_id": entry.company_id,
-                    "feature": feature_key,
-                    "meter": meter,
-                    "quantity": entry.quantity,
-                    "occurred_at": entry.occurred_at,
-                    "recorded_at": session.now,
-                    "available_at": session.now,
-                    "state": WAITING,
-                    "attempts": 0,
-                }
-            )
-    return rows
 
 
 async def company_usage(

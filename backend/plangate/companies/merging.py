@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from plangate.companies.reading import company_view
+from plangate.counted_events import event_of, metered_by
 from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import AssignmentFact, CompanyFacts, Override, PlanSource
@@ -42,7 +43,7 @@ from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import last_mapped_plan
 from plangate.store.usage import set_counters
 from plangate.store.users import rename_company
-from plangate.usage_windows import clamped, company_usage, event_of, metered_by, rebind_windows
+from plangate.usage_windows import clamped, company_usage, rebind_windows
 
 _ENDED: Final = frozenset({ChangeState.APPLIED, ChangeState.CANCELLED, ChangeState.REFUSED, ChangeState.FAILED})
 _OPEN: Final = tuple(state.value for state in ChangeState if state not in _ENDED)

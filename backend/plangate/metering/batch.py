@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from plangate.counted_events import event_of, is_counted_here, meter_events
 from plangate.engine.catalog import Catalog
 from plangate.engine.decide import decide, unanswerable
 from plangate.engine.decision import Decision, Reason
@@ -39,7 +40,7 @@ from plangate.store.meter_outbox import add_meter_events
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import WindowKey, newest_windows
-from plangate.usage_windows import CompanyUsage, Overflow, event_of, is_counted_here, meter_events
+from plangate.usage_windows import CompanyUsage, Overflow
 
 
 class Consumed(msgspec.Struct, frozen=True):

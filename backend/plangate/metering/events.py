@@ -8,11 +8,11 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from plangate.counted_events import PULLED
 from plangate.engine.values import INT64_MAX
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys
 from plangate.store.usage import BODY_HASH_BYTES, used_key_hash
-from plangate.usage_windows import PULLED
 
 EVENTS_PER_BATCH: Final = 1_000
 LATEST: Final = timedelta(days=35)

@@ -6,12 +6,12 @@ from typing import Final
 
 import msgspec
 
+from plangate.counted_events import event_of
 from plangate.engine.values import FeatureType
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.store.companies import company_row
 from plangate.store.ledger import page_of_ledger
-from plangate.usage_windows import event_of
 
 _PAGE: Final = 1_000
 

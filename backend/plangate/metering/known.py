@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from plangate.counted_events import event_of, is_counted_here, reported_meters
 from plangate.engine.decide import decide
 from plangate.engine.decision import Decision
 from plangate.engine.facts import UserFacts, WindowCounter
@@ -27,7 +28,7 @@ from plangate.store.counting import Counting, Entry, OtherwiseNow, Writing, coun
 from plangate.store.feed import announcing
 from plangate.store.ledger import UsedKey
 from plangate.store.meter_outbox import adding_meter_events
-from plangate.usage_windows import counted_in, event_of, is_counted_here, reported_meters
+from plangate.usage_windows import counted_in
 
 _ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
 _QUANTITY_LIMIT: Final = 2**50  # a thousand of them leave a 64-bit sum far from its limit

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from plangate.counted_events import event_of
 from plangate.engine.catalog import Feature
 from plangate.environment import Environment
 from plangate.ids import new_id
@@ -16,7 +17,7 @@ from plangate.store.companies import STRIPE_CUSTOMER_KEY, keys_of, page_of_compa
 from plangate.store.ledger import LedgerEntry, add_usage, ledger_buckets, lock_companies
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import set_counters
-from plangate.usage_windows import Overflow, company_usage, event_of
+from plangate.usage_windows import Overflow, company_usage
 
 _PAGE: Final = 200
 _AT_ONCE: Final = 8

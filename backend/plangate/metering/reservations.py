@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from plangate.counted_events import event_of, is_counted_here
 from plangate.engine.decide import decide
 from plangate.engine.decision import Decision
 from plangate.engine.entitlements import build_snapshot
@@ -36,7 +37,7 @@ from plangate.store.reservations import (
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import newest_windows, set_counters
 from plangate.store.users import user_facts
-from plangate.usage_windows import CompanyUsage, Overflow, company_usage, event_of, is_counted_here
+from plangate.usage_windows import CompanyUsage, Overflow, company_usage
 
 _PAGE: Final = 200
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from plangate.counted_events import event_of
 from plangate.engine.periods import window_at
 from plangate.engine.values import FeatureType, PeriodKind
 from plangate.environment import Environment
@@ -15,7 +16,6 @@ from plangate.store.companies import is_company
 from plangate.store.database import StoreSession
 from plangate.store.ledger import ledger_buckets
 from plangate.store.users import user_of_keys
-from plangate.usage_windows import event_of
 
 By = Literal["hour", "day", "month"]
 
