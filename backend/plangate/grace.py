@@ -9,7 +9,7 @@ import structlog
 from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import CompanyFacts
-from plangate.engine.holdings import grace_end
+from plangate.engine.subscriptions import grace_end
 from plangate.environment import Environment
 from plangate.shapes import Actor
 from plangate.store.audit import append_audit, told_of

@@ -10,8 +10,8 @@ from plangate.engine.decide import decide, unanswerable
 from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot, window_kinds
 from plangate.engine.facts import PlanRef, PlanSource, SubscriptionFact, UserFacts
-from plangate.engine.holdings import scheduled_end
 from plangate.engine.snapshot import SINCE_EVER, HeldAddOn, HeldPlan
+from plangate.engine.subscriptions import scheduled_end
 from plangate.engine.usage import used_at
 from plangate.engine.values import UNLIMITED, FeatureType, Interval, OverrideMode, PeriodKind, PriceBehaviour, Stacking
 from tests.engine.factories import (

@@ -6,7 +6,8 @@ import pytest
 
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import CompanyFacts, SubscriptionFact
-from plangate.engine.holdings import boundaries, is_live
+from plangate.engine.holdings import boundaries
+from plangate.engine.subscriptions import is_live
 from tests.engine.factories import NOW, RENEWS, facts, shop, subscribed
 
 _LATER = RENEWS + timedelta(days=31)

@@ -15,7 +15,7 @@ from plangate.billing.gateway import CustomerState, reference
 from plangate.billing.payment_calls import invoice_subscription
 from plangate.billing.transport import StripeJson
 from plangate.engine.facts import ScheduledPhase, SubscriptionFact, SubscriptionItem
-from plangate.engine.holdings import scheduled_end
+from plangate.engine.subscriptions import scheduled_end
 from plangate.engine.values import Interval
 
 COMPANY_METADATA: Final = "plangate_company"

@@ -6,7 +6,7 @@ fallback plan.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -17,6 +17,17 @@ from plangate.engine.facts import AssignmentFact, CompanyFacts, PlanSource, Subs
 from plangate.engine.periods import Cycle
 from plangate.engine.pricing import monthly_amount, price_for
 from plangate.engine.snapshot import Notice
+from plangate.engine.subscriptions import (
+    KNOWN,
+    LIVE,
+    NEVER_LIVE,
+    SUSPENDED,
+    grace_end,
+    is_held_back,
+    is_live,
+    is_trial_expired,
+    pause_end,
+)
 from plangate.engine.targeting import is_in_audience
 from plangate.engine.values import INT64_MAX, Interval
 from plangate.engine.versions import held_version, kept_key
@@ -25,11 +36,6 @@ from plangate.engine.versions import held_version, kept_key
 Held: TypeAlias = tuple[PlanVersion, int | None]
 # Units paid in advance: feature -> (kind, key) of the plan or add-on whose price was paid -> how many.
 Bought: TypeAlias = Mapping[str, Mapping[tuple[str, str], int]]
-
-_LIVE = frozenset({"active", "trialing"})
-_NEVER_LIVE = frozenset({"incomplete", "incomplete_expired"})
-_SUSPENDED = frozenset({"past_due", "unpaid", "paused", "incomplete"})
-_KNOWN = _LIVE | _NEVER_LIVE | _SUSPENDED | {"canceled"}
 
 
 class Holdings(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +108,7 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
     suspended = tuple(
         version
         for one in mapped
-        if one not in live and (one.subscription.status in _SUSPENDED or _is_suspended(facts, one.subscription))
+        if one not in live and (one.subscription.status in SUSPENDED or is_held_back(facts, one.subscription))
         for version in (*(mapping.version for mapping in one.plans), *(version for version, _ in one.add_ons))
     )
 
@@ -155,69 +161,6 @@ def _parts_alone(catalog: Catalog, live: Iterable[_Mapped], held: Collection[tup
                     f"{key if version is None else version.name}, which is not held; they grant nothing."
                 ),
             )
-
-
-def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact, at: datetime) -> bool:
-    """Whether a subscription grants at `at`: trialing, active, or past due within the grace days.
-
-    Only what Stripe said ends access: a scheduled end that has passed does not (the fetched state will).
-    """
-    if subscription.ended_at is not None and subscription.ended_at <= at:
-        return False
-    if subscription.stripe_subscription_id in facts.withheld:
-        return False
-    paused_end_at = pause_end(catalog, subscription)
-    if paused_end_at is not None and at >= paused_end_at:
-        return False
-    if subscription.status == "past_due":
-        end_at = grace_end(catalog, facts, subscription)
-        return end_at is None or at < end_at
-    return subscription.status in _LIVE
-
-
-def _is_suspended(facts: CompanyFacts, subscription: SubscriptionFact) -> bool:
-    """Whether a subscription that runs in Stripe grants nothing for a reason of our own."""
-    is_withheld = subscription.stripe_subscription_id in facts.withheld or subscription.is_collection_paused
-    return is_withheld and subscription.status in _LIVE
-
-
-def grace_end(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> datetime | None:
-    """When access of a past-due subscription ends: the grace days after its first failed attempt.
-
-    When that attempt was never seen, the period's start stands in for it, because the renewal is what failed.
-    None when the subscription is not past due, or has neither.
-    """
-    if subscription.status != "past_due":
-        return None
-    since = subscription.past_due_since or max((item.period_start_at for item in subscription.items), default=None)
-    days = facts.past_due_grace_days
-    if days is None:
-        days = catalog.settings.past_due_grace_days
-    return None if since is None else since + timedelta(days=days)
-
-
-def pause_end(catalog: Catalog, subscription: SubscriptionFact) -> datetime | None:
-    """When access of a subscription whose collection is paused ends, None when it goes on (S5).
-
-    Stripe says neither when a pause began nor that anything ends: the period that was paid for is always kept.
-    """
-    if not subscription.is_collection_paused or catalog.settings.paused_collection == "keep":
-        return None
-    return subscription.collection_paused_until or max(
-        (item.period_end_at for item in subscription.items), default=None
-    )
-
-
-def scheduled_end(
-    *, cancel_at: datetime | None, is_cancel_at_period_end: bool, items: Iterable[SubscriptionItem]
-) -> datetime | None:
-    """When a subscription is set to end: `cancel_at`, or the latest period end when it cancels at period end.
-
-    Flexible billing sets `cancel_at` alone, classic billing sets both (stripe-facts, Shapes that moved).
-    """
-    if cancel_at is not None:
-        return cancel_at
-    return max((item.period_end_at for item in items), default=None) if is_cancel_at_period_end else None
 
 
 def boundaries(catalog: Catalog, facts: CompanyFacts) -> set[datetime]:
@@ -369,12 +312,12 @@ def _unsubscribed(
         by_audience = assigned_as(PlanSource.AUDIENCE)
     found = assigned_as(PlanSource.ASSIGNMENT) or by_audience
     # Who fell back keeps the version of then; while a subscription is only suspended, nobody took any.
-    ends = [one.ended_at for one in facts.subscriptions if one.status not in _NEVER_LIVE]
+    ends = [one.ended_at for one in facts.subscriptions if one.status not in NEVER_LIVE]
     fell_at = max((at for at in ends if at is not None), default=None) if None not in ends else None
     since = fell_at if ends else facts.created_at
     fallback = role(catalog.fallback_plan, PlanSource.FALLBACK, since)
-    if any(one.status not in _NEVER_LIVE for one in facts.subscriptions):
-        is_trial_over = any(_trial_expired(one, at) for one in facts.subscriptions)
+    if any(one.status not in NEVER_LIVE for one in facts.subscriptions):
+        is_trial_over = any(is_trial_expired(one, at) for one in facts.subscriptions)
         expired = role(catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY, since) if is_trial_over else None
         return found or expired or fallback
     return (
@@ -403,15 +346,6 @@ def _by_audience(
                 return _Base((version, assignment.quantity), PlanSource.AUDIENCE, assignment.held_from, audience.key)
         return _Base((newest, None), PlanSource.AUDIENCE, None, audience.key)
     return None
-
-
-def _trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:
-    """Whether this trial ended without a payment method: Stripe then pauses the subscription or cancels it."""
-    if subscription.trial_end_at is None or subscription.trial_end_at > at:
-        return False
-    return subscription.status == "paused" or (
-        subscription.status == "canceled" and subscription.ended_at == subscription.trial_end_at
-    )
 
 
 def _assigned(
@@ -475,7 +409,7 @@ def _notices(
             code="unmapped_price",
             detail=f"Subscription {name} has prices the catalogue does not know ({prices}); the last known plan stays.",
         )
-    if subscription.status not in _KNOWN:
+    if subscription.status not in KNOWN:
         yield Notice(
             code="unknown_status", detail=f"Subscription {name} has a status we do not know; it grants nothing."
         )
@@ -487,7 +421,7 @@ def _notices(
             )
         else:
             yield Notice(code="grace_ended", detail=f"Subscription {name} is past due and its grace days are over.")
-    if subscription.is_collection_paused and subscription.status in _LIVE:
+    if subscription.is_collection_paused and subscription.status in LIVE:
         paused_end_at = pause_end(catalog, subscription)
         goes_on = "access goes on" if paused_end_at is None else f"access ends at {paused_end_at.isoformat()}"
         yield Notice(code="collection_paused", detail=f"Collection is paused on subscription {name}; {goes_on}.")

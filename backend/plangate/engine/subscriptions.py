@@ -1,0 +1,84 @@
+"""Whether one Stripe subscription grants what it holds, and until when: status, grace days, pauses, scheduled end."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import CompanyFacts, SubscriptionFact, SubscriptionItem
+
+LIVE = frozenset({"active", "trialing"})
+NEVER_LIVE = frozenset({"incomplete", "incomplete_expired"})
+SUSPENDED = frozenset({"past_due", "unpaid", "paused", "incomplete"})
+KNOWN = LIVE | NEVER_LIVE | SUSPENDED | {"canceled"}
+
+
+def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact, at: datetime) -> bool:
+    """Whether a subscription grants at `at`: trialing, active, or past due within the grace days.
+
+    Only what Stripe said ends access: a scheduled end that has passed does not (the fetched state will).
+    """
+    if subscription.ended_at is not None and subscription.ended_at <= at:
+        return False
+    if subscription.stripe_subscription_id in facts.withheld:
+        return False
+    paused_end_at = pause_end(catalog, subscription)
+    if paused_end_at is not None and at >= paused_end_at:
+        return False
+    if subscription.status == "past_due":
+        end_at = grace_end(catalog, facts, subscription)
+        return end_at is None or at < end_at
+    return subscription.status in LIVE
+
+
+def is_held_back(facts: CompanyFacts, subscription: SubscriptionFact) -> bool:
+    """Whether a subscription that runs in Stripe grants nothing for a reason of our own."""
+    is_withheld = subscription.stripe_subscription_id in facts.withheld or subscription.is_collection_paused
+    return is_withheld and subscription.status in LIVE
+
+
+def grace_end(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> datetime | None:
+    """When access of a past-due subscription ends: the grace days after its first failed attempt.
+
+    When that attempt was never seen, the period's start stands in for it, because the renewal is what failed.
+    None when the subscription is not past due, or has neither.
+    """
+    if subscription.status != "past_due":
+        return None
+    since = subscription.past_due_since or max((item.period_start_at for item in subscription.items), default=None)
+    days = facts.past_due_grace_days
+    if days is None:
+        days = catalog.settings.past_due_grace_days
+    return None if since is None else since + timedelta(days=days)
+
+
+def pause_end(catalog: Catalog, subscription: SubscriptionFact) -> datetime | None:
+    """When access of a subscription whose collection is paused ends, None when it goes on (S5).
+
+    Stripe says neither when a pause began nor that anything ends: the period that was paid for is always kept.
+    """
+    if not subscription.is_collection_paused or catalog.settings.paused_collection == "keep":
+        return None
+    return subscription.collection_paused_until or max(
+        (item.period_end_at for item in subscription.items), default=None
+    )
+
+
+def scheduled_end(
+    *, cancel_at: datetime | None, is_cancel_at_period_end: bool, items: Iterable[SubscriptionItem]
+) -> datetime | None:
+    """When a subscription is set to end: `cancel_at`, or the latest period end when it cancels at period end.
+
+    Flexible billing sets `cancel_at` alone, classic billing sets both (stripe-facts, Shapes that moved).
+    """
+    if cancel_at is not None:
+        return cancel_at
+    return max((item.period_end_at for item in items), default=None) if is_cancel_at_period_end else None
+
+
+def is_trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:
+    """Whether this trial ended without a payment method: Stripe then pauses the subscription or cancels it."""
+    if subscription.trial_end_at is None or subscription.trial_end_at > at:
+        return False
+    return subscription.status == "paused" or (
+        subscription.status == "canceled" and subscription.ended_at == subscription.trial_end_at
+    )
