@@ -1,19 +1,18 @@
-"""Proves how a company's standing is resolved: plans, add-ons, notices, and how long a snapshot holds."""
+"""Proves how a company's standing is resolved: assignments, roles, users, windows, and how long a snapshot holds."""
 
 from datetime import timedelta
 
 import msgspec
 import pytest
 
-from plangate.engine.catalog import Catalog, CatalogSettings, Entitlement, Feature, Price, PriceOwner
+from plangate.engine.catalog import Catalog, CatalogSettings, Entitlement, Feature, PriceOwner
 from plangate.engine.decide import decide, unanswerable
 from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot, window_kinds
-from plangate.engine.facts import PlanRef, PlanSource, SubscriptionFact, UserFacts
-from plangate.engine.snapshot import SINCE_EVER, HeldAddOn, HeldPlan
-from plangate.engine.subscriptions import scheduled_end
+from plangate.engine.facts import UserFacts
+from plangate.engine.snapshot import SINCE_EVER
 from plangate.engine.usage import used_at
-from plangate.engine.values import UNLIMITED, FeatureType, Interval, OverrideMode, PeriodKind, PriceBehaviour, Stacking
+from plangate.engine.values import FeatureType, Interval, OverrideMode, PeriodKind, Stacking
 from tests.engine.factories import (
     BEGAN,
     NOW,
@@ -77,170 +76,6 @@ def test_a_feature_archived_while_overridden_is_a_stable_no() -> None:
         assert (decision.allowed, decision.reason) == (False, Reason.ARCHIVED_FEATURE)
 
 
-def test_the_scheduled_end_is_found_in_both_billing_modes() -> None:
-    # S8: flexible billing sets cancel_at alone; items may end at different instants.
-    later = RENEWS + timedelta(days=300)
-    items = (item("price_pro_month_usd"), item("price_audit_month_usd", period_end_at=later))
-    assert scheduled_end(cancel_at=NOW, is_cancel_at_period_end=False, items=items) == NOW
-    assert scheduled_end(cancel_at=NOW, is_cancel_at_period_end=True, items=items) == NOW
-    assert scheduled_end(cancel_at=None, is_cancel_at_period_end=True, items=items) == later
-    assert scheduled_end(cancel_at=None, is_cancel_at_period_end=False, items=items) is None
-    assert scheduled_end(cancel_at=None, is_cancel_at_period_end=True, items=()) is None
-
-
-def test_items_are_mapped_by_price_in_any_order() -> None:
-    # S10
-    metered = item("price_extra_year_usd", quantity=None, is_metered=True)
-    items = (metered, item("price_audit_month_usd"), item("price_pro_month_usd", quantity=3))
-    for order in (items, items[::-1]):
-        snapshot = build_snapshot(SHOP, facts(subscriptions=(subscribed(items=order),)), NOW)
-        assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.SUBSCRIPTION, quantity=3)
-        assert set(snapshot.add_ons) == {
-            HeldAddOn(key="extra", version=1, quantity=1),
-            HeldAddOn(key="audit", version=1, quantity=1),
-        }
-
-
-def test_an_unmapped_price_never_takes_the_plan_away() -> None:
-    # S11
-    company = facts(subscriptions=(subscribed("mystery"),), last_mapped_plan=PlanRef("pro", 1))
-    snapshot = build_snapshot(SHOP, company, NOW)
-    assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.SUBSCRIPTION)
-    (notice,) = snapshot.notices
-    assert notice.code == "unmapped_price"
-    assert "price_mystery_month_usd" in notice.detail
-
-
-def test_an_unmapped_price_beside_a_mapped_one_is_only_noticed() -> None:
-    company = facts(subscriptions=(subscribed("starter", "mystery"),), last_mapped_plan=PlanRef("pro", 1))
-    snapshot = build_snapshot(SHOP, company, NOW)
-    assert snapshot.plan is not None
-    assert snapshot.plan.key == "starter"
-    assert [notice.code for notice in snapshot.notices] == ["unmapped_price"]
-
-
-@pytest.mark.parametrize(
-    ("quantity", "is_metered", "limit"),
-    [(None, True, 3), (None, False, 3), (7, True, 3), (0, False, 0), (4, False, 12)],
-)
-def test_s18_only_licensed_items_say_how_many(quantity: int | None, *, is_metered: bool, limit: int) -> None:
-    # Without a quantity the plan's own number stands, and nothing is ever unlimited by accident.
-    seats = Entitlement(feature="seats", limit=3, stacking=Stacking.SUM)
-    catalog = catalog_of([plan("pro", seats, monthly=100)])
-    held = subscribed(items=(item("price_pro_month_usd", quantity=quantity, is_metered=is_metered),))
-    snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
-    decision = decide(snapshot, "seats", {}, at=NOW)
-    assert (decision.limit, decision.unlimited) == (limit, False)
-
-
-@pytest.mark.parametrize(
-    ("quantity", "is_metered", "limit"),
-    [(None, True, 3), (None, False, 3), (7, True, 3), (0, False, 3), (4, False, 4)],
-)
-def test_s18_what_was_paid_in_advance_is_the_limit(quantity: int | None, *, is_metered: bool, limit: int) -> None:
-    price = Price(currency="usd", interval=Interval.MONTH, amount_minor=900, stripe_price_id="price_seats")
-    seats = Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(price,))
-    catalog = catalog_of([plan("pro", seats, monthly=100)])
-    owners = {**catalog.price_owners, "price_seats": PriceOwner("plan", "pro", 1, price, feature="seats")}
-    catalog = msgspec.structs.replace(catalog, price_owners=owners)
-    paid = item("price_seats", quantity=quantity, is_metered=is_metered)
-    held = subscribed(items=(paid, item("price_pro_month_usd", quantity=5)))
-    snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
-    assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.SUBSCRIPTION, quantity=5)
-    assert snapshot.notices == ()
-    decision = decide(snapshot, "seats", {}, at=NOW)
-    assert (decision.limit, decision.unlimited) == (limit, False)
-
-
-def test_two_items_of_one_plan_add_their_quantities() -> None:
-    items = (item("price_pro_month_usd", quantity=2), item("price_pro_year_usd", quantity=3))
-    snapshot = build_snapshot(SHOP, facts(subscriptions=(subscribed(items=items),)), NOW)
-    assert snapshot.plan is not None
-    assert snapshot.plan.quantity == 5
-
-
-def test_of_several_subscriptions_the_dearest_is_the_base_and_the_conflict_is_noticed() -> None:
-    # Starter yearly at 190 is 15.83 a month: less than Pro at 49, although the number is larger.
-    yearly = item("price_starter_year_usd", interval=Interval.YEAR)
-    starter = subscribed(stripe_subscription_id="sub_a", items=(yearly,))
-    pro = subscribed("pro", stripe_subscription_id="sub_b", anchor_at=NOW)
-    for order in ((starter, pro), (pro, starter)):
-        snapshot = build_snapshot(SHOP, facts(subscriptions=order), NOW)
-        assert snapshot.plan is not None
-        assert snapshot.plan.key == "pro"
-        assert snapshot.subscription == pro
-        assert snapshot.anchor_at == NOW
-        (notice,) = snapshot.notices
-        assert notice.code == "several_subscriptions"
-        assert "sub_a, sub_b" in notice.detail
-
-
-def test_equal_prices_are_told_apart_by_the_subscription() -> None:
-    first, second = (
-        subscribed("pro", stripe_subscription_id=name, anchor_at=at) for name, at in (("sub_a", BEGAN), ("sub_b", NOW))
-    )
-    for order in ((first, second), (second, first)):
-        assert build_snapshot(SHOP, facts(subscriptions=order), NOW).subscription == first
-
-
-def test_prices_of_several_subscriptions_are_compared_in_one_currency() -> None:
-    yen = plan("yen", prices=(price("yen", Interval.MONTH, 5000, currency="jpy"), price("yen", Interval.MONTH, 3000)))
-    catalog = catalog_of([plan("pro", monthly=4900), yen])
-    held = (
-        subscribed("pro", stripe_subscription_id="sub_a"),
-        msgspec.structs.replace(
-            subscribed(stripe_subscription_id="sub_b", items=(item("price_yen_month_jpy"),)), currency="jpy"
-        ),
-    )
-    snapshot = build_snapshot(catalog, facts(subscriptions=held), NOW)
-    assert snapshot.plan is not None
-    assert snapshot.plan.key == "pro"
-
-
-def test_grace_ends_access_and_the_snapshot() -> None:
-    held = subscribed("pro", status="past_due", past_due_since=NOW - timedelta(days=6))
-    snapshot = build_snapshot(SHOP, facts(subscriptions=(held,)), NOW)
-    grace_ends_at = NOW + timedelta(days=1)
-    assert snapshot.valid_until == grace_ends_at
-    assert [notice.code for notice in snapshot.notices] == ["past_due"]
-    after = build_snapshot(SHOP, facts(subscriptions=(held,)), grace_ends_at)
-    assert after.plan == HeldPlan(key="free", version=1, source=PlanSource.FALLBACK)
-    assert [notice.code for notice in after.notices] == ["grace_ended"]
-
-
-def test_grace_counts_from_the_renewal_when_the_first_failure_was_not_seen() -> None:
-    held = subscribed("pro", status="past_due")
-    snapshot = build_snapshot(SHOP, facts(subscriptions=(held,)), BEGAN)
-    assert snapshot.valid_until == BEGAN + timedelta(days=7)
-
-
-def test_grace_of_zero_days_is_no_grace() -> None:
-    held = subscribed("pro", status="past_due", past_due_since=NOW)
-    company = facts(subscriptions=(held,), past_due_grace_days=0)
-    snapshot = build_snapshot(SHOP, company, NOW)
-    assert snapshot.plan is not None
-    assert snapshot.plan.key == "free"
-
-
-@pytest.mark.parametrize(
-    ("fields", "code"),
-    [({"status": "hibernating"}, "unknown_status"), ({"is_collection_paused": True}, "collection_paused")],
-)
-def test_what_a_person_should_look_at_is_noticed(fields: dict[str, object], code: str) -> None:
-    snapshot = build_snapshot(SHOP, facts(subscriptions=(subscribed("pro", **fields),)), NOW)
-    assert [notice.code for notice in snapshot.notices] == [code]
-
-
-def test_a_subscription_of_add_ons_alone_leaves_the_plan_and_gives_the_period() -> None:
-    company = facts(subscriptions=(subscribed("audit", anchor_at=BEGAN + timedelta(days=1)),))
-    snapshot = build_snapshot(SHOP, company, NOW)
-    assert snapshot.plan is not None
-    assert (snapshot.plan.key, snapshot.plan.source) == ("free", PlanSource.FALLBACK)
-    assert [one.key for one in snapshot.add_ons] == ["audit"]
-    assert snapshot.anchor_at == BEGAN + timedelta(days=1)
-    assert snapshot.notices == ()
-
-
 def test_the_anchor_is_the_subscriptions_then_the_assignments_then_the_companys() -> None:
     day = timedelta(days=1)
     assert build_snapshot(SHOP, facts(), NOW).anchor_at == BEGAN
@@ -289,25 +124,6 @@ def test_a_version_the_catalogue_lost_falls_back_to_the_newest() -> None:
 def test_without_roles_there_is_no_plan() -> None:
     catalog = msgspec.structs.replace(SHOP, initial_plan=None, fallback_plan=None)
     assert build_snapshot(catalog, facts(), NOW).plan is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "key"),
-    [
-        ({"status": "paused", "trial_end_at": NOW}, "starter"),
-        ({"status": "paused", "trial_end_at": NOW + timedelta(seconds=1)}, "free"),
-        ({"status": "paused"}, "free"),
-        ({"status": "canceled", "trial_end_at": BEGAN, "ended_at": BEGAN}, "starter"),
-        ({"status": "canceled", "trial_end_at": BEGAN, "ended_at": NOW}, "free"),
-        ({"status": "unpaid", "trial_end_at": BEGAN}, "free"),
-    ],
-)
-def test_a_trial_that_ended_without_a_card_leads_to_its_own_plan(fields: dict[str, object], key: str) -> None:
-    catalog = msgspec.structs.replace(SHOP, trial_expiry_plan="starter")
-    snapshot = build_snapshot(catalog, facts(subscriptions=(subscribed("pro", **fields),)), NOW)
-    assert snapshot.plan is not None
-    source = PlanSource.TRIAL_EXPIRY if key == "starter" else PlanSource.FALLBACK
-    assert (snapshot.plan.key, snapshot.plan.source) == (key, source)
 
 
 def test_which_windows_are_counted() -> None:
@@ -398,53 +214,6 @@ def test_a_users_own_seats_are_the_more_generous_of_both() -> None:
     assert decide(snapshot, "seats", {}, at=NOW).limit == 2
 
 
-def _sold_by_use(*, with_extra: bool) -> tuple[Catalog, SubscriptionFact]:
-    """A plan that costs nothing but its exports, and a subscription to them beside an add-on or pro's seats."""
-    used = Price(currency="usd", interval=Interval.MONTH, amount_minor=1, stripe_price_id="price_used", is_metered=True)
-    seat = Price(currency="usd", interval=Interval.MONTH, amount_minor=900, stripe_price_id="price_seats")
-    payg = plan(
-        "payg",
-        Entitlement(feature="exports", limit=UNLIMITED, price_behaviour=PriceBehaviour.PAY_AS_YOU_GO, prices=(used,)),
-    )
-    pro = plan(
-        "pro",
-        Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(seat,)),
-        monthly=100,
-    )
-    catalog = shop()
-    catalog = msgspec.structs.replace(
-        catalog,
-        plans={**catalog.plans, "payg": payg, "pro": pro},
-        price_owners={
-            **catalog.price_owners,
-            "price_used": PriceOwner("plan", "payg", 1, used, feature="exports"),
-            "price_seats": PriceOwner("plan", "pro", 1, seat, feature="seats"),
-        },
-    )
-    beside = item("price_extra_month_usd") if with_extra else item("price_seats", quantity=5)
-    return catalog, subscribed(items=(beside, item("price_used", quantity=None, is_metered=True)))
-
-
-def test_what_costs_only_what_is_used_is_held_beside_an_add_on() -> None:
-    catalog, held = _sold_by_use(with_extra=True)
-    snapshot = build_snapshot(catalog, facts(subscriptions=(held,)), NOW)
-    assert snapshot.plan is not None
-    assert (snapshot.plan.key, snapshot.plan.source) == ("payg", PlanSource.SUBSCRIPTION)
-    assert [one.key for one in snapshot.add_ons] == ["extra"]
-    assert snapshot.notices == ()
-
-
-def test_seats_of_a_plan_that_is_not_held_grant_nothing_and_are_noticed() -> None:
-    catalog, held = _sold_by_use(with_extra=False)
-    snapshot = build_snapshot(catalog, facts(subscriptions=(held,), traits={"seats": 0}), NOW)
-    assert snapshot.plan is not None
-    assert snapshot.plan.key == "payg"
-    (notice,) = snapshot.notices
-    assert notice.code == "part_without_plan"
-    assert "pays for features of Pro, which is not held" in notice.detail
-    assert decide(snapshot, "seats", {}, at=NOW).reason is Reason.NO_ENTITLEMENT
-
-
 def test_limits_stop_at_64_bits() -> None:
     largest = 2**63 - 1
     catalog = catalog_of(
@@ -498,40 +267,3 @@ def test_a_flag_that_is_on_reads_values_in_use_too() -> None:
             used,
             None,
         )
-
-
-def test_companies_that_differ_in_nothing_share_what_is_compiled() -> None:
-    first = build_snapshot(SHOP, facts(subscriptions=(subscribed("pro"),)), NOW)
-    other = msgspec.structs.replace(facts(subscriptions=(subscribed("pro"),)), company_id="comp_other")
-    second = build_snapshot(SHOP, other, NOW)
-    assert second.features["exports"] is first.features["exports"]
-    assert decide(first, "exports", {}, at=NOW).company == "comp_acme"
-    assert decide(second, "exports", {}, at=NOW).company == "comp_other"
-    assert decide(second, "sso", {}, at=NOW).company == "comp_other"
-    # Values in use are a company's own, and so is anything with an exception.
-    assert second.features["seats"] is not first.features["seats"]
-    excepted = facts(subscriptions=(subscribed("pro"),), overrides=(override(OverrideMode.ADD, 1),))
-    third = build_snapshot(SHOP, excepted, NOW)
-    assert third.features["exports"] is not first.features["exports"]
-    assert third.features["sso"] is first.features["sso"]
-
-
-def test_what_is_shared_is_never_that_of_another_catalogue_or_holding() -> None:
-    catalogs = [catalog_of([plan("pro", exports(number))], fallback_plan="pro") for number in range(10)]
-    for _ in range(2):
-        for number, catalog in enumerate(catalogs):
-            assert decide(build_snapshot(catalog, facts(), NOW), "exports", {}, at=NOW).limit == number
-    for quantity in (1, 2, 3):
-        held = facts(assignments=(assigned("pro"), assigned("extra", kind="add_on", quantity=quantity)))
-        assert decide(build_snapshot(SHOP, held, NOW), "exports", {}, at=NOW).limit == 1000 + 500 * quantity
-    suspended = facts(subscriptions=(subscribed("pro", status="unpaid"),))
-    cancelled = facts(subscriptions=(subscribed("pro", status="canceled", ended_at=BEGAN),))
-    reasons = [decide(build_snapshot(SHOP, one, NOW), "sso", {}, at=NOW).reason for one in (suspended, cancelled)]
-    assert reasons == [Reason.SUBSCRIPTION_INACTIVE, Reason.NO_ENTITLEMENT]
-
-
-def test_limits_read_from_traits_are_a_companys_own() -> None:
-    catalog = catalog_of([plan("pro", Entitlement(feature="exports", limit_trait="bought"))], fallback_plan="pro")
-    for bought in (3, 4):
-        snapshot = build_snapshot(catalog, facts(traits={"bought": bought}), NOW)
-        assert decide(snapshot, "exports", {}, at=NOW).limit == bought

@@ -1,105 +1,21 @@
-"""What clients are promised beside the answers: keys that work once, etags, versions, lists, request ids, clocks."""
+"""What clients are promised beside the answers: etags, lists, events one by one, request ids, clocks."""
 
 import asyncio
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from plangate.clock import wall_now
 from plangate.deployment import Deployment
-from plangate.settings import Settings
-from plangate.store.idempotency import IdempotencyRow, begin_request
 from plangate.web.tokens import read_component_token
 from tests.conftest import SECRET_KEY
 from tests.web.asked import grant, holdings, problem
 from tests.web.conftest import Front
 
 ACME = {"company": {"id": "acme"}}
-
-
-def test_the_same_idempotency_key_and_body_answer_as_before(front: Front) -> None:
-    path, key = f"/v1/companies/{front.acme}/overrides", {"Idempotency-Key": "grant 1"}
-    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
-    first = front.http.post(path, json=body, headers=key)
-    again = front.http.post(path, json=body, headers=key)
-    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
-    assert (again.headers["etag"], again.headers["idempotent-replayed"]) == (first.headers["etag"], "true")
-    assert "idempotent-replayed" not in first.headers
-    other = front.http.post(path, json={**body, "value": 6}, headers=key)
-    assert (other.status_code, problem(other)["code"]) == (409, "idempotency_conflict")
-    elsewhere = front.other.post(f"/v1/companies/{front.rival}/overrides", json=body, headers=key)
-    assert elsewhere.status_code == 201
-    assert len(front.http.get(path).json()["data"]) == 1
-
-
-def test_a_refused_request_does_not_use_up_its_key(front: Front) -> None:
-    path, key = f"/v1/companies/{front.acme}/overrides", {"Idempotency-Key": "k"}
-    body = {"feature": "nope", "mode": "add", "value": 5, "note": "n"}
-    assert front.http.post(path, json=body, headers=key).status_code == 422
-    assert front.http.post(path, json={**body, "feature": "exports"}, headers=key).status_code == 201
-
-
-@pytest.mark.parametrize("text", ["x" * 256, "caf\u00e9".encode()])
-def test_a_key_that_is_none_is_a_400(front: Front, text: str | bytes) -> None:
-    path = f"/v1/companies/{front.acme}/overrides"
-    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
-    answer = front.http.post(
-        path, json=body, headers=[(b"Idempotency-Key", text if isinstance(text, bytes) else text.encode())]
-    )
-    assert (answer.status_code, problem(answer)["code"]) == (400, "malformed")
-
-
-def test_a_first_try_still_under_way_is_a_409_and_an_abandoned_one_is_taken_over(front: Front) -> None:
-    import hashlib
-
-    path = f"/v1/companies/{front.acme}/overrides"
-    template = "/v1/companies/{company_id}/overrides"
-    body = b'{"feature": "exports", "mode": "add", "value": 5, "note": "n"}'
-
-    async def begun(deployment: Deployment, key: str, age: timedelta) -> None:
-        env = deployment.named("default")
-        async with env.writing() as session:
-            row = IdempotencyRow(
-                environment_id=env.id,
-                scope=f"POST {template}",
-                key_hash=hashlib.sha256(key.encode()).hexdigest(),
-                body_hash=hashlib.sha256(f"{template}/{front.acme}".encode() + b"\n" + body).hexdigest(),
-                created_at=session.now - age,
-            )
-            assert await begin_request(session, row) is None
-
-    front.server.run(lambda deployment: begun(deployment, "young", timedelta(0)))
-    front.server.run(lambda deployment: begun(deployment, "old", timedelta(minutes=5)))
-    headers = {"Content-Type": "application/json"}
-    waiting = front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "young"})
-    assert (waiting.status_code, waiting.headers["retry-after"]) == (409, "1")
-    assert problem(waiting)["code"] == "request_in_progress"
-    other = front.http.post(path, content=body + b" ", headers={**headers, "Idempotency-Key": "young"})
-    assert problem(other)["code"] == "idempotency_conflict"
-    assert front.http.post(path, content=body, headers={**headers, "Idempotency-Key": "old"}).status_code == 201
-
-
-def test_one_of_many_simultaneous_requests_with_one_key_takes_effect(front: Front) -> None:
-    path = f"/v1/companies/{front.acme}/overrides"
-    body = {"feature": "exports", "mode": "add", "value": 5, "note": "n"}
-
-    def send(_number: int) -> int:
-        return front.http.post(path, json=body, headers={"Idempotency-Key": "once"}).status_code
-
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(send, range(16)))
-    assert set(found) <= {201, 409}
-    assert 201 in found
-    assert len(front.http.get(path).json()["data"]) == 1
 
 
 def test_an_edit_needs_the_etag_that_was_read(front: Front) -> None:
@@ -131,94 +47,6 @@ def test_lists_of_a_company_are_paged(front: Front) -> None:
         for query in ({"cursor": "nonsense"}, {"limit": 0}, {"limit": 101}, {"before": "x"}):
             found = problem(front.http.get(address, params=query))
             assert (found["status"], found["errors"][0]["pointer"]) == (422, "?" + next(iter(query)))
-
-
-def test_a_read_with_the_version_of_a_write_is_never_older(front: Front) -> None:
-    """The process's memory is made stale behind its back, as another process's write would."""
-    front.http.post("/v1/check", json={**ACME, "feature": "sso"})
-
-    async def behind(deployment: Deployment) -> str:
-        env = deployment.named("default")
-        held = env.standings.held(front.acme)
-        assert held is not None
-        other = await Deployment.open(deployment.settings)
-        try:
-            from plangate import overrides
-            from tests.world import ACTOR
-
-            there = other.named("default")
-            await overrides.grant(there, front.acme, feature="sso", value=True, note="elsewhere", actor=ACTOR)
-            standing = await there.standings.of(front.acme)
-        finally:
-            await other.close()
-        assert standing is not None
-        env.standings._keep(front.acme, held, (("id", "acme"),))  # noqa: SLF001 - put the old state back
-        return str(standing.facts.version)
-
-    version = {"Plangate-Version": front.server.run(behind)}
-    fresh = front.http.post("/v1/check", json={**ACME, "feature": "sso"}, headers=version)
-    assert fresh.json()["allowed"] is True
-    for bad in ("x", "-1", "1.5", "9" * 30, "7~", "7~x"):
-        answer = front.http.post("/v1/check", json={**ACME, "feature": "sso"}, headers={"Plangate-Version": bad})
-        assert problem(answer)["status"] == 400
-
-
-def test_usage_counted_by_another_process_is_seen_with_its_version(front: Front) -> None:
-    """A second process on the same database, which has not heard of the first one's counting yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = front.server.run(_settings_of)
-    arguments = [sys.executable, "-m", "tests.web.deaf_server", settings.model_dump_json(), str(port)]
-    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])  # noqa: S603 - our own module
-    try:
-        headers = {"Authorization": f"Bearer {front.key}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as other:
-            _wait_for(other)
-            body = {**ACME, "feature": "api-calls"}
-            other.post("/v1/check", json=body)
-            for number in range(1, 11):
-                told = {"type": "track", "event": "api-calls", **ACME}
-                answer = (
-                    front.http.post("/v1/events", json=told)
-                    if number % 2
-                    else front.http.post("/v1/consume", json={**body, "idempotency_key": str(number)})
-                )
-                version = {"Plangate-Version": answer.headers["plangate-version"]}
-                assert other.post("/v1/check", json=body, headers=version).json()["used"] == number
-                many = other.post("/v1/checks", json=ACME, headers=version).json()["decisions"]
-                assert many["api-calls"]["used"] == number
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-async def _settings_of(deployment: Deployment) -> Settings:
-    return deployment.settings
-
-
-def _wait_for(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if client.get("/healthz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise TimeoutError("the second server did not start")
-
-
-def test_every_write_about_a_company_says_its_version(front: Front) -> None:
-    said = [
-        front.http.put("/v1/companies", json={"keys": {"id": "acme"}, "traits": {"seats": 1}}),
-        front.http.post(f"/v1/companies/{front.acme}/overrides", json={"feature": "sso", "value": True, "note": "n"}),
-        front.http.put("/v1/users", json={"keys": {"id": "ada"}, "companies": [{"id": "acme"}]}),
-        front.http.put("/v1/users", json={"keys": {"id": "ada"}, "left": [{"id": "acme"}]}),
-        front.http.post("/v1/consume", json={**ACME, "feature": "exports", "idempotency_key": "1"}),
-    ]
-    versions = [int(answer.headers["plangate-version"].partition("~")[0]) for answer in said]
-    assert versions == sorted(versions)
-    assert versions[1] > versions[0]
 
 
 def test_events_are_answered_one_by_one_in_order(front: Front) -> None:
