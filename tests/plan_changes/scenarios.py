@@ -259,6 +259,10 @@ class EndNow(Path):
         assert subscription["status"] == ("canceled" if is_saved else "active")
         assert len(self.of_customer(shop, "invoice")) == (2 if is_saved else 1)
         assert await self.states(shop) == (["applied"] if is_saved else [])
+        assert self.quote is not None
+        assert self.quote.credit is not None
+        (balance,) = (one["balance"] for one in shop.objects("customer") if one["id"] == self.customer)
+        assert balance == (-self.quote.credit.amount_minor if is_saved else 0)
 
 
 class EndTrial(Path):

@@ -71,9 +71,14 @@ async def amounts_of(
         invoice = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     if terms.action is Action.CANCEL_NOW:
-        ended: StripeJson = {"cancel_now": True, "proration_behavior": "always_invoice"}
+        ended: StripeJson = dict(terms.params) or {"cancel_now": True, "proration_behavior": "always_invoice"}
         last = await previewed(gateway, terms, {**known, "subscription_details": ended})
-        return nothing if last is None else _of_invoice(last, currency)
+        if last is None:
+            return nothing
+        amounts = _of_invoice(last, currency)
+        # What is left for the moment between giving back and cancelling costs nothing, and would only puzzle people.
+        lines = tuple(line for line in amounts.lines if line.amount_minor)
+        return msgspec.structs.replace(amounts, lines=lines)
     if terms.action is Action.KEEP:
         ends_at, due = first_renewal(drafted, subscription, begins_at=None)
         asked = await renewal_asked(gateway, drafted, subscription, UNENDED)

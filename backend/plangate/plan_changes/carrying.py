@@ -21,6 +21,7 @@ from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.mirroring import Mirrored, buying_customers_of
 from plangate.plan_changes.deals import start_later, with_own_price
+from plangate.plan_changes.endings import end_now
 from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.records import moved
 from plangate.plan_changes.steps import operations, step
@@ -68,15 +69,7 @@ async def carry_out(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
             await _cancel_at_period_end(env, row, suffix=suffix)
         case Action.CANCEL_NOW:
             await _release_ours(env, row, mirror)
-            await step(
-                env,
-                row,
-                "cancel_now",
-                {},
-                lambda _params, key: env.gateway.cancel_subscription(
-                    _subscription_id(row), is_prorated=True, idempotency_key=key
-                ),
-            )
+            await end_now(env, row, terms, mirror)
         case Action.KEEP:
             await _take_back(env, row, mirror)
     return row

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from plangate.billing.failures import StripeFailure
+from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.transport import within
 from plangate.change_terms import Action, Terms
 from plangate.clock import wall_now
@@ -23,6 +23,7 @@ from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.mirroring import Mirrored, buying_customers_of, refetch_held
 from plangate.plan_changes.carrying import KEY_LIFETIME, POLL_SECONDS, carry_out, clear_up, put_back
+from plangate.plan_changes.endings import is_given_back
 from plangate.plan_changes.preview import Proposal, propose, refuse_foreign
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over
 from plangate.plan_changes.records import current, moved, refusal_view, shown, side
@@ -206,7 +207,7 @@ async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanC
         if row.state not in _UNDER_WAY:
             _repeat_refusal(row)
             return row
-        if await _is_too_old(env, row):
+        if await _is_too_old(env, row) and not _is_half_ended(row, mirror):
             row = await _given_up(env, row, mirror)
             # What was left behind is gone: nobody must be refused because of it.
             await refetch_held(env, row.company_id, lease)
@@ -287,6 +288,13 @@ async def _is_too_old(env: Environment, row: PlanChangeRow) -> bool:
     return bool(unfinished) and min(unfinished) < wall_now() - KEY_LIFETIME
 
 
+def _is_half_ended(row: PlanChangeRow, mirror: Mirrored) -> bool:
+    """Whether a subscription that ends at once was given back and only waits to be cancelled: that is always done."""
+    terms = msgspec.convert(row.terms, Terms)
+    raw = mirror.raw(row.stripe_subscription_id or "")
+    return terms.action is Action.CANCEL_NOW and raw is not None and is_given_back(terms, raw)
+
+
 async def _given_up(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> PlanChangeRow:
     """After a day Stripe has forgotten the keys and the offer is stale: leave nothing behind, and say so."""
     await clear_up(env, row, mirror)
@@ -296,10 +304,15 @@ async def _given_up(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> P
 
 async def _held_to(env: Environment, promise: Promise, *, actor: Actor) -> Proposal:
     """The quote worked out once more on what was just fetched. Raises Refusal (quote_stale) when it differs."""
-    proposal = await propose(env, promise.company_id, promise.request, actor=actor, proration_at=promise.proration_at)
-    fresh = msgspec.structs.replace(proposal.promise, quote_id=promise.quote_id)
-    if fresh == promise:
-        return proposal
+    try:
+        pinned = promise.proration_at
+        proposal = await propose(env, promise.company_id, promise.request, actor=actor, proration_at=pinned)
+        if msgspec.structs.replace(proposal.promise, quote_id=promise.quote_id) == promise:
+            return proposal
+    except StripeFailure as failure:
+        # Stripe counts from no instant of a period that is over; the new quote says what it says now.
+        if failure.kind is not FailureKind.REFUSED:
+            raise
     newest = await propose(env, promise.company_id, promise.request, actor=actor)
     raise Refusal(
         Code.QUOTE_STALE,

@@ -13,6 +13,7 @@ from plangate.engine.holding import Holding
 from plangate.engine.plan_change import ChangeKind, Immediate, Scheduled
 from plangate.errors import Code, Refusal
 from plangate.plan_changes.custom import CustomPrice, collection_of, own_price_to_make
+from plangate.plan_changes.endings import giving_back
 from plangate.plan_changes.lines import TargetLine, held_plan_price, item_params, target_lines
 
 _BEHAVIOURS = {"charge_now": "always_invoice", "next_invoice": "create_prorations", "none": "none"}
@@ -45,8 +46,11 @@ def draft(
     schedule_id = subscription.stripe_schedule_id if subscription is not None else None
     is_ending = subscription is not None and subscription.scheduled_end_at is not None
     if verdict.kind is ChangeKind.CANCEL:
-        action = Action.CANCEL_AT_PERIOD_END if isinstance(verdict, Scheduled) else Action.CANCEL_NOW
-        return Drafted(terms=Terms(action=action, stripe_schedule_id=schedule_id))
+        ending = Terms(action=Action.CANCEL_AT_PERIOD_END, stripe_schedule_id=schedule_id)
+        if isinstance(verdict, Immediate):
+            params = {} if subscription is None else giving_back(subscription, proration_at=proration_at)
+            ending = msgspec.structs.replace(ending, action=Action.CANCEL_NOW, params=params)
+        return Drafted(terms=ending)
     lines = target_lines(catalog, verdict.target, subscription, company_id=company_id)
     held = tuple(Line(line.stripe_price_id, line.quantity) for line in lines)
     if not held:
