@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from plangate.sandbox.errors import invalid
+from plangate.sandbox.periods import checked_instant
 from plangate.sandbox.world import World
 
 from .collecting import pay_now, void
@@ -111,3 +113,31 @@ def clear_pending_update(world: World, subscription: Obj, *, announces: bool = F
         void(world, invoice)
     if announces:
         world.emit("customer.subscription.pending_update_expired", subscription)
+
+
+def set_end(subscription: Obj, p: Obj, now: int) -> None:
+    """Note when a subscription is to end, as the parameters of a create or update say it."""
+    ends = [item["current_period_end"] for item in subscription["_items"]]
+    if "cancel_at_period_end" in p:
+        is_ending = bool(p["cancel_at_period_end"])
+        subscription["cancel_at_period_end"] = is_ending
+        subscription["cancel_at"] = max(ends) if is_ending else None
+        _note_cancellation(subscription, now if is_ending else None)
+    elif p.get("cancel_at") is not None:
+        wanted = p["cancel_at"]
+        named = {"min_period_end": min(ends), "max_period_end": max(ends), "max_billed_until": max(ends)}
+        end = None if wanted == "" else named.get(wanted, wanted)
+        if end is not None and end <= now:
+            raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", param="cancel_at")
+        subscription["cancel_at"] = end if end is None else checked_instant(end, now=now, param="cancel_at")
+        subscription["cancel_at_period_end"] = False
+        _note_cancellation(subscription, None if wanted == "" else now)
+
+
+def _note_cancellation(subscription: Obj, requested_at: int | None) -> None:
+    if requested_at is not None:
+        subscription["canceled_at"] = requested_at
+        subscription["cancellation_details"]["reason"] = "cancellation_requested"
+    else:
+        subscription["canceled_at"] = None
+        subscription["cancellation_details"] = {"comment": None, "feedback": None, "reason": None}

@@ -17,9 +17,11 @@ from .changes import (
     new_item,
     plan_change,
 )
+from .discounts import discount_ids
 from .ending import end_subscription
 from .invoicing import keep_for_later
 from .lines import interval_of, is_metered, usage_line
+from .starting import start_subscription
 
 Obj = dict[str, Any]
 
@@ -73,8 +75,6 @@ def release_schedule(world: World, schedule: Obj) -> None:
 
 def start_scheduled_subscription(world: World, schedule: Obj, phase: Obj) -> None:
     """A schedule that waited for its day makes its subscription."""
-    from plangate.sandbox.resources.subscriptions import start_subscription  # noqa: PLC0415 - subscriptions know schedules too.
-
     settings = schedule["default_settings"]
     method = phase["default_payment_method"] or settings["default_payment_method"]
     subscription = start_subscription(
@@ -185,22 +185,6 @@ def phase_rows(world: World, subscription: Obj, phase: Obj) -> list[Obj]:
         raise invalid("A phase must have at least one item.", param="phases[0][items]")
     check_rows(world, subscription, rows, "items")
     return rows
-
-
-def discount_ids(world: World, subscription: Obj, rows: list[Obj] | None) -> list[str]:
-    """Discount objects for what a list of coupons, promotion codes or discounts names."""
-    from plangate.sandbox.resources.coupons import new_discount  # noqa: PLC0415 - coupons sit above billing.
-
-    found = []
-    for row in rows or []:
-        if row.get("discount"):
-            found.append(world.require("discount", row["discount"], param="discounts[0][discount]")["id"])
-            continue
-        current = [world.store.get("discount", d) for d in subscription["discounts"]]
-        same = next((d for d in current if d and row.get("coupon") == d["source"]["coupon"]), None)
-        discount = same or new_discount(world, row, customer=subscription["customer"], subscription=subscription["id"])
-        found.append(discount["id"])
-    return found
 
 
 def _swap_at_boundary(world: World, subscription: Obj, rows: list[Obj], phase: Obj) -> None:

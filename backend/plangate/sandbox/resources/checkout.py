@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from plangate.sandbox.billing.discounts import new_discount
 from plangate.sandbox.billing.invoicing import Previewed
+from plangate.sandbox.billing.starting import start_subscription
 from plangate.sandbox.cards import CARDS, refusal
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import invalid, required
@@ -14,11 +16,9 @@ from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metad
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
 
-from .coupons import new_discount
 from .customers import create_customer, live_customer
 from .payment_methods import attach, new_method
 from .prices import amount_of, inline_price
-from .subscriptions import start_subscription
 
 Obj = dict[str, Any]
 

@@ -1,11 +1,10 @@
-"""Coupons, promotion codes and the discounts they turn into."""
+"""Coupons and promotion codes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from plangate.sandbox.errors import invalid, only_one, required
-from plangate.sandbox.periods import add_months
 from plangate.sandbox.render import view
 from plangate.sandbox.routing import Call, Route, in_range, merged_metadata, newest_first, page
 from plangate.sandbox.state import new_id
@@ -138,48 +137,6 @@ def list_codes(world: World, call: Call) -> Obj:
         and p.get("customer") in (None, c["customer"])
     ]
     return page(world, call, rows)
-
-
-def new_discount(world: World, row: Obj, *, customer: str, subscription: str | None, session: str | None = None) -> Obj:
-    """Redeem a coupon or promotion code. Raises ApiError 400 when it cannot be redeemed any more."""
-    now = world.now()
-    code = None
-    if row.get("promotion_code"):
-        code = world.require("promotion_code", row["promotion_code"], param="discounts[0][promotion_code]")
-        spent = code["max_redemptions"] is not None and code["times_redeemed"] >= code["max_redemptions"]
-        if not code["active"] or spent or (code["expires_at"] or now + 1) <= now:
-            raise invalid("This promotion code cannot be redeemed.", param="discounts[0][promotion_code]")
-        if code["customer"] not in (None, customer):
-            raise invalid(
-                "This promotion code cannot be redeemed because it belongs to a different customer.",
-                param="discounts[0][promotion_code]",
-            )
-    stripe_id = code["promotion"]["coupon"] if code else row.get("coupon")
-    coupon = world.require("coupon", stripe_id, param="discounts[0][coupon]")
-    spent = coupon["max_redemptions"] is not None and coupon["times_redeemed"] >= coupon["max_redemptions"]
-    if not coupon["valid"] or spent or (coupon["redeem_by"] or now + 1) <= now:
-        raise invalid(f"Coupon expired: {coupon['id']}", param="discounts[0][coupon]", code="coupon_expired")
-    for redeemed in (coupon, code):
-        if redeemed is not None and not world.is_rehearsal:
-            world.store.touch(redeemed)
-            redeemed["times_redeemed"] += 1
-    end = add_months(now, coupon["duration_in_months"]) if coupon["duration"] == "repeating" else None
-    return world.store.add(
-        {
-            "id": new_id("di"),
-            "object": "discount",
-            "checkout_session": session,
-            "customer": customer,
-            "end": end,
-            "invoice": None,
-            "invoice_item": None,
-            "promotion_code": code["id"] if code else None,
-            "source": {"coupon": coupon["id"], "type": "coupon"},
-            "start": now,
-            "subscription": subscription,
-            "subscription_item": None,
-        }
-    )
 
 
 ROUTES = [

@@ -6,10 +6,11 @@ from typing import Any
 
 from plangate.sandbox.billing.agenda import Agenda
 from plangate.sandbox.billing.collecting import collect, finalize, mark_paid, payment_error, void, write_off
+from plangate.sandbox.billing.discounts import discount_ids
 from plangate.sandbox.billing.ending import end_subscription
 from plangate.sandbox.billing.invoicing import Previewed, add_up
 from plangate.sandbox.billing.lines import new_line
-from plangate.sandbox.billing.phases import discount_ids
+from plangate.sandbox.billing.starting import start_subscription
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, required
 from plangate.sandbox.render import expand, view
@@ -19,7 +20,7 @@ from plangate.sandbox.world import World
 from .customers import new_customer
 from .payment_methods import usable_method
 from .schedules import change_schedule
-from .subscriptions import change_subscription, check_updatable, start_subscription
+from .subscriptions import change_subscription, check_updatable
 
 Obj = dict[str, Any]
 
