@@ -15,6 +15,8 @@ from uuid import uuid4
 import httpx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -139,6 +141,7 @@ def create_site(*, url: str, plangate_url: str, secret_key: str, publishable_key
 
     return Starlette(
         lifespan=lifespan,
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
         routes=[
             Route("/", home),
             Route("/pricing", pricing),

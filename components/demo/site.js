@@ -4,6 +4,11 @@ const switcher = document.querySelector(".switch");
 switcher.classList.add("ready");
 switcher.addEventListener("change", () => switcher.requestSubmit());
 
+const columns = document.querySelector(".columns");
+for (const name of ["plangate-ready", "plangate-error"]) {
+  document.querySelector("#manager")?.addEventListener(name, () => columns.classList.add("ready"));
+}
+
 const form = document.querySelector("#export");
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();

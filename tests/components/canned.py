@@ -35,6 +35,18 @@ from plangate.web.wording import reader_of
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 RESET = datetime(2026, 12, 3, tzinfo=UTC)
 
+INVOICES = tuple(
+    {
+        "created": int((NOW - timedelta(days=30 * number)).timestamp()),
+        "status": status,
+        "total": 104900,
+        "currency": "usd",
+        "hosted_invoice_url": f"https://pay.test/{number}",
+    }
+    for number, status in enumerate(("open", "paid", "uncollectible"))
+)
+"""Stripe's invoices of Acme: one in each state, with an amount that takes room."""
+
 
 def frame(*, locale: str = "en", now: datetime = NOW) -> Frame:
     """A reader in Berlin."""

@@ -38,6 +38,7 @@ from plangate.web.component_edge import (
 from plangate.web.embed import build_embed
 from plangate.web.fragments import Action, Fragment, Notice
 from plangate.web.tokens import mint_component_token, read_component_token
+from plangate.web.views.invoices import invoices_view
 from plangate.web.views.plan_manager import Abilities, plan_manager_view
 from plangate.web.views.pricing import PricingWish, pricing_view
 from plangate.web.views.receipt import receipt_view, refusal_view
@@ -160,7 +161,9 @@ def _answer(
     company = _company(toy)
     component = fields.get("component", name)
     view: Fragment
-    if component == "usage":
+    if component == "invoices":
+        view = invoices_view(frame, canned.INVOICES)
+    elif component == "usage":
         meters = canned.decisions(toy.plan, toy.used)
         view = usage_view(frame, catalog, meters, features=words_of(fields.get("features", "")), can_change=True)
     elif component == "plan-manager" and fields.get("view") != "choices":

@@ -1,6 +1,7 @@
 """What must hold in a real browser, on a foreign origin, under the strictest policy a host can have."""
 
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import FloatRect, Locator, Page, expect
 
 from plangate.shapes import ChangeState
 from plangate.web.component_edge import RETURN_MARK
@@ -10,11 +11,19 @@ from tests.components.conftest import Stage
 TABLE = "<plangate-pricing-table></plangate-pricing-table>"
 MANAGER = "<plangate-plan-manager></plangate-plan-manager>"
 USAGE = "<plangate-usage></plangate-usage>"
+INVOICES = "<plangate-invoices></plangate-invoices>"
 
 
 async def _scroll_overhang(page: Page) -> int:
     overhang: int = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return overhang
+
+
+async def _box(found: Locator) -> FloatRect:
+    """Where something stands on the page."""
+    box = await found.bounding_box()
+    assert box is not None
+    return box
 
 
 async def _focused(page: Page) -> str:
@@ -263,6 +272,24 @@ async def test_narrow_pages_do_not_scroll_sideways_and_show_the_recommended_plan
         "(all) => all.filter((word) => word.getClientRects().length > 1 || word.offsetHeight > 30).length"
     )
     assert split == 0
+
+
+async def test_in_a_narrow_column_icons_and_invoices_keep_their_lines(stage: Stage) -> None:
+    stage.toy.plan, stage.toy.scheduled = "pro", "starter"
+    page = await stage.open(MANAGER + INVOICES, width=320)
+    banner = page.locator("[part=banner]")
+    icon, text = await _box(banner.locator("svg")), await _box(banner.locator("div").first)
+    assert text["x"] > icon["x"] + icon["width"]
+    row = page.locator("[part=invoice]").first
+    date, amount = await _box(row.locator("span").first), await _box(row.locator("bdi"))
+    state, link = await _box(row.locator(".badge")), await _box(row.get_by_role("link"))
+    assert date["y"] == amount["y"] < state["y"] == pytest.approx(link["y"], abs=8)
+    assert amount["x"] + amount["width"] == pytest.approx(link["x"] + link["width"], abs=1)
+    wide = await stage.open(INVOICES, width=800)
+    edges = await wide.locator("[part=invoice] .badge").evaluate_all(
+        "(all) => all.map((it) => Math.round(it.parentElement.children[2].getBoundingClientRect().right))"
+    )
+    assert len(set(edges)) == 1
 
 
 async def test_ten_plans_of_sixty_features_do_not_overflow(stage: Stage) -> None:

@@ -21,6 +21,7 @@ from plangate.shapes import (
     Company,
     HeldAddOn,
     PlanChange,
+    UsagePrice,
 )
 from plangate.web.fragments import Action, Fragment, LeavingView, Notice, ProblemView, render, web_address
 from plangate.web.views.invoices import invoices_view, portal_view
@@ -421,6 +422,59 @@ def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:
     assert "Cancel on December 3" in leaving
     assert "No further payments." in leaving
     assert "your work is kept" in leaving
+
+
+def test_the_receipt_says_what_usage_costs_beside_the_next_payment() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
+    used = (
+        UsagePrice(
+            feature="ai-words",
+            name="AI words",
+            price=Price(currency="usd", interval=Interval.MONTH, amount_minor=200, package_size=1000, is_metered=True),
+        ),
+        UsagePrice(
+            feature="exports",
+            name="Exports",
+            price=Price(currency="usd", interval=Interval.MONTH, amount_decimal="0.5", is_metered=True),
+        ),
+    )
+    quote = structs.replace(canned.quote(), plus_usage=used)
+    html = render(receipt_view(frame, catalog, company, quote, wish={"plan": "pro"}, key="k"))
+    assert "Next payment: $49.00 on December 3, plus what you use:" in html
+    assert "<li>AI words beyond what is included: $2.00 per 1,000 words</li>" in html
+    assert "<li>Exports: $0.005 per export</li>" in html
+    alone = structs.replace(quote, next_invoice=None)
+    html = render(receipt_view(frame, catalog, company, alone, wish={"plan": "pro"}, key="k"))
+    assert "You pay for what you use:" in html
+    assert "plus what you use" not in render(receipt_view(frame, catalog, company, canned.quote(), wish={}, key="k"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "title"),
+    [
+        ({"add_on": "audit", "quantity": "1"}, "Add Audit log"),
+        ({"add_on": "extra-exports", "quantity": "3"}, "Extra exports: change to 3"),
+        ({"add_on": "extra-exports", "quantity": "0"}, "Remove Extra exports"),
+        ({"plan": "pro", "interval": "year"}, "Pay for Pro by the year"),
+        ({"unit": "seats", "quantity": "4"}, "Change your Pro plan"),
+    ],
+)
+def test_the_receipt_of_one_plan_names_what_changes_in_it(wish: dict[str, str], title: str) -> None:
+    held = canned.company("pro", add_ons=(HeldAddOn(key="extra-exports", version=1, quantity=2),))
+    html = render(receipt_view(canned.frame(), canned.catalog(), held, canned.quote(), wish=wish, key="k"))
+    assert f">{title}</h2>" in html
+
+
+def test_while_a_payment_is_overdue_only_leaving_is_offered() -> None:
+    html = _table(canned.company("starter", status="past_due"))
+    assert html.count("Once your payment is made") == 3
+    assert re.findall(r'id="choose-([a-z]+)-', html) == ["free"]
+
+
+def test_a_change_that_waits_for_payment_has_the_one_primary_button() -> None:
+    html = _manager(canned.company("free"), canned.change(ChangeState.AWAITING_PAYMENT))
+    assert html.count("button-primary") == 1
+    assert re.search(r'class="button "[^>]*>Choose a plan<', html)
 
 
 def test_an_over_limit_refusal_names_feature_usage_and_limit() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price
 from plangate.engine.values import UNLIMITED, FeatureType, Interval, Json, PeriodKind, PriceBehaviour
+from plangate.shapes import Company
 from plangate.web.fragments import FeatureLine
 from plangate.web.views.rates import price_at, priced_text
 from plangate.web.wording import Reader
@@ -30,6 +31,12 @@ def held_price(catalog: Catalog, key: str, number: int, *, currency: str, interv
         if is_wanted and owner.price.currency == currency and owner.price.interval == interval:
             return owner.price
     return None
+
+
+def may_change(company: Company | None) -> bool:
+    """Whether anything can be bought or changed: not while a payment is overdue."""
+    subscription = company.subscription if company is not None else None
+    return subscription is None or subscription.status not in {"past_due", "unpaid"}
 
 
 def name_of(catalog: Catalog, key: str | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.engine.holding import Holding, sold_in_advance, version_held
@@ -20,7 +21,7 @@ from plangate.web.fragments import (
     Tone,
     web_address,
 )
-from plangate.web.views.offers import held_price, name_of, price_of
+from plangate.web.views.offers import held_price, may_change, name_of, price_of
 from plangate.web.views.rates import price_at, rate_text
 from plangate.web.wording import Reader
 
@@ -284,18 +285,15 @@ def _newest(catalog: Catalog, key: str) -> int:
 # --- the ways to change it ---------------------------------------------------------------------------------
 
 
-def _may_change(company: Company) -> bool:
-    """Whether anything can be bought or changed: not while a payment is overdue."""
-    return company.subscription is None or company.subscription.status not in {"past_due", "unpaid"}
-
-
 def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tuple[Action, ...]:
     if pending is not None and pending.state in _UNFINISHED:
         return ()
     has_paid_plan = company.subscription is not None
-    is_overdue = has_paid_plan and not _may_change(company)
+    is_overdue = has_paid_plan and not may_change(company)
     label = reader.say("manager.change" if has_paid_plan else "manager.choose")
-    change = Action(label=label, get="plan-manager?view=choices", style="primary", element_id="change-plan")
+    # What waits for payment has the one primary button, in its banner.
+    style: Literal["", "primary"] = "" if pending is not None and pending.next_action is not None else "primary"
+    change = Action(label=label, get="plan-manager?view=choices", style=style, element_id="change-plan")
     actions = [] if is_overdue else [change]
     scheduled = company.scheduled_change
     is_ending = company.subscription is not None and company.subscription.cancel_at is not None
@@ -315,7 +313,7 @@ def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tu
 def _units(reader: Reader, catalog: Catalog, company: Company, holding: Holding) -> tuple[AddOnLine, ...]:
     """What of the plan is paid in advance, unit by unit, with a stepper for each."""
     subscription, plan = company.subscription, version_held(catalog, holding)
-    if subscription is None or plan is None or not _may_change(company):
+    if subscription is None or plan is None or not may_change(company):
         return ()
     lines = []
     for key, granted in sold_in_advance(plan).items():
@@ -353,7 +351,7 @@ def _units(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
 def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnLine, ...]:
     """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to."""
     subscription = company.subscription
-    if subscription is None or company.plan is None or not _may_change(company):
+    if subscription is None or company.plan is None or not may_change(company):
         return ()
     held = {add_on.key: add_on.quantity for add_on in company.add_ons}
     offered = sorted(

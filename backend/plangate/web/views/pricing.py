@@ -25,7 +25,7 @@ from plangate.web.fragments import (
     PricingView,
     web_address,
 )
-from plangate.web.views.offers import INTERVAL_ORDER, feature_line, is_granting, is_more, price_of
+from plangate.web.views.offers import INTERVAL_ORDER, feature_line, is_granting, is_more, may_change, price_of
 from plangate.web.views.rates import rate_text
 from plangate.web.wording import Reader
 
@@ -257,6 +257,8 @@ def _button(table: _Table, plan: PlanVersion, price: Price | None) -> PlanButton
         return PlanButton(kind="contact" if url else "word", label=label, url=url)
     if table.company is not None and not table.can_change:
         return None
+    if not plan.is_free and not may_change(table.company):
+        return PlanButton(kind="word", label=reader.say("pricing.once_paid"))
     return PlanButton(kind="choose", label=_choose_label(table, plan, price), is_primary=plan.is_recommended)
 
 

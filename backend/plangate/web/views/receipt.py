@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from plangate.engine.catalog import Catalog
-from plangate.engine.values import Json
+from plangate.engine.catalog import Catalog, Feature
+from plangate.engine.values import FeatureType, Json, PriceBehaviour
 from plangate.errors import Code, Refusal
-from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote, Violation
+from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote, UsagePrice, Violation
 from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptView, RefusalView, web_address
 from plangate.web.views.offers import effect_text, name_of
 from plangate.web.views.plan_manager import Abilities
+from plangate.web.views.rates import rate_text
 from plangate.web.wording import Reader
 
 
@@ -46,11 +47,12 @@ def receipt_view(
     return ReceiptView(
         frame=frame,
         notice=Notice(text=reader.say("receipt.stale"), tone="warn") if is_fresh_price else None,
-        title=_title(reader, quote, plan, is_same_plan=target == held),
+        title=_title(reader, catalog, company, quote, wish=wish, plan=plan, is_same_plan=target == held),
         lead=_lead(reader, quote, company, plan=plan, current=current),
         lines=tuple(lines),
         due=ReceiptLine(text=reader.say("receipt.due"), amount=due),
         following=_following(reader, quote),
+        usage=tuple(_usage(reader, catalog, one, plan=target) for one in quote.plus_usage),
         gained=tuple(_effect(reader, catalog, effect) for effect in quote.gained),
         lost=(
             *(_effect(reader, catalog, effect) for effect in quote.lost),
@@ -143,12 +145,30 @@ def _is_less(quote: Quote) -> bool:
     return quote.kind in {ChangeKind.DOWNGRADE, ChangeKind.CANCEL}
 
 
-def _title(reader: Reader, quote: Quote, plan: str, *, is_same_plan: bool) -> str:
+def _title(
+    reader: Reader,
+    catalog: Catalog,
+    company: Company,
+    quote: Quote,
+    *,
+    wish: Mapping[str, str],
+    plan: str,
+    is_same_plan: bool,
+) -> str:
     if quote.kind is ChangeKind.CANCEL:
         return reader.say("receipt.cancel")
-    if is_same_plan and quote.kind is not ChangeKind.RESUME:
-        return reader.say("receipt.same", plan=plan)
-    return reader.say(f"receipt.{quote.kind}", plan=plan)
+    if not is_same_plan or quote.kind is ChangeKind.RESUME:
+        return reader.say(f"receipt.{quote.kind}", plan=plan)
+    if add_on := wish.get("add_on"):
+        count = wish.get("quantity", "")
+        held = next((one.quantity for one in company.add_ons if one.key == add_on), 0)
+        key = "receipt.remove" if count == "0" else "receipt.quantity" if held else "receipt.add"
+        shown = reader.number(int(count)) if count.isdecimal() else count
+        return reader.say(key, name=name_of(catalog, add_on), count=shown)
+    interval = wish.get("interval")
+    if interval and company.subscription is not None and interval != company.subscription.interval:
+        return reader.say(f"receipt.interval.{interval}", plan=plan)
+    return reader.say("receipt.same", plan=plan)
 
 
 def _lead(reader: Reader, quote: Quote, company: Company, *, plan: str, current: str) -> str:
@@ -167,9 +187,22 @@ def _lead(reader: Reader, quote: Quote, company: Company, *, plan: str, current:
 
 def _following(reader: Reader, quote: Quote) -> str:
     if quote.next_invoice is None:
-        return reader.say("receipt.no_next")
+        return reader.say("receipt.no_next_usage" if quote.plus_usage else "receipt.no_next")
     amount = reader.money(quote.next_invoice.amount_minor, quote.next_invoice.currency)
-    return reader.say("receipt.next", amount=amount, date=reader.day(quote.next_invoice.at))
+    key = "receipt.next_usage" if quote.plus_usage else "receipt.next"
+    return reader.say(key, amount=amount, date=reader.day(quote.next_invoice.at))
+
+
+def _usage(reader: Reader, catalog: Catalog, used: UsagePrice, *, plan: str | None) -> str:
+    """What one feature costs as it is used: from the first unit on, or beyond what the plan includes."""
+    feature = catalog.features.get(used.feature)
+    if feature is None:
+        feature = Feature(key=used.feature, name=used.name, type=FeatureType.EVENT)
+    version = catalog.plans.get(plan or "")
+    granted = version.entitlements if version is not None else ()
+    is_beyond = any(one.feature == used.feature and one.price_behaviour is PriceBehaviour.OVERAGE for one in granted)
+    rate = rate_text(reader, feature, used.price)
+    return reader.say("receipt.usage_beyond" if is_beyond else "feature.rate", name=used.name, rate=rate)
 
 
 def _confirm_label(reader: Reader, quote: Quote, due: str) -> str:
