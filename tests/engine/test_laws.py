@@ -200,7 +200,8 @@ def test_a_trace_changes_nothing_and_its_unlocks_are_ways_to_a_yes(
     for option in traced.trace.options:
         if option.kind == "wait":
             assert option.at is not None
-            assert decide(build_snapshot(*world, at), "exports", counters, at=option.at, quantity=quantity).allowed
+            later = build_snapshot(*world, option.at)
+            assert decide(later, "exports", counters, at=option.at, quantity=quantity).allowed
 
 
 @given(worlds(), near)

@@ -51,7 +51,7 @@ def explain(
         catalog=catalog or snapshot.catalog,
         quantity=quantity,
         at=at,
-        ask=lambda other: ask(other, decision.feature, counters, at=at, quantity=quantity, user=user),
+        ask=lambda other, then: ask(other, decision.feature, counters, at=then, quantity=quantity, user=user),
     )
     explainer = _Explainer(snapshot, compiled, decision, counters, at, user)
     return Trace(steps=tuple(explainer.steps()), unlock=options[0] if options else None, options=options)

@@ -15,9 +15,10 @@ from plangate.engine.plan_change import fitted
 from plangate.engine.pricing import amount_of, months_in, price_among, price_for
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.engine.values import INT64_MAX, Interval, Stacking
-from plangate.engine.what_if import with_holding
+from plangate.engine.what_if import as_scheduled, with_holding
 
-Ask: TypeAlias = Callable[[CompanySnapshot], Decision]
+# The same question to another snapshot, at the same instant or a later one.
+Ask: TypeAlias = Callable[[CompanySnapshot, datetime], Decision]
 
 # Nothing that is bought lifts these: a switch for everybody, an explicit no, or a question that has no answer.
 _FINAL = frozenset(
@@ -47,20 +48,15 @@ def unlocks(
     # Somebody who pays nothing yet is told the monthly price, the smallest step.
     current = replace(current, interval=current.interval or Interval.MONTH)
     found: list[tuple[tuple[int, Fraction, int], Unlock]] = []
-    period = decision.period
-    if (
-        period is not None
-        and period.resets_at is not None
-        and decision.limit is not None
-        and quantity <= decision.limit
-    ):
-        found.append(((0, Fraction(0), 0), Unlock(kind="wait", at=period.resets_at, limit=decision.limit)))
+    wait = _wait(snapshot, decision, at=at, ask=ask)
+    if wait is not None:
+        found.append(((0, Fraction(0), 0), wait))
     paid = _monthly(catalog.newest("plan", current.plan or ""), current) or Fraction(0)
     for plan in catalog.plans.values():
         if plan.is_archived or plan.key == current.plan:
             continue
         target, _ = fitted(catalog, replace(current, plan=plan.key, version=plan.version))
-        answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at))
+        answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at), at)
         if answer.allowed:
             cost = _monthly(plan, current)
             rank = (2, Fraction(0), plan.position) if cost is None else (1, cost - paid, plan.position)
@@ -75,6 +71,22 @@ def unlocks(
         if answer.allowed and cost is not None:
             found.append(((1, cost, add_on.position), _unlock(add_on, current, answer, more)))
     return tuple(unlock for _, unlock in sorted(found, key=lambda one: one[0]))
+
+
+def _wait(snapshot: CompanySnapshot, decision: Decision, *, at: datetime, ask: Ask) -> Unlock | None:
+    """The first reset that brings a "yes", of whichever window: by then an override may be over, or a plan may end."""
+    compiled = snapshot.features[decision.feature]
+    answer = compiled.by_user.get(decision.user or "", compiled).answer
+    kinds = {one.kind for one in (*answer.allowances, *answer.personal) if one.kind is not None}
+    resets = {snapshot.cycle.window(kind, at)[1] for kind in kinds}
+    if decision.period is not None:
+        resets.add(decision.period.resets_at)
+    for reset_at in sorted(one for one in resets if one is not None):
+        facts = as_scheduled(snapshot.facts, snapshot.catalog, reset_at)
+        later = ask(build_snapshot(snapshot.catalog, facts, reset_at), reset_at)
+        if later.allowed:
+            return Unlock(kind="wait", at=reset_at, limit="unlimited" if later.unlimited else later.limit)
+    return None
 
 
 def _more_units(
@@ -95,7 +107,7 @@ def _more_units(
             continue
         target = replace(current, units={**current.units, key: units})
         facts = with_holding(snapshot.facts, snapshot.catalog, target, at)
-        answer = ask(build_snapshot(snapshot.catalog, facts, at))
+        answer = ask(build_snapshot(snapshot.catalog, facts, at), at)
         cost = amount_of(price, units) - amount_of(price, held)
         if answer.allowed:
             unlock = Unlock(
@@ -126,7 +138,7 @@ def _with_enough(
 
     def asked(more: int) -> Decision:
         target = _with_more(current, add_on, more)
-        return ask(build_snapshot(snapshot.catalog, with_holding(snapshot.facts, snapshot.catalog, target, at), at))
+        return ask(build_snapshot(snapshot.catalog, with_holding(snapshot.facts, snapshot.catalog, target, at), at), at)
 
     answer = asked(1)
     granted = next((one for one in add_on.entitlements if one.feature == decision.feature), None)

@@ -59,6 +59,39 @@ def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: da
     return facts
 
 
+def as_scheduled(facts: CompanyFacts, catalog: Catalog, at: datetime) -> CompanyFacts:
+    """The company's facts at a later instant, if what is scheduled in Stripe by then happens and nothing else does."""
+    return replace(
+        facts, subscriptions=tuple(_run_on(one, catalog, facts.company_id, at) for one in facts.subscriptions)
+    )
+
+
+def _run_on(subscription: SubscriptionFact, catalog: Catalog, company_id: str, at: datetime) -> SubscriptionFact:
+    end_at = subscription.scheduled_end_at
+    if end_at is not None and end_at <= at and subscription.ended_at is None:
+        return replace(subscription, status="canceled", ended_at=end_at)
+    begun = [phase for phase in subscription.phases if phase.starts_at <= at]
+    if not begun or not subscription.items:
+        return subscription
+    # The periods of what runs now go on; where the phase is paid by another interval, they are measured anew.
+    model = subscription.items[0]
+    items: list[SubscriptionItem] = []
+    phase = max(begun, key=lambda phase: phase.starts_at)
+    for stripe_price_id, quantity in phase.prices:
+        owner = catalog.owner_of(stripe_price_id, company_id)
+        item = replace(
+            model,
+            stripe_price_id=stripe_price_id,
+            quantity=quantity,
+            is_metered=quantity is None,
+            held_since=phase.known_since or model.held_since,
+        )
+        if owner is not None:
+            item = replace(item, interval=owner.price.interval, interval_count=owner.price.interval_count)
+        items.append(item)
+    return replace(subscription, items=tuple(items))
+
+
 def _version(
     catalog: Catalog, kind: Literal["plan", "add_on"], key: str | None, version: int | None
 ) -> PlanVersion | None:
