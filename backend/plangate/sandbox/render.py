@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from .errors import invalid
 from .spec import known_fields
+from .state import copied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ LINKS = {
 
 def view(world: World, obj: Obj) -> Obj:
     """The object as Stripe would show it, unexpanded. The result is a copy."""
-    shown = {key: copy.deepcopy(value) for key, value in obj.items() if not key.startswith("_")}
+    shown = {key: copied(value) for key, value in obj.items() if not key.startswith("_")}
     kind = shown.get("object", "")
     if kind == "subscription":
         _show_items(world, shown, obj)
@@ -125,13 +125,13 @@ def complete(shown: Obj) -> Obj:
 
 def embedded(rows: Sequence[Obj], url: str, limit: int = EMBEDDED_LIMIT) -> Obj:
     """A list inside an object: at most ten rows and the truth about the rest."""
-    clean = [complete({k: copy.deepcopy(v) for k, v in row.items() if not k.startswith("_")}) for row in rows[:limit]]
+    clean = [complete({k: copied(v) for k, v in row.items() if not k.startswith("_")}) for row in rows[:limit]]
     return {"object": "list", "data": clean, "has_more": len(rows) > limit, "total_count": len(rows), "url": url}
 
 
 def item_view(world: World, item: Obj) -> Obj:
     """A subscription item with its price and the old-fashioned plan."""
-    shown = {key: copy.deepcopy(value) for key, value in item.items() if not key.startswith("_")}
+    shown = {key: copied(value) for key, value in item.items() if not key.startswith("_")}
     price = world.require("price", item["price"])
     shown["price"] = view(world, price)
     shown["plan"] = plan_view(price)
@@ -158,7 +158,7 @@ def plan_view(price: Obj) -> Obj:
         "nickname": price["nickname"],
         "product": price["product"],
         "tiers_mode": price["tiers_mode"],
-        "transform_usage": copy.deepcopy(price["transform_quantity"]),
+        "transform_usage": copied(price["transform_quantity"]),
         "trial_period_days": recurring.get("trial_period_days"),
         "usage_type": recurring.get("usage_type", "licensed"),
     }
@@ -228,9 +228,9 @@ def _include(world: World, node: Obj, name: str) -> Any:  # noqa: ANN401 - as va
     if stored is None:
         return None
     if kind == "price" and name == "tiers":
-        return copy.deepcopy(stored["_tiers"])
+        return copied(stored["_tiers"])
     if kind == "price" and name == "currency_options":
-        return copy.deepcopy(stored["_currency_options"])
+        return copied(stored["_currency_options"])
     if kind == "checkout.session" and name == "line_items":
         return embedded(stored["_line_items"], f"/v1/checkout/sessions/{stored['id']}/line_items")
     if kind == "customer" and name == "subscriptions":
@@ -243,7 +243,7 @@ def _include(world: World, node: Obj, name: str) -> Any:  # noqa: ANN401 - as va
     if kind == "customer" and name in ("sources", "tax_ids"):
         return embedded([], f"/v1/customers/{stored['id']}/{name}")
     if kind == "coupon" and name == "applies_to":
-        return copy.deepcopy(stored["_applies_to"])
+        return copied(stored["_applies_to"])
     if kind == "invoice" and name == "payments":
         rows = [p for p in world.store.all("invoice_payment") if p["invoice"] == stored["id"]]
         return embedded(rows, f"/v1/invoice_payments?invoice={stored['id']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import Clock
 from .config import API_VERSION, SandboxConfig
 from .errors import missing
-from .state import Store, new_id
+from .state import Store, copied, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,12 +128,12 @@ class World:
         for kind in ("payment_method", "subscription", "subscription_schedule", "invoiceitem", "discount", "invoice"):
             store.tables[kind] = {
                 # What is over and done with is only read, so it need not be copied.
-                key: obj if obj.get("status") in _SETTLED else copy.deepcopy(obj)
+                key: obj if obj.get("status") in _SETTLED else copied(obj)
                 for key, obj in self.store.tables.get(kind, {}).items()
                 if obj.get("customer") == stripe_customer_id
             }
         customer = self.store.get("customer", stripe_customer_id)
-        store.tables["customer"] = {customer["id"]: copy.deepcopy(customer)} if customer else {}
+        store.tables["customer"] = {customer["id"]: copied(customer)} if customer else {}
         world = World(self.config, store=store, clock=Clock(self.clock.offset_seconds))
         world.is_rehearsal = True
         return world
