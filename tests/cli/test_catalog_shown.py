@@ -103,5 +103,11 @@ def test_it_is_said_how_many_will_pay_another_price(plangate: Plangate, file: Pa
     assert "--revision 1 --proration next_invoice" in planned.err
     machine = json.loads(plangate("catalog", "plan", str(file), "--proration", "none", "--json").out)
     assert machine["repriced"] == {"companies": 2, "is_complete": True}
+    assert plangate("catalog", "draft", str(file)).code == 0
+    assert "another price" not in plangate("catalog", "diff").out
+    drafted = plangate("catalog", "diff", "--proration", "none")
+    assert "\n2 companies will pay another price.\n" in drafted.out
+    assert "catalog publish --proration none" in drafted.err
+    assert plangate("catalog", "discard").code == 0
     applied = plangate("catalog", "apply", str(file), "--proration", "next_invoice")
     assert "\n2 companies will pay another price.\n" in applied.out

@@ -6,6 +6,7 @@ import pytest
 
 from plangate import catalog, plan_changes
 from plangate.catalog import MigratingCompany, Migration
+from plangate.catalog_document import MigrationDocument
 from plangate.errors import Code, Refusal
 from plangate.plan_changes.repricing import carry_on_repricing
 from plangate.shapes import Actor, ChangeState
@@ -249,7 +250,31 @@ async def test_who_will_pay_another_price_is_counted_before_and_as_it_is_applied
     assert await counted("none", "all") == catalog.Repriced(companies=2)
     assert await counted("none", "none") == catalog.Repriced(companies=0)
     assert await counted("charge_now", "none", f"pro={named}") == catalog.Repriced(companies=1)
+    await catalog.save_draft(shop.env, DEARER, actor=ACTOR)
+    assert (await catalog.diff_draft(shop.env)).repriced is None
+    assert (await catalog.diff_draft(shop.env, proration="none")).repriced == catalog.Repriced(companies=2)
+    some = catalog.read_migrations(["none", f"pro={named}"])
+    drafted = await catalog.diff_draft(shop.env, migrate=some, proration="charge_now")
+    assert drafted.repriced == catalog.Repriced(companies=1)
     diff = await catalog.apply(shop.env, DEARER, actor=ACTOR, proration="none")
     assert diff.repriced == catalog.Repriced(companies=2)
     migration = await _worked(shop)
     assert migration.prices["moved"] == 2
+
+
+async def test_who_of_those_left_behind_will_pay_another_price_is_counted_before(shop: Shop) -> None:
+    named = await _another(shop, "acme-1", plan="pro")
+    await _another(shop, "acme-2", plan="pro", interval="year")
+    await _another(shop, "acme-3", plan="starter")
+    await catalog.apply(shop.env, DEARER, actor=ACTOR, migrate=catalog.read_migrations(["none"]))
+    only = MigrationDocument(companies=[named])
+    assert (await catalog.plan_migration(shop.env, "pro", "all")).repriced is None
+    planned = await catalog.plan_migration(shop.env, "pro", "all", proration="none")
+    assert planned.repriced == catalog.Repriced(companies=2)
+    planned = await catalog.plan_migration(shop.env, "pro", only, proration="charge_now")
+    assert planned.repriced == catalog.Repriced(companies=1)
+    done = await catalog.migrate_kept(shop.env, "pro", only, actor=ACTOR, proration="charge_now")
+    assert done.repriced is None
+    assert (await _worked(shop)).prices == {"moved": 1}
+    planned = await catalog.plan_migration(shop.env, "pro", "all", proration="none")
+    assert planned.repriced == catalog.Repriced(companies=1)

@@ -80,6 +80,9 @@ def test_a_draft_is_edited_diffed_and_published(front: Front) -> None:
     assert (late.status_code, problem(late)["code"]) == (412, "etag_mismatch")
     diff = front.http.get("/v1/catalog/draft/diff?migrate=none").json()
     assert [(one["migrate"], one["version"] > 1) for one in diff["changes"]] == [("none", True)]
+    assert diff["repriced"] is None
+    prices = front.http.get("/v1/catalog/draft/diff?migrate=all&proration=none").json()
+    assert prices["repriced"] == {"companies": 0, "is_complete": True}
     lost = front.http.post("/v1/catalog/draft/publish?migrate=none", headers={"If-Match": etag})
     assert lost.status_code == 412
     published = front.http.post("/v1/catalog/draft/publish?migrate=none")
@@ -94,6 +97,9 @@ def test_a_draft_is_edited_diffed_and_published(front: Front) -> None:
     planned = front.http.post("/v1/catalog/migrations?dry_run=true", json=asked).json()
     assert (planned["mode"], planned["migration"]) == ("all", None)
     assert planned["impact"]["examined"] > 0
+    assert planned["repriced"] is None
+    prices = front.http.post("/v1/catalog/migrations?dry_run=true", json={**asked, "proration": "none"}).json()
+    assert prices["repriced"] == {"companies": 0, "is_complete": True}
     moved = front.http.post("/v1/catalog/migrations", json=asked).json()
     assert moved["migration"]["state"] == "finished"
     gone = front.http.post("/v1/catalog/migrations", json=asked)

@@ -85,13 +85,18 @@ async def save_draft(
     return _view(row)
 
 
-async def diff_draft(environment: Environment, *, migrate: Mapping[str, Migrate] | None = None) -> CatalogDiff:
-    """What publishing the draft would change, and for whom; writes nothing.
+async def diff_draft(
+    environment: Environment, *, migrate: Mapping[str, Migrate] | None = None, proration: Proration | None = None
+) -> CatalogDiff:
+    """What publishing the draft would change, and for whom; with `proration` also how many would pay another price.
 
-    Raises Refusal: 404 without a draft, 409 `catalog_stale` when another catalogue was applied since it was begun.
+    Writes nothing. Raises Refusal: 404 without a draft, 409 `catalog_stale` when another catalogue was applied since it
+    was begun.
     """
     found = await current_draft(environment)
-    return await plan(environment, found.document, migrate=migrate, expected_revision=found.revision)
+    return await plan(
+        environment, found.document, migrate=migrate, proration=proration, expected_revision=found.revision
+    )
 
 
 async def publish_draft(

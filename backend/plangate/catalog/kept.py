@@ -9,6 +9,7 @@ import msgspec
 from plangate.catalog.impact import Impact, Mover, impact_of
 from plangate.catalog.in_force import BUSY, StoredCatalog, stored_catalog, turn
 from plangate.catalog.migrating import Migration, Proration, migration, new_migration, pins_wanted, selection_of
+from plangate.catalog.price_moves import Repriced, repriced
 from plangate.catalog_document import CatalogDocument, Kind, MigrationDocument
 from plangate.catalog_file import refused
 from plangate.catalog_rules import migration_faults
@@ -26,7 +27,8 @@ _EXAMINED: Final = 10_000
 class KeptMigration(msgspec.Struct, frozen=True, kw_only=True):
     """Who of those left on older versions gets the newest. `migration` is None where it was only asked for.
 
-    `impact` says what changes for them; it is None once that is under way.
+    `impact` says what changes for them, and `repriced` how many of them will pay another price (None where prices
+    stay); both are None once that is under way.
     """
 
     kind: Literal["plan", "add_on"]
@@ -34,6 +36,7 @@ class KeptMigration(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     mode: Literal["all", "some"]
     impact: Impact | None = None
+    repriced: Repriced | None = None
     migration: Migration | None = None
 
 
@@ -42,6 +45,7 @@ async def plan_migration(
     key: str,
     who: Literal["all"] | MigrationDocument,
     *,
+    proration: Proration | None = None,
     impact_limit: int | None = _EXAMINED,
     progress: Callable[[int], None] | None = None,
 ) -> KeptMigration:
@@ -62,7 +66,10 @@ async def plan_migration(
         limit=impact_limit,
         progress=progress,
     )
-    return KeptMigration(kind=kind, key=name, version=version, mode=_mode(who), impact=impact)
+    counted = None
+    if proration is not None:
+        counted = await repriced(environment, before, after, {(kind, name): who}, limit=impact_limit)
+    return KeptMigration(kind=kind, key=name, version=version, mode=_mode(who), impact=impact, repriced=counted)
 
 
 async def migrate_kept(

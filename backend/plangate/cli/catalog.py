@@ -12,7 +12,7 @@ from plangate import catalog as journey
 from plangate.catalog import CatalogDiff, CatalogDraft, Imported, KeptMigration, Migration
 from plangate.catalog_document import CatalogDocument, MigrationDocument
 from plangate.catalog_file import catalog_text, read_catalog
-from plangate.cli.catalog_shown import show_diff, show_impact
+from plangate.cli.catalog_shown import show_diff, show_impact, show_repriced
 from plangate.cli.opening import ACTOR, EnvironmentOption, opened, run
 from plangate.cli.terminal import hint, progress, say, show_json, show_table
 from plangate.errors import StartRefused
@@ -147,6 +147,7 @@ def diff_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
     migrate: Migrating = None,
+    proration: Prorating = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Show what publishing the draft would change, and for whom. Exits 0 when nothing, 2 when something.
@@ -158,7 +159,7 @@ def diff_command(
     async def work() -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Asking the engine about companies"):
-                return await journey.diff_draft(env, migrate=who)
+                return await journey.diff_draft(env, migrate=who, proration=proration)
 
     diff = run(work)
     if as_json:
@@ -167,6 +168,7 @@ def diff_command(
         show_diff(diff, verbose=verbose)
         if not diff.is_empty:
             said = "".join(f" --migrate {shlex.quote(one)}" for one in migrate or ())
+            said += f" --proration {proration}" if proration is not None else ""
             hint(f"\nPublish it with: plangate catalog publish{said}")
     raise typer.Exit(0 if diff.is_empty else _DIFFERS)
 
@@ -239,7 +241,9 @@ def migrate_command(
             if not dry_run:
                 return await journey.migrate_kept(env, key, who, actor=ACTOR, proration=proration)
             with progress("Asking the engine about companies:") as counter:
-                return await journey.plan_migration(env, key, who, impact_limit=None, progress=counter)
+                return await journey.plan_migration(
+                    env, key, who, proration=proration, impact_limit=None, progress=counter
+                )
 
     found = run(work)
     if as_json:
@@ -247,6 +251,7 @@ def migrate_command(
         return
     if found.impact is not None:
         show_impact(found.impact, verbose=verbose)
+        show_repriced(found.repriced)
         return
     say(f"{_WHO[found.mode].capitalize()} left on an older version of {found.key} gets version {found.version}.")
     if found.mode == "some":

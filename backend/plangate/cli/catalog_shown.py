@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from babel.numbers import format_currency, get_currency_precision
 
-from plangate.catalog import CatalogDiff, Change, Detail, Effect, Impact, PlanImpact, StripeCall
+from plangate.catalog import CatalogDiff, Change, Detail, Effect, Impact, PlanImpact, Repriced, StripeCall
 from plangate.cli.terminal import out, say
 from plangate.engine.values import Json
 
@@ -60,10 +60,15 @@ def show_diff(diff: CatalogDiff, *, verbose: bool = False) -> None:
     if diff.impact is not None:
         say()
         show_impact(diff.impact, verbose=verbose)
-    if diff.repriced is not None:
-        number = diff.repriced.companies
-        said = f"{number:,} {'company' if number == 1 else 'companies'} will pay another price."
-        say(f"\n{said}" if diff.repriced.is_complete else f"\nAt least {said}")
+    show_repriced(diff.repriced)
+
+
+def show_repriced(repriced: Repriced | None) -> None:
+    """Print how many will pay another price, where prices move along."""
+    if repriced is None:
+        return
+    said = f"{repriced.companies:,} {'company' if repriced.companies == 1 else 'companies'} will pay another price."
+    say(f"\n{said}" if repriced.is_complete else f"\nAt least {said}")
 
 
 def show_impact(impact: Impact, *, verbose: bool = False) -> None:

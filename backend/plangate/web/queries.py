@@ -127,15 +127,13 @@ class DraftQuery(Query):
     expected_revision: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
 
 
-class MigrateQuery(Query):
-    """`migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`."""
+class PublishQuery(Query):
+    """`migrate` says who gets new versions of what they hold: `all`, `none`, or parts such as `none;pro=id=acme`.
+
+    With `proration` the prices paid in Stripe move along, prorated so.
+    """
 
     migrate: Annotated[str, Field(min_length=1, max_length=4_000)] | None = None
-
-
-class PublishQuery(MigrateQuery):
-    """`migrate` as for applying; with `proration` the prices paid in Stripe move along, prorated so."""
-
     proration: Literal["none", "next_invoice", "charge_now"] | None = None
 
 

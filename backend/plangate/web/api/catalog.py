@@ -14,7 +14,6 @@ from plangate.web.queries import (
     CatalogQuery,
     DraftQuery,
     DryRunQuery,
-    MigrateQuery,
     MigratingQuery,
     NoQuery,
     PageQuery,
@@ -100,9 +99,10 @@ async def delete_draft(call: Call[None, None]) -> Answer:
     return _draft(found)
 
 
-async def diff_draft(call: Call[None, MigrateQuery]) -> Answer:
+async def diff_draft(call: Call[None, PublishQuery]) -> Answer:
     """What publishing the draft would change."""
-    return Answer(await catalog.diff_draft(call.environment, migrate=_migrations(call.query.migrate)))
+    migrate = _migrations(call.query.migrate)
+    return Answer(await catalog.diff_draft(call.environment, migrate=migrate, proration=call.query.proration))
 
 
 async def publish_draft(call: Call[None, PublishQuery]) -> Answer:
@@ -121,7 +121,8 @@ async def migrate_kept(call: Call[MigrateBody, DryRunQuery]) -> Answer:
     """Give the newest version to those left on an older one."""
     body = call.body
     if call.query.dry_run:
-        return Answer(await catalog.plan_migration(call.environment, body.key, body.migrate))
+        planned = await catalog.plan_migration(call.environment, body.key, body.migrate, proration=body.proration)
+        return Answer(planned)
     done = await catalog.migrate_kept(
         call.environment, body.key, body.migrate, actor=call.actor, proration=body.proration
     )
@@ -283,10 +284,11 @@ OPERATIONS: Final = (
         name="diffDraft",
         tag=_TAG,
         summary="What the draft changes",
-        text="The difference from the catalogue in force, the calls in Stripe, and whom it would reach.",
+        text="The difference from the catalogue in force, the calls in Stripe, and whom it would reach; with "
+        "`proration` also how many would pay another price (`repriced`).",
         scope="read",
         answer=diff_draft,
-        query=MigrateQuery,
+        query=PublishQuery,
         responses={200: Documented("What would change.", catalog.CatalogDiff)},
         problems=(Code.NOT_FOUND, Code.CATALOG_STALE),
     ),
@@ -320,7 +322,8 @@ OPERATIONS: Final = (
         tag=_TAG,
         summary="Migrate those left on older versions",
         text="Gives the newest version of a plan or add-on to those whom earlier publications left on an older one: "
-        "all of them at once, or some in the background. With `dry_run=true`, only says what would change for whom.",
+        "all of them at once, or some in the background. With `dry_run=true`, only says what would change "
+        "for whom, and with `proration` how many would pay another price.",
         scope="admin",
         answer=migrate_kept,
         body=MigrateBody,
