@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from plangate.engine.catalog import Entitlement, Feature
+from plangate.engine.catalog import Entitlement, Feature, PriceOwner
 from plangate.engine.decide import decide
 from plangate.engine.effects import Effect, effects, violations
 from plangate.engine.entitlements import build_snapshot
@@ -27,6 +28,7 @@ from tests.engine.factories import (
     item,
     override,
     plan,
+    price,
     shop,
     subscribed,
 )
@@ -284,3 +286,54 @@ def test_one_is_singular() -> None:
     after = build_snapshot(catalog, facts(assignments=(assigned("two"),)), NOW)
     (gained,), _ = effects(before, after)
     assert (gained.before_text, gained.after_text) == ("1 export per day", "2 exports in total")
+
+
+def test_without_a_currency_the_subscriptions_own_is_taken() -> None:
+    prices = tuple(price("pro", Interval.MONTH, 4900, currency=currency) for currency in ("usd", "eur"))
+    catalog = catalog_of([plan("starter", monthly=1900), plan("pro", prices=prices)])
+    billed_in_eur = msgspec.structs.replace(subscribed("starter"), currency="eur")
+    holding = Holding(plan="pro", interval=Interval.MONTH)
+    (after,) = with_holding(facts(subscriptions=(billed_in_eur,)), catalog, holding, NOW).subscriptions
+    assert [one.stripe_price_id for one in after.items] == ["price_pro_month_eur"]
+    (fresh,) = with_holding(facts(), catalog, holding, NOW).subscriptions
+    assert [one.stripe_price_id for one in fresh.items] == ["price_pro_month_usd"]
+
+
+def test_of_several_prices_of_a_companys_own_the_one_agreed_on_is_taken() -> None:
+    catalog = catalog_of([plan("pro", monthly=4900)])
+    agreed = [
+        msgspec.structs.replace(price("pro", Interval.MONTH, amount), stripe_price_id=f"price_own_{amount}")
+        for amount in (3000, 2000)
+    ]
+    owners = {
+        one.stripe_price_id: PriceOwner("plan", "pro", 1, one, company_id="comp_acme")
+        for one in agreed
+        if one.stripe_price_id is not None
+    }
+    listed = catalog.price_owners
+    # The catalogue's own price is billed alike, whichever is met first.
+    for known in ({**owners, **listed}, {**listed, **owners}):
+        catalog = msgspec.structs.replace(catalog, price_owners=known)
+        for one in agreed:
+            holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd", own_price=one)
+            (after,) = with_holding(facts(), catalog, holding, NOW).subscriptions
+            assert [item.stripe_price_id for item in after.items] == [one.stripe_price_id]
+    # Nobody else is sold it, whatever they name.
+    other = msgspec.structs.replace(facts(), company_id="comp_other")
+    holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd", own_price=agreed[0])
+    (after,) = with_holding(other, catalog, holding, NOW).subscriptions
+    assert [item.stripe_price_id for item in after.items] == ["price_pro_month_usd"]
+
+
+def test_a_price_of_three_months_is_not_taken_for_one_of_a_month() -> None:
+    quarterly = msgspec.structs.replace(
+        price("pro", Interval.MONTH, 12_000, count=3), stripe_price_id="price_pro_quarter_usd"
+    )
+    monthly = price("pro", Interval.MONTH, 4900)
+    catalog = catalog_of([plan("pro", prices=(quarterly, monthly))])
+    # Stripe's name of the monthly price is known to the owner alone, as before a catalogue was applied again.
+    unnamed = msgspec.structs.replace(monthly, stripe_price_id=None)
+    catalog = msgspec.structs.replace(catalog, plans={"pro": plan("pro", prices=(quarterly, unnamed))})
+    holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd")
+    (after,) = with_holding(facts(), catalog, holding, NOW).subscriptions
+    assert [item.stripe_price_id for item in after.items] == ["price_pro_month_usd"]

@@ -212,3 +212,29 @@ def test_the_user_furthest_over_is_what_stands_against_a_downgrade() -> None:
     assert violations(after, ended, effective_at=NOW + timedelta(days=2)) == []
     equal = {("exports", MONTH, "user_ann"): counter(50)}
     assert violations(after, equal, effective_at=NOW) == []
+
+
+def test_a_users_own_set_leaves_what_all_share_as_it_is() -> None:
+    own = override(OverrideMode.SET, 50, user="user_ann")
+    company = facts(subscriptions=(subscribed("pro"),), overrides=(own,))
+    catalog = of(exports(10))
+    # The shared ten are used up, and so are Ann's fifty: a larger limit for all is not what she was given.
+    spent = ask(catalog, ANN, {"": 30, "user_ann": 50}, company=company)
+    assert (spent.allowed, spent.reason) == (False, Reason.LIMIT_REACHED)
+    left = ask(catalog, ANN, {"": 30, "user_ann": 49}, company=company)
+    assert (left.allowed, left.limit, left.used) == (True, 50, 49)
+    assert not ask(catalog, BOB, {"": 30}, company=company).allowed
+
+
+def test_of_windows_with_as_much_left_the_shortest_is_shown() -> None:
+    catalog = of(exports(5, period=PeriodKind.DAY), exports(5))
+    shown = ask(catalog, None, {})
+    assert shown.period is not None
+    assert shown.period.kind is PeriodKind.DAY
+    # One that never ends comes before any with an end, and after it one that costs more beyond.
+    catalog = of(exports(5, period=PeriodKind.DAY), exports(None))
+    assert ask(catalog, None, {}).reason is Reason.UNLIMITED
+    catalog = of(exports(None, soft_limit=500, period=PeriodKind.DAY), exports(None))
+    assert ask(catalog, None, {}).soft_limit is None
+    catalog = of(exports(900, period=PeriodKind.DAY), exports(None, soft_limit=5))
+    assert ask(catalog, None, {}).soft_limit == 5

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plangate.engine.catalog import Catalog, CatalogSettings
+from plangate.engine.catalog import Catalog, CatalogSettings, Entitlement
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import ScheduledPhase, SubscriptionFact
-from plangate.engine.holding import Holding, holding_of
+from plangate.engine.holding import Holding, holding_of, unit_key
 from plangate.engine.plan_change import (
     ChangeKind,
     Immediate,
@@ -27,7 +27,7 @@ from plangate.engine.plan_change import (
     timing,
 )
 from plangate.engine.snapshot import CompanySnapshot
-from plangate.engine.values import Interval
+from plangate.engine.values import Interval, PriceBehaviour
 from plangate.errors import Code
 from tests.engine.factories import NOW, RENEWS, assigned, catalog_of, facts, plan, price, shop, subscribed
 
@@ -438,3 +438,50 @@ def test_settings_have_the_defaults_of_the_product() -> None:
     settings = CatalogSettings()
     assert (settings.downgrades, settings.past_due_grace_days) == ("period_end", 7)
     assert settings.is_downgrade_blocked_over_limit
+
+
+def test_where_seats_and_add_ons_pull_both_ways_the_monthly_total_decides() -> None:
+    seat = Entitlement(
+        feature="seats",
+        limit=0,
+        price_behaviour=PriceBehaviour.PAY_IN_ADVANCE,
+        prices=(price("seat", Interval.MONTH, 1000),),
+    )
+    catalog = catalog_of(
+        [
+            plan("pro", seat, monthly=4900),
+            plan("extra", Entitlement(feature="sso", enabled=True), monthly=1900, kind="add_on"),
+        ]
+    )
+    current = on("pro", add_ons={"extra": 1}, units={"seats": 3})
+    for seats, kind in ((4, ChangeKind.DOWNGRADE), (5, ChangeKind.UPGRADE)):
+        # One more seat costs 10 and two cost 20; the add-on given up costs 19.
+        assert classify(catalog, current, on("pro", units={"seats": seats})) is kind
+        assert classify(catalog, on("pro", units={"seats": seats}), current) is not kind
+
+
+def test_who_pays_nothing_yet_gives_up_no_interval() -> None:
+    assert reductions(SHOP, on("free"), on("starter", Interval.WEEK)) == ()
+    assert reductions(SHOP, on("pro"), on("free")) == (Reduction(kind="plan", key="pro", before="pro", after="free"),)
+
+
+def test_a_refused_downgrade_has_a_label_only_where_one_is_set() -> None:
+    for text, label in (("", None), ("Talk to us", "Talk to us")):
+        catalog = shop(is_self_service_downgrade_allowed=False, self_service_downgrade_label=text)
+        found = verdict(on("pro"), on("starter"), subscribed("pro"), catalog)
+        assert isinstance(found, Refused)
+        assert found.label == label
+
+
+def test_what_is_bought_of_a_plan_and_of_an_add_on_is_told_apart_by_name() -> None:
+    assert unit_key("plan", "pro", "seats") == "seats"
+    assert unit_key("add_on", "extra", "seats") == "extra/seats"
+
+
+def test_a_plan_is_free_when_nothing_of_it_has_a_price() -> None:
+    sold = Entitlement(feature="exports", limit=0, prices=(price("export", Interval.MONTH, 1),))
+    given = Entitlement(feature="sso", enabled=True)
+    assert plan("free", given).is_free
+    assert not plan("metered", sold, given).is_free
+    assert not plan("paid", given, monthly=100).is_free
+    assert not plan("by-hand", given, is_contact_us=True).is_free

@@ -267,3 +267,21 @@ def test_a_flag_that_is_on_reads_values_in_use_too() -> None:
             used,
             None,
         )
+
+
+def test_usage_for_all_time_is_read_whenever_it_began() -> None:
+    catalog = catalog_of([plan("free", exports(5, period=PeriodKind.ALL_TIME))], fallback_plan="free")
+    snapshot = build_snapshot(catalog, facts(), NOW)
+    key = ("exports", PeriodKind.ALL_TIME, "")
+    assert used_at(snapshot, "exports", {key: counter(3, end_at=None)}, NOW) == 3
+    assert used_at(snapshot, "exports", {key: counter(3, end_at=None, start_at=NOW + timedelta(days=1))}, NOW) == 0
+
+
+def test_only_an_answer_with_usage_from_a_stripe_meter_lags() -> None:
+    pulled = msgspec.structs.replace(SHOP.features["exports"], usage_source="stripe_meter", stripe_meter="exports")
+    catalog = msgspec.structs.replace(SHOP, features={**SHOP.features, "exports": pulled})
+    snapshot = build_snapshot(catalog, facts(), NOW)
+    assert decide(snapshot, "exports", {}, at=NOW).stale
+    assert not decide(snapshot, "seats", {}, at=NOW).stale
+    nothing = msgspec.structs.replace(catalog, initial_plan=None, fallback_plan=None)
+    assert not decide(build_snapshot(nothing, facts(), NOW), "exports", {}, at=NOW).stale

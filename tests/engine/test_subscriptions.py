@@ -17,6 +17,7 @@ from tests.engine.factories import (
     BEGAN,
     NOW,
     RENEWS,
+    assigned,
     catalog_of,
     facts,
     item,
@@ -257,3 +258,35 @@ def test_seats_of_a_plan_that_is_not_held_grant_nothing_and_are_noticed() -> Non
     assert notice.code == "part_without_plan"
     assert "pays for features of Pro, which is not held" in notice.detail
     assert decide(snapshot, "seats", {}, at=NOW).reason is Reason.NO_ENTITLEMENT
+
+
+def test_grace_counts_from_the_newest_renewal_of_several_items() -> None:
+    yearly = item("price_extra_year_usd", interval=Interval.YEAR, period_start_at=BEGAN - timedelta(days=300))
+    late = subscribed(items=(yearly, item("price_pro_month_usd")), status="past_due")
+    snapshot = build_snapshot(SHOP, facts(subscriptions=(late,)), BEGAN + timedelta(days=1))
+    assert snapshot.plan is not None
+    assert snapshot.plan.key == "pro"
+    assert snapshot.valid_until == BEGAN + timedelta(days=7)
+
+
+def test_an_add_on_held_with_and_without_a_quantity_is_held_once() -> None:
+    metered = subscribed(items=(item("price_pro_month_usd"), item("price_extra_month_usd", quantity=None)))
+    company = facts(subscriptions=(metered,), assignments=(assigned("extra", kind="add_on", quantity=2),))
+    assert build_snapshot(SHOP, company, NOW).add_ons == (HeldAddOn(key="extra", version=1, quantity=2),)
+    counted = subscribed("pro", "extra")
+    more = subscribed(items=(item("price_extra_month_usd", quantity=None),), stripe_subscription_id="sub_2")
+    company = facts(subscriptions=(counted, more))
+    assert build_snapshot(SHOP, company, NOW).add_ons == (HeldAddOn(key="extra", version=1, quantity=1),)
+
+
+def test_what_is_withheld_or_paused_says_that_the_subscription_is_inactive() -> None:
+    withheld = facts(subscriptions=(subscribed("pro"),), withheld=frozenset({"sub_1"}))
+    paused = facts(
+        subscriptions=(subscribed("pro", is_collection_paused=True, collection_paused_until=BEGAN),),
+    )
+    for company in (withheld, paused):
+        snapshot = build_snapshot(shop(paused_collection="fallback"), company, NOW)
+        assert decide(snapshot, "sso", {}, at=NOW).reason is Reason.SUBSCRIPTION_INACTIVE
+        # What nobody sells has no subscription to resume.
+        assert decide(snapshot, "upload-mb", {}, at=NOW).reason is Reason.SUBSCRIPTION_INACTIVE
+        assert decide(snapshot, "seats", {}, at=NOW).reason is not Reason.SUBSCRIPTION_INACTIVE

@@ -386,3 +386,32 @@ def test_the_trace_says_what_is_paid_for(name: str, detail: str) -> None:
     decision = decide(snapshot, case.question.feature, case.counted(), at=case.question.at, with_trace=True)
     assert decision.trace is not None
     assert detail in [step.detail for step in decision.trace.steps]
+
+
+def test_what_a_suspended_subscription_would_grant_is_named_where_it_grants_it() -> None:
+    company = facts(subscriptions=(subscribed("starter", status="unpaid"),))
+    _, trace = traced(company, "exports", used=10)
+    details = [step.detail for step in trace.steps if step.source.key == "starter"]
+    assert details == ["Starter includes it, but its subscription is not active."]
+    _, trace = traced(company, "sso")
+    assert [step for step in trace.steps if step.source.key == "starter"] == []
+
+
+def test_of_several_groups_the_one_that_comes_closest_is_explained() -> None:
+    unmet = Condition(kind="plan", values=("pro",))
+    of_ann = Condition(kind="user", values=("user_ann",))
+    rule = Rule(key="beta", groups=((unmet, Condition(kind="add_on", values=("extra",))), (of_ann, unmet)))
+    flagged = msgspec.structs.replace(SHOP.features["sso"], flag=Flag(rules=(rule,)))
+    catalog = msgspec.structs.replace(SHOP, features={**SHOP.features, "sso": flagged})
+    _, ann = traced(facts(), "sso", catalog=catalog, user=UserFacts(user_id="user_ann"))
+    _, bob = traced(facts(), "sso", catalog=catalog, user=UserFacts(user_id="user_bob"))
+    (of_a,) = [step.detail for step in ann.steps if step.source.key == "beta"]
+    (of_b,) = [step.detail for step in bob.steps if step.source.key == "beta"]
+    assert of_a == of_b
+    assert "pro" in of_a
+    alone = Rule(key="beta", groups=((unmet, Condition(kind="add_on", values=("extra",))), (of_ann,)))
+    flagged = msgspec.structs.replace(flagged, flag=Flag(rules=(alone,)))
+    catalog = msgspec.structs.replace(SHOP, features={**SHOP.features, "sso": flagged})
+    _, bob = traced(facts(), "sso", catalog=catalog, user=UserFacts(user_id="user_bob"))
+    (of_b,) = [step.detail for step in bob.steps if step.source.key == "beta"]
+    assert "user_ann" in of_b

@@ -153,20 +153,21 @@ def _items(
 
 
 def _known_as(catalog: Catalog, company_id: str, version: PlanVersion, feature: str | None, price: Price) -> str | None:
-    """The Stripe price that sells this part of a version to the company."""
+    """The Stripe price that sells this part of a version to the company: this very one, or one like it."""
+    alike: str | None = None
     for stripe_id, owner in catalog.price_owners.items():
-        is_part = (owner.kind, owner.key, owner.version, owner.feature) == (
-            version.kind,
-            version.key,
-            version.version,
-            feature,
-        )
-        is_same = (owner.price.currency, owner.price.interval) == (price.currency, price.interval)
-        if owner.company_id is not None:
-            is_same = owner.company_id == company_id and stripe_id == price.stripe_price_id
-        if is_part and is_same:
+        part = (owner.kind, owner.key, owner.version, owner.feature)
+        if part != (version.kind, version.key, version.version, feature) or owner.company_id not in {None, company_id}:
+            continue
+        if stripe_id == price.stripe_price_id:
             return stripe_id
-    return None
+        if owner.company_id is None and alike is None and _billed_as(owner.price) == _billed_as(price):
+            alike = stripe_id
+    return alike
+
+
+def _billed_as(price: Price) -> tuple[str, Interval, int]:
+    return price.currency, price.interval, price.interval_count
 
 
 def _item(
