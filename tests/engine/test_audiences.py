@@ -7,6 +7,7 @@ import pytest
 from plangate.engine.catalog import Audience, Catalog, Condition
 from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import CompanyFacts, PlanSource
+from plangate.engine.snapshot import HeldPlan
 from plangate.engine.values import TraitValue
 from tests.engine.factories import BEGAN, NOW, assigned, catalog_of, exports, facts, item, plan, shop, subscribed
 
@@ -155,3 +156,15 @@ def test_windows_count_from_the_company_or_from_when_the_audience_was_recorded()
     assert on(held, facts(assignments=(stale,)))[0] == "pro"
     nobody = catalog(audience("named", "pro", (NAMED,)))
     assert on(nobody, facts(assignments=(recorded,)))[0] == "free"
+
+
+def test_only_an_assignment_by_audience_says_how_an_audience_is_held() -> None:
+    held = catalog(audience("everyone", "pro", ()))
+    initial = assigned("pro", source=PlanSource.INITIAL, quantity=3, held_from=BEGAN - timedelta(days=9))
+    snapshot = build_snapshot(held, facts(assignments=(initial,)), NOW)
+    assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.AUDIENCE, audience="everyone")
+    assert snapshot.anchor_at == BEGAN
+    kept = assigned("pro", source=PlanSource.AUDIENCE, quantity=3, held_from=BEGAN - timedelta(days=9))
+    snapshot = build_snapshot(held, facts(assignments=(kept,)), NOW)
+    assert snapshot.plan == HeldPlan(key="pro", version=1, source=PlanSource.AUDIENCE, quantity=3, audience="everyone")
+    assert snapshot.anchor_at == BEGAN - timedelta(days=9)

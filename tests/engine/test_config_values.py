@@ -159,3 +159,24 @@ def test_it_agrees_with_json_schema(schema: dict[str, Json], value: Json) -> Non
     assert schema_faults(schema) == []
     is_valid = jsonschema.Draft202012Validator(schema).is_valid(value)
     assert (value_faults(config(schema=schema), value) == []) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "is_one"),
+    [
+        ([1, 2], [1, 2], True),
+        ([1, 2], [2, 1], False),
+        ([1, 2], [1, 2, 3], False),
+        ([1], [True], False),
+        ([[0]], [[False]], False),
+        ({"on": 1}, {"on": True}, False),
+        ({"on": [1]}, {"on": [1]}, True),
+        ({"on": 1}, {"on": 1, "off": 0}, False),
+        (True, True, True),
+        (True, 1, False),
+        (1, 1.0, True),
+    ],
+)
+def test_values_are_the_same_only_as_json_has_it(wanted: Json, value: Json, *, is_one: bool) -> None:
+    for schema in ({"const": wanted}, {"enum": [None, wanted]}):
+        assert (value_faults(config(schema=schema), value) == []) is is_one
