@@ -16,6 +16,7 @@ import uvicorn
 
 from plangate.sandbox.app import create_app
 from plangate.sandbox.config import SandboxConfig
+from plangate.sandbox.render import view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +79,11 @@ class SandboxServer:
         answer.raise_for_status()
         body: Obj = answer.json()
         return body
+
+    def objects(self, kind: str) -> list[Obj]:
+        """All objects of one kind, as `/_sandbox/state` shows them, which would encode all of every kind."""
+        world = self.app_state.sandbox.world
+        return [view(world, obj) for obj in world.store.all(kind)]
 
     def advance(self, duration: str) -> str:
         """Move the clock by an ISO duration; the new present comes back."""

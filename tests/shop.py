@@ -165,8 +165,7 @@ class Shop:
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         """All objects of one kind in the sandbox."""
-        found: list[dict[str, Any]] = self.sandbox.control("GET", "state")["objects"].get(kind, [])
-        return found
+        return self.sandbox.objects(kind)
 
     async def rows(self) -> list[PlanChangeRow]:
         async with self.env.reading() as session:
