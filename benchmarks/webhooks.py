@@ -200,13 +200,13 @@ class _Round:
         env, company_id = self._env, self._shop.company_id
         self._fetching_seconds = 0.0
         changed = asyncio.Event()
-        forget = env.forget
+        forget = env.standings.forget
 
         def forgotten(company_id: str) -> None:
             forget(company_id)
             changed.set()
 
-        env.forget = forgotten  # type: ignore[method-assign]  # tells when to ask, instead of asking all the time
+        env.standings.forget = forgotten  # type: ignore[method-assign]  # tells when to ask, instead of asking all the time
         if self._other is not None and self._other.stdin is not None:
             self._other.stdin.write(f"{limit}\n".encode())
         began = monotonic()
@@ -220,7 +220,7 @@ class _Round:
             if standing is not None and access.check_now(env, standing, "exports").limit == limit:
                 break
         here = monotonic() - began - self._fetching_seconds
-        env.forget = forget  # type: ignore[method-assign]  # as it was
+        env.standings.forget = forget  # type: ignore[method-assign]  # as it was
         elsewhere = []
         if self._other is not None and self._other.stdout is not None:
             seen = float(await asyncio.wait_for(self._other.stdout.readline(), _WAIT_SECONDS))
@@ -326,13 +326,13 @@ async def _watch(url: str, company_id: str) -> None:
     env = deployment.named(None)
     deployment.start_following()
     changed = asyncio.Event()
-    forget = env.forget
+    forget = env.standings.forget
 
     def forgotten(company_id: str) -> None:
         forget(company_id)
         changed.set()
 
-    env.forget = forgotten  # type: ignore[method-assign]  # as above
+    env.standings.forget = forgotten  # type: ignore[method-assign]  # as above
     loop = asyncio.get_running_loop()
     await env.standings.of(company_id)
     await asyncio.sleep(0.5)

@@ -5,7 +5,7 @@ Everything a journey does, it does for an Environment; nothing crosses from one 
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,15 +19,19 @@ from plangate.errors import Code, Refusal
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
+from plangate.store.arriving import Arrived, Claiming, store_and_claim
+from plangate.store.audit import AuditRow
 from plangate.store.companies import bumping_version, owners_of_keys
 from plangate.store.database import Database, StoreSession
 from plangate.store.direct import Filled, Rows, together
 from plangate.store.environments import remember_time_zone, time_zone_at
 from plangate.store.feed import CATALOG, EVERYTHING, announce
-from plangate.store.leases import asking_fence, free_lease, holds_lease, taking_lease
+from plangate.store.inbox import InboxRow
+from plangate.store.leases import COMPANY, asking_fence, free_lease, holds_lease, taking_lease
 from plangate.store.present import asking_facts, facts_of
 from plangate.store.price_mappings import prices_as_known
 from plangate.store.usage import asking_newest, windows_of
+from plangate.store.writing_back import AsRead, write_back
 
 PROCESS = secrets.token_hex(8)  # tells this process's own changes from others' in the change feed
 _LEASE_SECONDS = 30
@@ -133,6 +137,49 @@ class Environment:
         for follow_up in session.after_commit:
             follow_up()
 
+    @asynccontextmanager
+    async def at_once(self) -> AsyncIterator[StoreSession]:
+        """A session for `claim` or `write_back`, each of which is a transaction of its own."""
+        async with self.database.at_once(self.id, self.clock.now()) as session:
+            yield session
+
+    async def claim(
+        self, session: StoreSession, row: InboxRow, key: tuple[str, str], *, until: datetime
+    ) -> tuple[Arrived, Lease | None]:
+        """Store a webhook that is due; where its company is known and free, claimed `until` then with its lease."""
+        claiming = Claiming(key, _new_holder(), _LEASE_SECONDS, wall_now(), until)
+        arrived = await store_and_claim(session, row, claiming)
+        if arrived.company_id is None or arrived.fence is None:
+            return arrived, None
+        return arrived, Lease(COMPANY + arrived.company_id, arrived.fence)
+
+    async def write_back(
+        self, session: StoreSession, as_read: AsRead, entries: Sequence[AuditRow], *, after: Standing
+    ) -> bool:
+        """Commit what the session deferred and these entries, if the company is as it was read; answers whether it was.
+
+        What changed is announced with the commit; here the company then stands as `after` says.
+        """
+        company_id = as_read.company_id
+        if session.changed:
+            announce(session, sorted(session.changed), origin=PROCESS)
+        read = self.standings.writing(company_id)
+        is_written = False
+        try:
+            is_written = await write_back(session, as_read, entries)
+        finally:
+            if not is_written:
+                self.standings.not_written(company_id, read)
+        if not is_written:
+            return False
+        if session.changed:
+            self.standings.written(company_id, read, after, version=as_read.version)
+        else:
+            self.standings.not_written(company_id, read)
+        for follow_up in session.after_commit:
+            follow_up()
+        return True
+
     async def touch(self, session: StoreSession, company_id: str, *, is_locked: bool = False) -> None:
         """Count a change of the company's deciding facts in this transaction, which may hold its lock already."""
         session.changed.add(company_id)
@@ -226,9 +273,8 @@ class Environment:
 
     def taking_lease(self, session: StoreSession, company_id: str) -> tuple[Filled, Callable[[Rows], Lease | None]]:
         """The statement of `lease_in`, to be executed with others, and what reads its rows."""
-        subject = f"company:{company_id}"
-        holder = f"{PROCESS}:{secrets.token_hex(4)}"
-        taking = taking_lease(session, subject, holder, wall_now=wall_now(), seconds=_LEASE_SECONDS)
+        subject = COMPANY + company_id
+        taking = taking_lease(session, subject, _new_holder(), wall_now=wall_now(), seconds=_LEASE_SECONDS)
         return taking, lambda rows: Lease(subject, rows[0][0]) if rows else None
 
     async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
@@ -248,6 +294,10 @@ class Environment:
     async def _find_company(self, keys: Mapping[str, str]) -> str | None:
         async with self.reading() as session:
             return one_owner(await owners_of_keys(session, keys))
+
+
+def _new_holder() -> str:
+    return f"{PROCESS}:{secrets.token_hex(4)}"
 
 
 def company_counters(rows: Rows) -> dict[CounterKey, WindowCounter]:

@@ -30,7 +30,8 @@ from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id
 from plangate.settling import STRIPE, WATCHED, Awaited, look_up, settle_changes
-from plangate.store.audit import append_audit
+from plangate.standing import Standing
+from plangate.store.audit import AuditRow, append_audit, append_entries, audit_entry
 from plangate.store.companies import (
     STRIPE_CUSTOMER_KEY,
     CompanyRow,
@@ -48,12 +49,11 @@ from plangate.store.plan_changes import PlanChangeRow, changes_in
 from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
 from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import (
-    asking_states,
     newest_state_at,
     save_subscriptions,
-    states_of,
     subscriptions_of,
 )
+from plangate.store.writing_back import AsRead
 from plangate.usage_windows import attribute_waiting, rebind_windows
 
 _CLOCKS_APART = timedelta(seconds=60)
@@ -104,11 +104,13 @@ async def refetch_held(
     *,
     present: PresentFacts | None = None,
     closing: Closing | None = None,
+    is_at_once: bool = False,
 ) -> Mirrored:
     """As `refetch`, for a caller that holds the company's lease already, and may have read its `present` since.
 
-    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises Refusal
-    (change_in_progress) when the lease was lost meanwhile; then nothing is written.
+    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. With
+    `is_at_once` that commit is made by `env.write_back` where it can be: `closing` then only defers, and may be called
+    twice. Raises Refusal (change_in_progress) when the lease was lost meanwhile; then nothing is written.
     """
     watched: list[PlanChangeRow] = []
     if present is None or present.has_open_changes:
@@ -127,6 +129,10 @@ async def refetch_held(
         for stripe_customer_id in stripe_customer_ids
         if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
     ]
+    if is_at_once and present is not None and not present.has_open_changes:
+        mirrored_now = await _stored_at_once(env, lease, states, present, closing)
+        if mirrored_now is not None:
+            return mirrored_now
     return await _stored(env, company_id, lease, states, known, awaited=awaited, closing=closing)
 
 
@@ -198,12 +204,11 @@ async def _stored(
     catalog = await env.catalog()
     async with env.writing() as session:
         # The company before the audit, as everywhere, so that two writers never wait for each other.
-        fence, _, told, states_known = await together(
+        fence, _, told = await together(
             session,
             lease.asking(session),
             locking(session, [company_id]),
             asking_facts(session, company_id),
-            asking_states(session, company_id),
         )
         if not lease.is_in(fence):
             raise Refusal(
@@ -213,9 +218,7 @@ async def _stored(
         if present is None:
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
         found = with_holding_times(found, known, at=session.now)
-        is_changed = await _write_back(
-            env, session, catalog, present.facts, known, found, stored=states_of(states_known)
-        )
+        is_changed = await _write_back(env, session, catalog, present.facts, known, found, stored=present.states)
         is_settled = present.has_open_changes and await settle_changes(
             session, company_id, found, subscriptions, awaited
         )
@@ -231,6 +234,61 @@ async def _stored(
         facts=found,
         subscriptions=subscriptions,
         schedules=schedules,
+        is_changed=is_changed,
+    )
+
+
+async def _stored_at_once(
+    env: Environment,
+    lease: Lease,
+    states: Sequence[CustomerState],
+    present: PresentFacts,
+    closing: Closing | None,
+) -> Mirrored | None:
+    """As `_stored`, worked out beforehand from what was read under the lease: the commit only looks whether it is so.
+
+    None, and then nothing was written, when it is not, and for what is rare: deleted customers, and billing windows
+    that have to move.
+    """
+    before = present.facts
+    company_id, known = before.company_id, before.subscriptions
+    if any(state.is_deleted for state in states):
+        return None
+    fetched = await _completed(env, states, known)
+    catalog = await env.catalog()
+    async with env.at_once() as session:
+        found = with_holding_times(fetched, known, at=session.now)
+        facts = msgspec.structs.replace(before, subscriptions=tuple(found), version=before.version + 1)
+        after = build_snapshot(catalog, facts, session.now)
+        meant = plan_meant(after)
+        is_changed = await save_subscriptions(
+            session,
+            company_id,
+            [(fact, state_hash([fact])) for fact in found],
+            mapped_plan=meant,
+            stored=present.states,
+        )
+        entries: list[AuditRow] = []
+        is_moved = is_changed and after.cycle != build_snapshot(catalog, before, session.now).cycle
+        held = env.standings.held(company_id)
+        if is_moved and held is not None and held.counters:
+            return None
+        if is_changed:
+            facts = msgspec.structs.replace(facts, last_mapped_plan=meant or before.last_mapped_plan)
+            after = msgspec.structs.replace(after, facts=facts)
+            entries = _entries(session, company_id, known, found)
+            await env.touch(session, company_id, is_locked=True)
+        if closing is not None:
+            await closing(session)
+        as_read = AsRead(lease.subject, lease.fence, company_id, before.version, has_no_windows=is_moved)
+        standing = Standing(catalog, facts, {}, session.now, after)
+        if not await env.write_back(session, as_read, entries, after=standing):
+            return None
+    return Mirrored(
+        company_id=company_id,
+        facts=found,
+        subscriptions=tuple(one for state in states for one in state.subscriptions),
+        schedules=tuple(one for state in states for one in state.schedules),
         is_changed=is_changed,
     )
 
@@ -252,7 +310,7 @@ async def _write_back(
         session, before.company_id, states_found, mapped_plan=plan_meant(after), stored=stored
     )
     if is_changed:
-        await _note_change(session, before.company_id, known, found)
+        await append_entries(session, _entries(session, before.company_id, known, found))
         await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
     return is_changed
 
@@ -386,25 +444,29 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
     return company_id
 
 
-async def _note_change(
+def _entries(
     session: StoreSession, company_id: str, known: Sequence[SubscriptionFact], found: Sequence[SubscriptionFact]
-) -> None:
+) -> list[AuditRow]:
     """One audit entry for each subscription that changed: its status and prices before and after."""
+    entries = []
     before = {fact.stripe_subscription_id: fact for fact in known}
     for fact in found:
         earlier = before.get(fact.stripe_subscription_id)
         # What is not told of an entry, such as the next period, is in the mirror's own history.
         if earlier is not None and _summary(earlier) == _summary(fact):
             continue
-        await append_audit(
-            session,
-            actor=STRIPE,
-            action="subscription.changed",
-            subject=fact.stripe_subscription_id,
-            company_id=company_id,
-            before=None if earlier is None else _summary(earlier),
-            after=_summary(fact),
+        entries.append(
+            audit_entry(
+                session,
+                actor=STRIPE,
+                action="subscription.changed",
+                subject=fact.stripe_subscription_id,
+                company_id=company_id,
+                before=None if earlier is None else _summary(earlier),
+                after=_summary(fact),
+            )
         )
+    return entries
 
 
 def _summary(fact: SubscriptionFact) -> dict[str, object]:

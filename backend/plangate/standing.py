@@ -66,7 +66,12 @@ class Standing:
     __slots__ = ("catalog", "counted", "counters", "facts", "places", "snapshot", "windows_known")
 
     def __init__(
-        self, catalog: Catalog, facts: CompanyFacts, counters: dict[CounterKey, WindowCounter], at: datetime
+        self,
+        catalog: Catalog,
+        facts: CompanyFacts,
+        counters: dict[CounterKey, WindowCounter],
+        at: datetime,
+        snapshot: CompanySnapshot | None = None,
     ) -> None:
         self.catalog = catalog
         self.facts = facts
@@ -74,7 +79,7 @@ class Standing:
         self.counted: dict[str, CountedIn] = {}
         self.windows_known: dict[str, int] = {}
         self.places: dict[str, Place] = {}
-        self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at)
+        self.snapshot: CompanySnapshot = build_snapshot(catalog, facts, at) if snapshot is None else snapshot
 
     def snapshot_at(self, at: datetime) -> CompanySnapshot:
         """The snapshot for the present instant, compiled again if an override or a period has ended since."""
@@ -160,6 +165,28 @@ class Standings:
         self._outdated.pop(company_id, None)
         for pair in self._keys.pop(company_id, ()):
             self._ids.pop(pair, None)
+
+    def writing(self, company_id: str) -> object:
+        """Note that the company is being written; `written` takes what this answers."""
+        read = object()
+        self._reads.setdefault(company_id, set()).add(read)
+        return read
+
+    def written(self, company_id: str, read: object, after: Standing | None, *, version: int) -> None:
+        """Hold `after` from now on, or nothing, when the company was of this `version` before it was written.
+
+        Its counters are those held until now: a change of facts leaves them as they are. Where anybody else may have
+        changed the company since `writing`, or it is not held, the next question reads the store.
+        """
+        is_current, held, keys = self._ended(company_id, read), self._held.get(company_id), self._keys.get(company_id)
+        self.forget(company_id)
+        if is_current and after is not None and held is not None and keys is not None and held.facts.version == version:
+            after.counters = held.counters
+            self._keep(company_id, after, keys)
+
+    def not_written(self, company_id: str, read: object) -> None:
+        """Note that nothing came of `writing`."""
+        self._ended(company_id, read)
 
     def outdate(self) -> None:
         """Note that the catalogue changed: the next question about each company is answered by the new one."""

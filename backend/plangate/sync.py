@@ -19,22 +19,19 @@ from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.importing import import_account
 from plangate.mirroring import refetch_customer, refetch_held
-from plangate.store.companies import STRIPE_CUSTOMER_KEY, asking_owner
+from plangate.store.companies import STRIPE_CUSTOMER_KEY
 from plangate.store.database import StoreSession
-from plangate.store.direct import together
 from plangate.store.inbox import (
     InboxRow,
     InboxState,
-    claim_event,
     claim_events,
     cursor,
     known_event_ids,
     set_cursor,
     settle_event,
     store_event,
-    storing_event,
 )
-from plangate.store.present import PresentFacts, asking_facts, facts_of
+from plangate.store.present import PresentFacts, facts_of
 
 _CLAIMED_AT_ONCE: Final = 50
 _CLAIM_SECONDS: Final = 60
@@ -115,7 +112,10 @@ async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None
     An event of another account or mode is stored as ignored. Raises Refusal (malformed) for something that is no event.
     """
     _refuse_ill_typed(event)
-    row = inbox_row(env, event, received_at=wall_now())
+    return await _received(env, inbox_row(env, event, received_at=wall_now()))
+
+
+async def _received(env: Environment, row: InboxRow) -> InboxRow | None:
     async with env.writing() as session:
         is_new = await store_event(session, row)
     return row if is_new else None
@@ -129,23 +129,18 @@ async def receive_to_act(env: Environment, event: Mapping[str, Any]) -> tuple[In
     """
     _refuse_ill_typed(event)
     row = inbox_row(env, event, received_at=wall_now())
-    claim = None
-    async with env.writing() as session:
-        is_due = row.state == InboxState.PENDING.value and row.stripe_customer_id is not None
-        key = STRIPE_CUSTOMER_KEY, row.stripe_customer_id or ""
-        is_new, owner = await together(session, storing_event(row), asking_owner(session, *key))
-        if not is_new:
-            return None, None
-        if is_due and owner:
-            company_id = str(owner[0][0])
-            taking, taken = env.taking_lease(session, company_id)
-            told, facts = await together(session, taking, asking_facts(session, company_id))
-            lease = taken(told)
-            if lease is not None:
-                row.attempts, row.available_at = 1, row.received_at + timedelta(seconds=_CLAIM_SECONDS)
-                claim_event(session, row)
-                claim = Claim(row, company_id, lease, facts_of(facts, company_id))
-    return row, claim
+    if row.state != InboxState.PENDING.value or row.stripe_customer_id is None:
+        return await _received(env, row), None
+    until = row.received_at + timedelta(seconds=_CLAIM_SECONDS)
+    async with env.at_once() as session:
+        arrived, lease = await env.claim(session, row, (STRIPE_CUSTOMER_KEY, row.stripe_customer_id), until=until)
+    if not arrived.is_new:
+        return None, None
+    if lease is None or arrived.company_id is None:
+        return row, None
+    row.attempts, row.available_at = 1, until
+    present = None if arrived.facts is None else facts_of(arrived.facts, arrived.company_id)
+    return row, Claim(row, arrived.company_id, lease, present)
 
 
 def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: datetime) -> InboxRow:
@@ -268,7 +263,9 @@ async def _act_on(
     try:
         with within(_REFETCH_SECONDS):
             if claim is not None:
-                await refetch_held(env, claim.company_id, claim.lease, present=claim.present, closing=settle)
+                await refetch_held(
+                    env, claim.company_id, claim.lease, present=claim.present, closing=settle, is_at_once=True
+                )
                 is_ours = True
             elif stripe_customer_id is not None:
                 is_ours = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle) is not None

@@ -43,20 +43,25 @@ async def holders(shop: Shop) -> list[str | None]:
 async def test_two_commits_are_all_it_takes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     event = await newest(shop)
     transactions: list[str] = []
-    writing = Database.writing
 
-    @asynccontextmanager
-    async def counted(self: Database, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
-        transactions.append(environment_id)
-        async with writing(self, environment_id, now) as session:
-            yield session
+    def counting(name: str) -> None:
+        opened = getattr(Database, name)
 
-    monkeypatch.setattr(Database, "writing", counted)
+        @asynccontextmanager
+        async def counted(self: Database, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
+            transactions.append(name)
+            async with opened(self, environment_id, now) as session:
+                yield session
+
+        monkeypatch.setattr(Database, name, counted)
+
+    counting("writing")
+    counting("at_once")
     _, claim = await sync.receive_to_act(shop.env, event)
     assert claim is not None
     await sync.act_on(shop.env, claim)
     monkeypatch.undo()
-    assert len(transactions) == 2
+    assert transactions == ["at_once", "at_once"]
     assert await shop.plan() == "pro"
     assert set((await states(shop)).values()) == {"processed"}
     assert await holders(shop) == [None]

@@ -1,7 +1,7 @@
 """The audit: who changed what, append-only, each entry carrying the hash of the one before it."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from sqlmodel import Field, Index, SQLModel
 from plangate.shapes import Actor
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, Filled, together
 
 
 class AuditRow(SQLModel, table=True):
@@ -71,10 +71,12 @@ _APPEND: Final = Direct(
             previous_hash, entry_hash)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     """,
+    writes="audit",
 )
 _MOVE_HEAD: Final = Direct(
     sqlite="UPDATE audit_heads SET sequence = ?2, entry_hash = ?3 WHERE environment_id = ?1",
     postgresql="UPDATE audit_heads SET sequence = $2, entry_hash = $3 WHERE environment_id = $1",
+    writes="audit_heads",
 )
 
 
@@ -90,13 +92,46 @@ async def append_audit(
     note: str = "",
 ) -> None:
     """Append one entry in the same transaction as the change it tells of."""
+    entry = audit_entry(
+        session,
+        actor=actor,
+        action=action,
+        subject=subject,
+        company_id=company_id,
+        before=before,
+        after=after,
+        note=note,
+    )
+    await append_entries(session, [entry])
+
+
+async def append_entries(session: StoreSession, entries: Sequence[AuditRow]) -> None:
+    """As `append_audit`, for several that were made by `audit_entry`."""
+    if not entries:
+        return
     (head,) = await together(session, _HEAD.of(session.environment_id))
     if not head:
         _, head = await together(session, _FIRST_HEAD.of(session.environment_id), _HEAD.of(session.environment_id))
     sequence, previous_hash = head[0]
-    row = AuditRow(
+    # The head is held already, so that nobody comes between.
+    session.defer(*appending(entries, sequence, previous_hash))
+
+
+def audit_entry(
+    session: StoreSession,
+    *,
+    actor: Actor,
+    action: str,
+    subject: str,
+    company_id: str = "",
+    before: object = None,
+    after: object = None,
+    note: str = "",
+) -> AuditRow:
+    """An entry that has no place in the chain yet; `appending` gives it one."""
+    return AuditRow(
         environment_id=session.environment_id,
-        sequence=sequence + 1,
+        sequence=0,
         company_id=company_id,
         actor=msgspec.to_builtins(actor),
         action=action,
@@ -105,28 +140,37 @@ async def append_audit(
         after=msgspec.to_builtins(after),
         note=note,
         at=session.now,
-        previous_hash=previous_hash,
+        previous_hash="",
         entry_hash="",
     )
-    row.entry_hash = entry_hash(row)
-    # The head is held already, so that nobody comes between.
-    session.defer(
-        _APPEND.of(
-            row.environment_id,
-            row.sequence,
-            row.company_id,
-            json_text(row.actor),
-            row.action,
-            row.subject,
-            json_text(row.before),
-            json_text(row.after),
-            row.note,
-            to_microseconds(row.at),
-            row.previous_hash,
-            row.entry_hash,
-        ),
-        _MOVE_HEAD.of(row.environment_id, row.sequence, row.entry_hash),
-    )
+
+
+def appending(entries: Sequence[AuditRow], sequence: int, head: str) -> list[Filled]:
+    """The statements that append entries after the one of this sequence number and hash, which end the chain."""
+    statements: list[Filled] = []
+    for row in entries:
+        row.sequence, row.previous_hash = sequence + 1, head
+        sequence, head = row.sequence, entry_hash(row)
+        row.entry_hash = head
+        statements.append(
+            _APPEND.of(
+                row.environment_id,
+                row.sequence,
+                row.company_id,
+                json_text(row.actor),
+                row.action,
+                row.subject,
+                json_text(row.before),
+                json_text(row.after),
+                row.note,
+                to_microseconds(row.at),
+                row.previous_hash,
+                row.entry_hash,
+            )
+        )
+    if entries:
+        statements.append(_MOVE_HEAD.of(entries[-1].environment_id, sequence, head))
+    return statements
 
 
 async def audit_of(

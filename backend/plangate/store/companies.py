@@ -171,6 +171,7 @@ _BUMP: Final = Direct(
     postgresql="""
         UPDATE companies SET version = version + 1, updated_at = $3 WHERE environment_id = $1 AND id = $2
     """,
+    writes="companies",
 )
 
 

@@ -168,6 +168,17 @@ class Database:
             yield StoreSession(connection, environment_id, now, only_reads=True)
 
     @asynccontextmanager
+    async def at_once(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
+        """A session to write with whose transaction is not begun, for what is a transaction of its own.
+
+        That is `store.arriving` and `store.writing_back`; anything else may only be deferred.
+        """
+        async with self._writer.connect() as connection:
+            yield StoreSession(connection, environment_id, now)
+            if connection.in_transaction():
+                raise RuntimeError("a statement was executed that nobody commits")
+
+    @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:
         """A reading connection outside any environment: the change feed, readiness."""
         async with self._reader.begin() as connection:
@@ -199,9 +210,11 @@ def async_url(url: str) -> URL:
 
 
 def _sqlite_engine(url: URL, *, pool_size: int) -> AsyncEngine:
+    kept: dict[type, Any] = {}
+
     async def connected() -> SqliteConnection:
         arguments, options = engine.dialect.create_connect_args(url)
-        connection = SqliteConnection(partial(sqlite3.connect, *arguments, **options))
+        connection = SqliteConnection(partial(sqlite3.connect, *arguments, **options), kept)
         await connection
         return connection
 

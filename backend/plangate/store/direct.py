@@ -5,11 +5,12 @@ thread of SQLite and the event loop take turns for every row. A direct statement
 JSON text on SQLite, as one array for each column on PostgreSQL.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from random import uniform
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -31,9 +32,11 @@ _CONNECTION_LOST = (
 )
 
 _WAITING_SECONDS: Final = 10
+_PLACEHOLDER: Final = re.compile(r"\$(\d+)")
 
 Rows: TypeAlias = Sequence[Sequence[Any]]
 Answer = TypeVar("Answer")
+Kept = TypeVar("Kept")
 
 
 class Packed(NamedTuple):
@@ -47,11 +50,13 @@ class Direct:
     """One statement in both dialects: single values first, then lists or rows.
 
     On SQLite (`?`) a list or the rows are one text for `json_each`; on PostgreSQL (`$1`) a list is one array, and rows
-    are one array for each of their columns, for `unnest`.
+    are one array for each of their columns, for `unnest`. `writes` names the only table it writes, when nobody needs
+    its rows: PostgreSQL then executes it in one round trip with others that write other tables.
     """
 
     sqlite: str
     postgresql: str
+    writes: str = ""
 
     def of(self, *values: Any) -> "Filled":  # noqa: ANN401 - what the database takes
         """The statement with these values, lists among them."""
@@ -73,9 +78,11 @@ class Filled(NamedTuple):
 class SqliteConnection(aiosqlite.Connection):
     """A connection whose thread executes several statements at one call: each call costs two changes of threads."""
 
-    def __init__(self, connect: "partial[sqlite3.Connection]") -> None:
+    def __init__(self, connect: "partial[sqlite3.Connection]", kept: dict[type, Any]) -> None:
         super().__init__(connect, iter_chunk_size=64)
         self._thread.daemon = True
+        self._kept = kept
+        self.transaction: object = None  # another one for each transaction that writes
         self._begins: Callable[[], None] | None = None
         self._is_over = False
 
@@ -83,6 +90,23 @@ class SqliteConnection(aiosqlite.Connection):
         """The rows of each statement, in order. Raises SQLite's errors; then those after it were not executed."""
         found: list[Rows] = await self._execute(self._together, statements)
         return found
+
+    async def within(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` answers, called in the connection's thread in the transaction that is open."""
+        found: Answer = await self._execute(work)
+        return found
+
+    def kept(self, kind: type[Kept]) -> Kept:
+        """What all connections of this kind to the file keep in memory beside it; made when it is first asked for."""
+        if kind not in self._kept:
+            self._kept[kind] = kind()
+        found: Kept = self._kept[kind]
+        return found
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """SQLite's own connection, for what is called in its thread."""
+        return self._conn
 
     def begin(self) -> None:
         """Begin to write with the next statement, as soon as no other process does; after ten seconds that fails."""
@@ -147,6 +171,7 @@ class SqliteConnection(aiosqlite.Connection):
                     raise
                 sleep(uniform(0.0003, 0.001))  # noqa: S311 - so that two do not knock in step
             else:
+                self.transaction = object()
                 return
 
     def _together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
@@ -157,20 +182,21 @@ async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
     """Execute in order, after what the session deferred; answers the rows of each. Raises the errors of SQLAlchemy."""
     deferred = [one for one in session.deferred if one.rows is None or one.rows]
     session.deferred.clear()
-    wanted = [*deferred, *(one for one in statements if one.rows is None or one.rows)]
+    wanted = [one for one in statements if one.rows is None or one.rows]
     found: list[Rows] = []
-    if wanted:
+    if wanted or deferred:
         driver = (await session.connection.get_raw_connection()).driver_connection
         if isinstance(driver, SqliteConnection):
             with translated():
-                found = await driver.together([for_sqlite(one) for one in wanted])
+                found = await driver.together([for_sqlite(one) for one in (*deferred, *wanted)])
+            del found[: len(deferred)]
         elif isinstance(driver, asyncpg.Connection):
             if not session.only_reads and not driver.is_in_transaction():
                 # SQLAlchemy begins on PostgreSQL with its own first statement.
                 await session.connection.exec_driver_sql("SELECT 1")
             with translated():
+                await execute_composed(driver, deferred)
                 found = [await driver.fetch(one.statement.postgresql, *for_postgresql(one)) for one in wanted]
-    del found[: len(deferred)]
     if len(found) == len(statements):
         return found
     answered = iter(found)
@@ -187,6 +213,54 @@ async def end_with_deferred(session: "StoreSession") -> None:
             await driver.end_with(wanted)
     else:
         await together(session)
+
+
+async def execute_composed(driver: "asyncpg.Connection[asyncpg.Record]", statements: Sequence[Filled]) -> None:
+    """Execute statements nobody needs the rows of on PostgreSQL, those that write different tables together.
+
+    They would not see what the others of their round trip write, so only the order of those of one table counts.
+    """
+    for text, values in composed([one for one in statements if one.rows is None or one.rows]):
+        await driver.fetch(text, *values)
+
+
+def composed(statements: Sequence[Filled]) -> list[tuple[str, list[Any]]]:
+    """The statements and their values as as few as PostgreSQL can execute, in order."""
+    rounds: list[dict[str, Filled]] = []
+    since = 0
+    for number, one in enumerate(statements):
+        table = one.statement.writes
+        if not table:
+            rounds.append({f"alone {number}": one})
+            since = len(rounds)
+            continue
+        free = max((place + 1 for place in range(since, len(rounds)) if table in rounds[place]), default=since)
+        if free == len(rounds):
+            rounds.append({})
+        rounds[free][table] = one
+    return [_as_one_statement(list(one.values())) for one in rounds]
+
+
+def _as_one_statement(statements: Sequence[Filled]) -> tuple[str, list[Any]]:
+    if len(statements) == 1:
+        return statements[0].statement.postgresql, list(for_postgresql(statements[0]))
+    parts: list[str] = []
+    values: list[Any] = []
+    last = "SELECT 1"
+    for number, one in enumerate(statements):
+        text = _renumbered(one.statement.postgresql, len(values))
+        values += for_postgresql(one)
+        # What only selects, such as a notification, would not be executed beside the others.
+        if text.lstrip().startswith("SELECT"):
+            last = text
+        else:
+            parts.append(f"written_{number} AS ({text})")
+    return f"WITH {', '.join(parts)} {last}", values
+
+
+@lru_cache(maxsize=256)
+def _renumbered(text: str, by: int) -> str:
+    return _PLACEHOLDER.sub(lambda found: f"${int(found[1]) + by}", text)
 
 
 def _one_after_the_other(first: Callable[[], object], second: Callable[[], Answer]) -> Answer:

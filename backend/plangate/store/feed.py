@@ -48,6 +48,7 @@ _ANNOUNCE: Final = Direct(
         SELECT ?, ?, ?, json_extract(value, '$[0]') FROM json_each(?)
     """,
     postgresql="SELECT pg_notify($1, message) FROM unnest($2::text[]) AS message",
+    writes="change_feed",
 )
 
 

@@ -74,6 +74,7 @@ _STORE: Final = Direct(
 _CLAIM: Final = Direct(
     sqlite="UPDATE inbox SET attempts = ?3, available_at = ?4 WHERE environment_id = ?1 AND stripe_event_id = ?2",
     postgresql="UPDATE inbox SET attempts = $3, available_at = $4 WHERE environment_id = $1 AND stripe_event_id = $2",
+    writes="inbox",
 )
 _SETTLE: Final = Direct(
     sqlite="""
@@ -84,6 +85,7 @@ _SETTLE: Final = Direct(
         UPDATE inbox SET state = $3, last_error = $4, processed_at = $5, available_at = $6
         WHERE environment_id = $1 AND stripe_event_id = $2
     """,
+    writes="inbox",
 )
 
 
@@ -137,9 +139,9 @@ async def claim_events(session: StoreSession, *, wall_now: datetime, lease_secon
     return sorted((InboxRow(**row) for row in rows.mappings()), key=lambda row: row.received_at)
 
 
-def claim_event(session: StoreSession, row: InboxRow) -> None:
-    """Take an event that this transaction stored: nobody else gets it until its `available_at`."""
-    session.defer(_CLAIM.of(row.environment_id, row.stripe_event_id, row.attempts, to_microseconds(row.available_at)))
+def claiming_event(row: InboxRow, *, attempts: int, available_at: datetime) -> Filled:
+    """The statement that takes an event this transaction stored: nobody else gets it until `available_at`."""
+    return _CLAIM.of(row.environment_id, row.stripe_event_id, attempts, to_microseconds(available_at))
 
 
 def settle_event(

@@ -25,6 +25,7 @@ class LeaseRow(SQLModel, table=True):
 
 leases = table_of(LeaseRow)
 
+COMPANY: Final = "company:"  # begins the subject of a company's lease, before its id
 _CLOCKS_APART: Final = 2  # how many times a lease's length the clocks of two servers may differ
 _TAKE: Final = Direct(
     sqlite="""
@@ -45,6 +46,7 @@ _TAKE: Final = Direct(
 _FREE: Final = Direct(
     sqlite="UPDATE leases SET holder = NULL WHERE environment_id = ? AND subject = ? AND fence = ?",
     postgresql="UPDATE leases SET holder = NULL WHERE environment_id = $1 AND subject = $2 AND fence = $3",
+    writes="leases",
 )
 _FENCE: Final = Direct(
     sqlite="SELECT fence FROM leases WHERE environment_id = ? AND subject = ?",
@@ -79,7 +81,12 @@ def taking_lease(session: StoreSession, subject: str, holder: str, *, wall_now: 
 
 def free_lease(session: StoreSession, subject: str, fence: int) -> None:
     """Give the lease back, unless somebody took it over meanwhile."""
-    session.defer(_FREE.of(session.environment_id, subject, fence))
+    session.defer(freeing_lease(session, subject, fence))
+
+
+def freeing_lease(session: StoreSession, subject: str, fence: int) -> Filled:
+    """The statement of `free_lease`."""
+    return _FREE.of(session.environment_id, subject, fence)
 
 
 async def holds_lease(session: StoreSession, subject: str, fence: int) -> bool:

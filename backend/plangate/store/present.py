@@ -3,6 +3,7 @@
 The past is read noun by noun (`store/snapshot.py`); both must give the same facts, which their tests compare.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -37,7 +38,7 @@ _TOLD: Final = """
         SELECT 'assignment', {array}(held_from, id, kind, key, source, held_until, quantity)
         FROM assignments WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
         UNION ALL
-        SELECT 'subscription', {array}(stripe_subscription_id, document)
+        SELECT 'subscription', {array}(stripe_subscription_id, document, state_hash)
         FROM subscriptions WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
         UNION ALL
         SELECT 'mapped_plan', {array}(mapped_plan) FROM (
@@ -73,11 +74,15 @@ _plan_ref: Final = msgspec.json.Decoder(PlanRef)
 
 
 class PresentFacts(NamedTuple):
-    """A company's facts, its `(name, value)` keys, oldest first, and whether any plan change has not ended."""
+    """A company's facts, its `(name, value)` keys, oldest first, and whether any plan change has not ended.
+
+    `states` is the state hash of each subscription.
+    """
 
     facts: CompanyFacts
     keys: tuple[tuple[str, str], ...]
     has_open_changes: bool
+    states: Mapping[str, str]
 
 
 async def present_facts(session: StoreSession, company_id: str) -> PresentFacts | None:
@@ -112,7 +117,7 @@ def facts_of(rows: Rows, company_id: str) -> PresentFacts | None:
         keys=frozenset(f"{name}={value}" for name, value in keys),
         traits={name: json_value(value) for name, value in told.get("trait", ())},
         assignments=tuple(_assignment(*columns[2:], held_from=columns[0]) for columns in _in_order(told, "assignment")),
-        subscriptions=tuple(_subscription.decode(document) for _, document in _in_order(told, "subscription")),
+        subscriptions=tuple(_subscription.decode(document) for _, document, _ in _in_order(told, "subscription")),
         overrides=tuple(_override(*columns) for columns in _in_order(told, "override")),
         last_mapped_plan=None if mapped_plan is None else _plan_ref.decode(mapped_plan[0][0]),
         pins=tuple(
@@ -122,7 +127,8 @@ def facts_of(rows: Rows, company_id: str) -> PresentFacts | None:
         past_due_grace_days=terms.past_due_grace_days,
         withheld=terms.withheld,
     )
-    return PresentFacts(facts, keys, has_open_changes="change" in told)
+    states = {name: state_hash for name, _, state_hash in told.get("subscription", ())}
+    return PresentFacts(facts, keys, has_open_changes="change" in told, states=states)
 
 
 def _in_order(told: dict[str, list[list[Any]]], noun: str) -> list[list[Any]]:

@@ -77,6 +77,7 @@ _SUPERSEDE: Final = Direct(
         UPDATE subscriptions SET superseded_at = $2
         WHERE environment_id = $1 AND superseded_at IS NULL AND stripe_subscription_id = ANY($3::text[])
     """,
+    writes="subscriptions",
 )
 _SAVE: Final = Direct(
     sqlite="""
@@ -93,6 +94,7 @@ _SAVE: Final = Direct(
         SELECT $1, $2, $3, *
         FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
     """,
+    writes="subscriptions",
 )
 
 
