@@ -9,22 +9,23 @@ from sqlalchemy import BigInteger, ColumnElement, Integer, and_, func, literal_c
 
 from plangate.engine.facts import WindowCounter
 from plangate.engine.values import PeriodKind
-from plangate.store.columns import json_text, to_microseconds
+from plangate.store.columns import to_microseconds
 from plangate.store.companies import company_keys
 from plangate.store.database import StoreSession
-from plangate.store.direct import Direct, Filled, Packed, Rows, together
+from plangate.store.direct import Direct, Filled, Rows, SqliteConnection, together, translated
+from plangate.store.recent_keys import recent_keys
 from plangate.store.usage import (
     UsageEventRow,
     WindowKey,
     asking_newest,
-    asking_used_keys,
     setting_counters,
     unattributed_events,
     usage_events,
     usage_windows,
-    used_keys_of,
+    window_of,
     windows_of,
 )
+from plangate.store.used_keys import UsedKey, adding_keys, asking_used_keys, used_keys_of
 
 Row: TypeAlias = Mapping[str, object]
 
@@ -56,14 +57,6 @@ class LedgerEntry(NamedTuple):
     occurred_at: datetime
 
 
-class UsedKey(NamedTuple):
-    """An idempotency key that counts from now on, and what its repeats are answered (None: that they are repeats)."""
-
-    key_hash: bytes
-    body_hash: bytes
-    answer: object
-
-
 LOCK_COMPANIES: Final = Direct(
     sqlite="""
         SELECT id, version, windows_opened, (SELECT catalog_revision FROM environments WHERE environments.id = ?)
@@ -91,16 +84,6 @@ ADD_ENTRIES: Final = Direct(
             (environment_id, recorded_at, id, company_id, user_id, event, quantity, occurred_at)
         SELECT $1, $2, *
         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
-    """,
-)
-_ADD_KEYS: Final = Direct(
-    sqlite="""
-        INSERT INTO usage_keys (key_hash, body_hash, answer)
-        SELECT substr(?, key * 16 + 1, 16), substr(?, key * 8 + 1, 8), value FROM json_each(?)
-    """,
-    postgresql="""
-        INSERT INTO usage_keys (key_hash, body_hash, answer)
-        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[])
     """,
 )
 
@@ -131,13 +114,10 @@ async def hold(
 
     `user_ids` are those whose windows are wanted; "" stands for the company as a whole.
     """
-    held, windows, keys = await together(
-        session,
-        locking(session, company_ids),
-        asking_newest(session, sorted(company_ids), sorted(user_ids)),
-        asking_used_keys(key_hashes),
+    held, windows = await together(
+        session, locking(session, company_ids), asking_newest(session, sorted(company_ids), sorted(user_ids))
     )
-    return Counted(_held(held), windows_of(windows), used_keys_of(keys))
+    return Counted(_held(held), windows_of(windows), await used_keys(session, key_hashes))
 
 
 def locking(session: StoreSession, company_ids: Collection[str]) -> Filled:
@@ -203,21 +183,29 @@ async def add_usage(
     ]
     if waiting:
         await session.run(unattributed_events.insert(), waiting)
-    statements = [ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))]
+    added = ADD_ENTRIES.for_all(rows, session.environment_id, to_microseconds(session.now))
     if keys:
-        statements.append(adding_keys(keys))
-    await together(session, *statements, setting_counters(counters))
+        await _use_keys(session, keys)
+    await together(session, added, setting_counters(counters))
 
 
-def adding_keys(keys: Sequence[UsedKey]) -> Filled:
-    """The statement that marks keys as used; one that is used already is the database's integrity error."""
-    # Keys are sorted, so that two batches with the same keys wait for each other in one order.
-    used = sorted(keys, key=lambda one: one.key_hash)
-    return _ADD_KEYS.of(
-        Packed([one.key_hash for one in used]),
-        Packed([one.body_hash for one in used]),
-        [json_text(one.answer) for one in used],
-    )
+async def used_keys(session: StoreSession, key_hashes: Collection[bytes]) -> dict[bytes, tuple[bytes, Any]]:
+    """Which of these idempotency keys were used, in a transaction that writes: hash → (hash of the body, answer)."""
+    driver = (await session.connection.get_raw_connection()).driver_connection
+    if isinstance(driver, SqliteConnection):
+        with translated():
+            return await driver.within(lambda: recent_keys(driver).find(driver, key_hashes))
+    (rows,) = await together(session, asking_used_keys(key_hashes))
+    return used_keys_of(rows)
+
+
+async def _use_keys(session: StoreSession, keys: Sequence[UsedKey]) -> None:
+    driver = (await session.connection.get_raw_connection()).driver_connection
+    if isinstance(driver, SqliteConnection):
+        with translated():
+            await driver.within(lambda: recent_keys(driver).add(driver, keys))
+    else:
+        await together(session, adding_keys(keys))
 
 
 async def ledger_total(
@@ -287,7 +275,7 @@ async def windows_around(
     after = await session.one(
         select(usage_windows).where(own, usage_windows.c.start_at > at).order_by(usage_windows.c.start_at).limit(1)
     )
-    return _window(before), _window(after)
+    return None if before is None else window_of(before), None if after is None else window_of(after)
 
 
 async def running_windows(
@@ -303,12 +291,7 @@ async def running_windows(
             or_(usage_windows.c.end_at.is_(None), usage_windows.c.end_at > at),
         )
     )
-    found = []
-    for row in rows:
-        window = _window(row)
-        if window is not None:
-            found.append(((row["feature"], PeriodKind(row["period"]), row["user_id"]), window))
-    return found
+    return [((row["feature"], PeriodKind(row["period"]), row["user_id"]), window_of(row)) for row in rows]
 
 
 async def page_of_ledger(
@@ -350,13 +333,7 @@ async def stored_windows(
     return [
         (
             (row["feature"], PeriodKind(row["period"]), row["user_id"]),
-            WindowCounter(
-                window_id=row["id"],
-                start_at=row["start_at"],
-                end_at=row["end_at"],
-                used=row["used"],
-                reserved=row["reserved"],
-            ),
+            window_of(row),
         )
         for row in rows
     ]
@@ -393,14 +370,6 @@ async def companies_that_used(
     found = by_window.union(by_event).subquery() if events else by_window.distinct().subquery()
     rows = await session.all(select(found.c.company_id).order_by(found.c.company_id).limit(limit))
     return [row["company_id"] for row in rows]
-
-
-def _window(row: Mapping[Any, Any] | None) -> WindowCounter | None:
-    if row is None:
-        return None
-    return WindowCounter(
-        window_id=row["id"], start_at=row["start_at"], end_at=row["end_at"], used=row["used"], reserved=row["reserved"]
-    )
 
 
 def _is(session: StoreSession, company_id: str, event: str, user_id: str) -> list[ColumnElement[bool]]:

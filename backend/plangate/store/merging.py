@@ -29,7 +29,7 @@ from plangate.store.overrides import OverrideRow, current_overrides, replace_ove
 from plangate.store.plan_changes import plan_changes
 from plangate.store.reservations import reservations
 from plangate.store.subscriptions import SubscriptionRow, subscriptions
-from plangate.store.usage import usage_events, usage_windows
+from plangate.store.usage import usage_events, usage_windows, window_of
 from plangate.store.users import join_company
 from plangate.store.version_migrations import pin_version, pins_of
 
@@ -281,13 +281,7 @@ async def windows_since(
         (
             row["feature"],
             row["user_id"],
-            WindowCounter(
-                window_id=row["id"],
-                start_at=row["start_at"],
-                end_at=row["end_at"],
-                used=row["used"],
-                reserved=row["reserved"],
-            ),
+            window_of(row),
         )
         for row in rows
     ]

@@ -13,7 +13,7 @@ from plangate.engine.values import PeriodKind
 from plangate.store.columns import Instant
 from plangate.store.companies import companies
 from plangate.store.database import StoreSession, table_of
-from plangate.store.usage import usage_windows
+from plangate.store.usage import usage_windows, window_of
 
 
 class OverageRow(SQLModel, table=True):
@@ -118,16 +118,7 @@ async def windows_of_feature(
         )
         .order_by(window.start_at)
     )
-    return [
-        WindowCounter(
-            window_id=row["id"],
-            start_at=row["start_at"],
-            end_at=row["end_at"],
-            used=row["used"],
-            reserved=row["reserved"],
-        )
-        for row in rows
-    ]
+    return [window_of(row) for row in rows]
 
 
 async def overage_of(

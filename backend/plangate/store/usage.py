@@ -1,19 +1,18 @@
-"""The append-only usage ledger, its deduplication keys, and the windows whose counters follow it."""
+"""The append-only usage ledger, and the windows whose counters follow it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import BigInteger, LargeBinary, and_, or_, select, update
+from sqlalchemy import BigInteger, and_, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.facts import WindowCounter
 from plangate.engine.values import PeriodKind
 from plangate.ids import new_id
-from plangate.store.columns import Instant, JsonText, from_microseconds, json_value
+from plangate.store.columns import Instant, JsonText, from_microseconds
 from plangate.store.database import StoreSession, table_of
-from plangate.store.direct import Direct, Filled, Packed, Rows, together
+from plangate.store.direct import Direct, Filled, Rows, together
 
 
 class UsageEventRow(SQLModel, table=True):
@@ -33,21 +32,6 @@ class UsageEventRow(SQLModel, table=True):
     quantity: int = Field(sa_type=BigInteger)
     occurred_at: datetime = Field(sa_type=Instant)
     recorded_at: datetime = Field(sa_type=Instant)
-
-
-class UsageKeyRow(SQLModel, table=True):
-    """A used idempotency key: it counts once for ever. `answer` is what `consume` said, for its retries.
-
-    Keys are random and never go, so their rows are as short as can be: `key_hash` holds the environment as well
-    (`used_key_hash`), and there is no tree beside the table.
-    """
-
-    __tablename__ = "usage_keys"
-    __table_args__ = ({"sqlite_with_rowid": False},)
-
-    key_hash: bytes = Field(primary_key=True, sa_type=LargeBinary)
-    body_hash: bytes = Field(sa_type=LargeBinary)
-    answer: Any = Field(default=None, sa_type=JsonText, nullable=True)
 
 
 class UnattributedEventRow(SQLModel, table=True):
@@ -115,7 +99,6 @@ class UsageWindowBoundsRow(SQLModel, table=True):
 
 
 usage_events = table_of(UsageEventRow)
-usage_keys = table_of(UsageKeyRow)
 unattributed_events = table_of(UnattributedEventRow)
 usage_windows = table_of(UsageWindowRow)
 usage_window_bounds = table_of(UsageWindowBoundsRow)
@@ -160,17 +143,7 @@ _NOTE_OPENING: Final = Direct(
     sqlite="UPDATE companies SET windows_opened = windows_opened + 1 WHERE environment_id = ? AND id = ?",
     postgresql="UPDATE companies SET windows_opened = windows_opened + 1 WHERE environment_id = $1 AND id = $2",
 )
-_USED_KEYS: Final = Direct(
-    sqlite="""
-        WITH RECURSIVE places (at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM places WHERE at + 16 < length(?1))
-        SELECT key_hash, body_hash, answer FROM usage_keys WHERE key_hash IN (SELECT substr(?1, at, 16) FROM places)
-    """,
-    postgresql="SELECT key_hash, body_hash, answer FROM usage_keys WHERE key_hash = ANY($1::bytea[])",
-)
 _PERIOD_KINDS: Final = {kind.value: kind for kind in PeriodKind}
-
-KEY_HASH_BYTES: Final = 16
-BODY_HASH_BYTES: Final = 8  # tells another body from the same by accident; nobody gains by making two that collide
 
 WindowKey: TypeAlias = tuple[str, str, PeriodKind, str]  # company id, feature, period kind, user id or ""
 
@@ -244,6 +217,13 @@ async def open_window(
     return WindowCounter(window_id=window_id, start_at=start_at, end_at=end_at, used=used, reserved=reserved)
 
 
+def window_of(row: Mapping[Any, Any]) -> WindowCounter:
+    """The counter of a stored window, from its row."""
+    return WindowCounter(
+        window_id=row["id"], start_at=row["start_at"], end_at=row["end_at"], used=row["used"], reserved=row["reserved"]
+    )
+
+
 async def move_window_end(
     session: StoreSession, company_id: str, feature: str, period: PeriodKind, user_id: str, window: WindowCounter
 ) -> None:
@@ -284,22 +264,6 @@ async def known_windows(
         )
         for row in rows
     }
-
-
-def used_key_hash(environment_id: str, key: str) -> bytes:
-    """What an idempotency key is remembered by. The same key in two environments is two keys."""
-    # No key holds a line break, so no two pairs are one text.
-    return sha256(f"{environment_id}\n{key}".encode()).digest()[:KEY_HASH_BYTES]
-
-
-def asking_used_keys(key_hashes: Collection[bytes]) -> Filled:
-    """Which of these idempotency keys were used? `used_keys_of` reads the rows."""
-    return _USED_KEYS.of(Packed(sorted(key_hashes)))
-
-
-def used_keys_of(rows: Rows) -> dict[bytes, tuple[bytes, Any]]:
-    """Used keys in the rows of `asking_used_keys`: hash → (hash of the body, stored answer)."""
-    return {key_hash: (body_hash, json_value(answer)) for key_hash, body_hash, answer in rows}
 
 
 async def take_unattributed(
