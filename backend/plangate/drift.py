@@ -230,7 +230,7 @@ async def meter_drift(
     until = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
     async with environment.reading() as session:
         rows = await reported_meters(session, since=since)
-    meters = await environment.gateway.meters() if rows else {}
+    meters = await environment.gateway.metering.meters() if rows else {}
     sums: dict[tuple[str, str, str, str | None], dict[str, Reported]] = {}
     for row in rows:
         sums.setdefault((row.company_id, row.meter, row.feature, row.stripe_customer_id), {})[row.state] = row
@@ -244,7 +244,7 @@ async def meter_drift(
         if stripe_customer_id is not None and delivered is not None and WAITING not in by_state:
             counted = Decimal(0)
             if meter in meters:
-                answer = await environment.gateway.metered(
+                answer = await environment.gateway.metering.metered(
                     meters[meter], stripe_customer_id, start_at=since, end_at=until
                 )
                 counted = sum(answer.values(), Decimal(0))

@@ -42,7 +42,7 @@ async def look_up(env: Environment, watched: Sequence[PlanChangeRow], stripe_cus
     schedules: list[StripeJson] = []
     if any(row.terms["action"] == Action.START_LATER.value for row in watched):
         for stripe_customer_id in stripe_customer_ids:
-            schedules += await env.gateway.waiting_schedules(stripe_customer_id)
+            schedules += await env.gateway.schedules.waiting(stripe_customer_id)
     return Awaited(frozenset(closed), tuple(schedules))
 
 

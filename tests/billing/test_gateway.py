@@ -109,11 +109,11 @@ async def test_the_same_key_is_answered_alike_and_other_parameters_are_refused(g
 async def test_absent_things(gateway: StripeGateway) -> None:
     assert await gateway.fetch_customer_state("cus_never") is None
     assert await gateway.fetch_subscription("sub_never") is None
-    assert await gateway.fetch_schedule("sub_sched_never") is None
+    assert await gateway.schedules.fetch("sub_sched_never") is None
     assert await gateway.fetch_checkout_session("cs_test_never") is None
     assert await gateway.default_payment_method("cus_never") is None
     with pytest.raises(StripeFailure) as caught:
-        await gateway.release_schedule("sub_sched_never", idempotency_key="release")
+        await gateway.schedules.release("sub_sched_never", idempotency_key="release")
     assert caught.value.kind is FailureKind.ABSENT
 
 
@@ -183,7 +183,7 @@ async def test_customers_come_in_pages(gateway: StripeGateway) -> None:
 async def test_usage_is_reported_under_its_identifier(gateway: StripeGateway, sandbox: SandboxServer) -> None:
     stripe_customer_id = await a_customer(gateway)
     with pytest.raises(StripeFailure) as caught:
-        await gateway.send_meter_event(
+        await gateway.metering.send(
             event_name="calls",
             stripe_customer_id=stripe_customer_id,
             value="3",

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from plangate import companies, drift, metering
 from plangate.billing.failures import FailureKind, StripeFailure
-from plangate.billing.gateway import StripeGateway
+from plangate.billing.meter_calls import MeterCalls
 from plangate.clock import BusinessClock
 from plangate.deployment import Deployment
 from plangate.environment import Environment
@@ -64,10 +64,12 @@ async def _change(shop: Shop, **values: object) -> None:
 
 async def _counted(shop: Shop) -> int:
     now = shop.env.clock.now().replace(second=0, microsecond=0) + timedelta(minutes=1)
-    meters = await shop.env.gateway.meters()
+    meters = await shop.env.gateway.metering.meters()
     async with shop.env.reading() as session:
         customer = await session.scalar(select(meter_outbox.c.stripe_customer_id).limit(1))
-    sums = await shop.env.gateway.metered(meters["exports"], customer, start_at=now - timedelta(days=60), end_at=now)
+    sums = await shop.env.gateway.metering.metered(
+        meters["exports"], customer, start_at=now - timedelta(days=60), end_at=now
+    )
     return int(sum(sums.values()))
 
 
@@ -272,12 +274,12 @@ async def test_u7_what_stripe_lost_afterwards_is_found(shop: Shop) -> None:
 
 
 async def test_a_busy_stripe_is_asked_again_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def busy(_gateway: StripeGateway, **_asked: object) -> None:
+    async def busy(_calls: MeterCalls, **_asked: object) -> None:
         raise StripeFailure(FailureKind.BUSY, Code.STRIPE_BUSY, "Too many requests.")
 
     await _use(shop, 5)
     with monkeypatch.context() as patched:
-        patched.setattr(StripeGateway, "send_meter_event", busy)
+        patched.setattr(MeterCalls, "send", busy)
         await metering.forward(shop.env)
     (row,) = await _rows(shop)
     assert (row.state, row.attempts) == (WAITING, 1)

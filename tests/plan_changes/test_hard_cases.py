@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from plangate import plan_changes
 from plangate.billing.failures import FailureKind, StripeFailure
+from plangate.billing.schedule_calls import ScheduleCalls
 from plangate.clock import wall_now
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, ChangeState
@@ -49,7 +50,7 @@ async def test_d2_a_schedule_left_without_its_phases_is_released(shop: Shop, mon
     await shop.subscribed(plan="pro")
     quote = await shop.preview(plan="starter")
     with monkeypatch.context() as patched:
-        patched.setattr(shop.env.gateway, "update_schedule", _busy)
+        patched.setattr(ScheduleCalls, "update", _busy)
         assert (await shop.confirm(quote)).state is ChangeState.APPLYING
     (orphan,) = shop.objects("subscription_schedule")
     assert (orphan["status"], len(orphan["phases"]), orphan["metadata"]) == ("active", 1, {})
@@ -102,7 +103,7 @@ async def test_d18_what_is_scheduled_is_shown_until_stripe_has_let_go(
     await shop.subscribed(plan="pro")
     change = await shop.change(plan="starter")
     with monkeypatch.context() as patched:
-        patched.setattr(shop.env.gateway, "release_schedule", _busy)
+        patched.setattr(ScheduleCalls, "release", _busy)
         cancelling = await plan_changes.cancel_scheduled(shop.env, shop.company_id, actor=CUSTOMER)
     assert (cancelling.id, cancelling.state) == (change.id, ChangeState.CANCELLING)
     subscription = (await shop.snapshot()).subscription

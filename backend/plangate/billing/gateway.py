@@ -6,20 +6,19 @@ Objects come back as plain values (`StripeJson`), because a `StripeObject` is no
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from plangate.billing.catalog_calls import CatalogCalls
-from plangate.billing.failures import FailureKind, StripeFailure
+from plangate.billing.meter_calls import MeterCalls
 from plangate.billing.pacing import Pace, paced
 from plangate.billing.payment_calls import PaymentCalls
+from plangate.billing.schedule_calls import ScheduleCalls
 from plangate.billing.transport import StripeJson, Transport
 
 LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
-_ALREADY_EXISTS: Final = "already exists with identifier"
 _UNPAID_STATUSES: Final = frozenset({"past_due", "unpaid", "incomplete"})
 _INVOICE_EXPANSION: Final = "latest_invoice.payments.data.payment.payment_intent"
 
@@ -74,6 +73,16 @@ class StripeGateway:
     def payments(self) -> PaymentCalls:
         """Charges and disputes: what went wrong with a payment after it was made."""
         return PaymentCalls(self._transport)
+
+    @property
+    def schedules(self) -> ScheduleCalls:
+        """Subscription schedules: what is to change later, or to start."""
+        return ScheduleCalls(self._transport)
+
+    @property
+    def metering(self) -> MeterCalls:
+        """Meters: what was used, reported to Stripe or counted there."""
+        return MeterCalls(self._transport)
 
     def long_work(self) -> AbstractContextManager[None]:
         """Calls inside this block, and in tasks started there, stay below the environment's rate."""
@@ -376,50 +385,7 @@ class StripeGateway:
         )
         items["has_more"] = False
 
-    # --- schedules ---------------------------------------------------------------------------------
-
-    async def create_schedule(self, stripe_subscription_id: str, *, idempotency_key: str) -> StripeJson:
-        """A schedule that mirrors the subscription; Stripe accepts nothing else in the same call."""
-        params = {"from_subscription": stripe_subscription_id}
-        return await self._transport.write(
-            lambda options: self._v1.subscription_schedules.create_async(_any(params), options),
-            idempotency_key=idempotency_key,
-        )
-
-    async def waiting_schedules(self, stripe_customer_id: str) -> list[StripeJson]:
-        """The customer's schedules that are to start a subscription and have not done so."""
-        return await self._transport.all(
-            lambda params, options: self._v1.subscription_schedules.list_async(_any(params), options),
-            {"customer": stripe_customer_id, "scheduled": True},
-        )
-
-    async def start_schedule(self, params: StripeJson, *, idempotency_key: str) -> StripeJson:
-        """A schedule that starts a subscription on its day; `params` as Stripe's."""
-        return await self._transport.write(
-            lambda options: self._v1.subscription_schedules.create_async(_any(params), options),
-            idempotency_key=idempotency_key,
-        )
-
-    async def update_schedule(self, stripe_schedule_id: str, params: StripeJson, *, idempotency_key: str) -> StripeJson:
-        """Replace all phases of a schedule (see `billing.schedule` for the parameters)."""
-        return await self._transport.write(
-            lambda options: self._v1.subscription_schedules.update_async(stripe_schedule_id, _any(params), options),
-            idempotency_key=idempotency_key,
-        )
-
-    async def release_schedule(self, stripe_schedule_id: str, *, idempotency_key: str) -> StripeJson:
-        """Detach a schedule; the subscription goes on as it is, without the later phases."""
-        return await self._transport.write(
-            lambda options: self._v1.subscription_schedules.release_async(stripe_schedule_id, options=options),
-            idempotency_key=idempotency_key,
-        )
-
-    async def fetch_schedule(self, stripe_schedule_id: str) -> StripeJson | None:
-        return await self._transport.find(
-            lambda options: self._v1.subscription_schedules.retrieve_async(stripe_schedule_id, options=options)
-        )
-
-    # --- events and meters -------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------
 
     def event_pages(self, *, created_from: datetime) -> AsyncIterator[Sequence[StripeJson]]:
         """Events since an instant, a page at a time, newest first. Stripe keeps them for 30 days."""
@@ -445,66 +411,6 @@ class StripeGateway:
         ):
             found.extend(page)
         return found if after_event_id is not None else found[::-1]
-
-    async def send_meter_event(
-        self, *, event_name: str, stripe_customer_id: str, value: str, identifier: str, occurred_at: datetime
-    ) -> None:
-        """Report usage to a Stripe meter. An `identifier` that Stripe knows already, for at least a day, is delivered.
-
-        `value` is a number with at most 12 decimals; the identifier has at most 100 characters.
-        """
-        params = {
-            "event_name": event_name,
-            "payload": {"stripe_customer_id": stripe_customer_id, "value": value},
-            "identifier": identifier,
-            "timestamp": int(occurred_at.timestamp()),
-        }
-        try:
-            await self._transport.write(
-                lambda options: self._v1.billing.meter_events.create_async(_any(params), options),
-                idempotency_key=identifier,
-            )
-        except StripeFailure as refused:
-            if refused.kind is FailureKind.REFUSED and _ALREADY_EXISTS in refused.detail:
-                return
-            raise
-
-    async def meters(self) -> dict[str, str]:
-        """The active meters of the account: the event name each counts, and its id."""
-        found = await self._transport.all(
-            lambda params, options: self._v1.billing.meters.list_async(_any(params), options), {"status": "active"}
-        )
-        return {meter["event_name"]: meter["id"] for meter in found}
-
-    async def metered(
-        self,
-        stripe_meter_id: str,
-        stripe_customer_id: str,
-        *,
-        start_at: datetime,
-        end_at: datetime,
-        by: Literal["hour", "day"] | None = None,
-    ) -> dict[datetime, Decimal]:
-        """What a meter counted for a customer in `[start_at, end_at)`, by the start of each hour or day, or in one sum.
-
-        Both instants lie on whole minutes, or on whole steps of `by`. Steps without usage are left out.
-        """
-        params: StripeJson = {
-            "customer": stripe_customer_id,
-            "start_time": int(start_at.timestamp()),
-            "end_time": int(end_at.timestamp()),
-        }
-        if by is not None:
-            params["value_grouping_window"] = by
-        summaries = await self._transport.all(
-            lambda asked, options: self._v1.billing.meters.event_summaries.list_async(
-                stripe_meter_id, _any(asked), options
-            ),
-            params,
-        )
-        return {
-            datetime.fromtimestamp(one["start_time"], UTC): Decimal(str(one["aggregated_value"])) for one in summaries
-        }
 
 
 def reference(value: object) -> str | None:

@@ -195,7 +195,7 @@ async def _send(env: Environment, report: _Report, gate: asyncio.Semaphore) -> N
         return
     async with gate:
         try:
-            await env.gateway.send_meter_event(
+            await env.gateway.metering.send(
                 event_name=first.meter,
                 stripe_customer_id=first.stripe_customer_id,
                 value=str(quantity),
@@ -222,7 +222,7 @@ async def _unarrived(env: Environment, doubtful: Sequence[_Report]) -> list[_Rep
     hours: dict[tuple[str, str, datetime], list[_Report]] = {}
     for report in doubtful:
         hours.setdefault((report.first.stripe_customer_id or "", report.first.meter, report.hour), []).append(report)
-    meters = await env.gateway.meters()
+    meters = await env.gateway.metering.meters()
     again: list[_Report] = []
     for (stripe_customer_id, meter, hour), reports in hours.items():
         stripe_meter_id = meters.get(meter)
@@ -230,7 +230,7 @@ async def _unarrived(env: Environment, doubtful: Sequence[_Report]) -> list[_Rep
             for report in reports:
                 report.settle(SET_ASIDE, f"Stripe has no active meter for the event name {meter}.")
             continue
-        counted = await env.gateway.metered(
+        counted = await env.gateway.metering.metered(
             stripe_meter_id, stripe_customer_id, start_at=hour, end_at=hour + _HOUR, by="hour"
         )
         found = counted.get(hour, 0)

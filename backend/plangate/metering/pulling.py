@@ -37,7 +37,7 @@ async def pull(env: Environment) -> int:
     features = [feature for feature in catalog.features.values() if feature.usage_source == "stripe_meter"]
     if not features or env.settings.stripe_secret_key is None:
         return 0
-    meters = await env.gateway.meters()
+    meters = await env.gateway.metering.meters()
     gate = asyncio.Semaphore(_AT_ONCE)
     last: str | None = None
     while True:
@@ -76,7 +76,7 @@ async def _pull_one(
             start_at = end_at - _AT_FIRST
         counted: dict[datetime, int] = {}
         for stripe_customer_id in stripe_customer_ids:
-            sums = await env.gateway.metered(
+            sums = await env.gateway.metering.metered(
                 stripe_meter_id, stripe_customer_id, start_at=start_at, end_at=end_at, by="hour"
             )
             for hour, total in sums.items():

@@ -76,7 +76,7 @@ async def renewal_asked(
             **redeemed(terms),
         }
     raw = await gateway.fetch_subscription(subscription.stripe_subscription_id) or {}
-    attached = await gateway.fetch_schedule(subscription.stripe_schedule_id)
+    attached = await gateway.schedules.fetch(subscription.stripe_schedule_id)
     if attached is None:
         return _anew(drafted, subscription, raw)
     target = [LineItem(line.stripe_price_id, line.quantity) for line in drafted.lines]

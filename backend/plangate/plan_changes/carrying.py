@@ -255,9 +255,9 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
             row,
             f"schedule_create{suffix}",
             {},
-            lambda _params, key: env.gateway.create_schedule(stripe_subscription_id, idempotency_key=key),
+            lambda _params, key: env.gateway.schedules.create(stripe_subscription_id, idempotency_key=key),
         )
-        attached = await env.gateway.fetch_schedule(created["id"])
+        attached = await env.gateway.schedules.fetch(created["id"])
         if attached is None:
             raise LookupError(f"schedule {created['id']} vanished")
     boundary = Boundary(terms.boundary or 0, terms.interval, terms.interval_count, terms.is_interval_changed)
@@ -277,7 +277,7 @@ async def _schedule(env: Environment, row: PlanChangeRow, terms: Terms, mirror: 
             row,
             f"schedule_phases{suffix}",
             params,
-            lambda sent, key: env.gateway.update_schedule(stripe_schedule_id, sent, idempotency_key=key),
+            lambda sent, key: env.gateway.schedules.update(stripe_schedule_id, sent, idempotency_key=key),
         )
     except StripeFailure as failure:
         if failure.is_final and not _is_ours(attached):
@@ -324,7 +324,7 @@ async def _release(env: Environment, row: PlanChangeRow, stripe_schedule_id: str
         row,
         f"{name}:{stripe_schedule_id}",
         {},
-        lambda _params, key: env.gateway.release_schedule(stripe_schedule_id, idempotency_key=key),
+        lambda _params, key: env.gateway.schedules.release(stripe_schedule_id, idempotency_key=key),
     )
 
 

@@ -67,7 +67,7 @@ async def start_later(
         "phases": [phase],
     }
     made = await step(
-        env, row, "schedule_start", params, lambda sent, key: env.gateway.start_schedule(sent, idempotency_key=key)
+        env, row, "schedule_start", params, lambda sent, key: env.gateway.schedules.start(sent, idempotency_key=key)
     )
     async with env.writing() as session:
         await update_change(session, row.id, stripe_schedule_id=made["id"], stripe_customer_id=stripe_customer_id)
