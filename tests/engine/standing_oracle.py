@@ -180,7 +180,7 @@ class Standing:
             ends = [one.ended_at for one in paying if one.ended_at is not None]
             since = max(ends) if len(ends) == len(paying) else None
         roles = [] if paying else [(self.catalog.initial_plan, PlanSource.INITIAL)]
-        if any(self._ended_trial(one) for one in paying):
+        if self._had_a_trial_last(paying):
             roles.append((self.catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY))
         for key, source in (*roles, (self.catalog.fallback_plan, PlanSource.FALLBACK)):
             version = None if key is None else self._taken("plan", key, since)
@@ -206,6 +206,13 @@ class Standing:
         if condition.kind in {"plan", "user", "usage"} or condition.subject == "user":
             return False
         return self.meets(condition, None, {})
+
+    def _had_a_trial_last(self, paying: list[SubscriptionFact]) -> bool:
+        over = [one for one in paying if self._ended_trial(one)]
+        if not over or any(one.ended_at is None and one not in over for one in paying):
+            return False
+        trial = max(one.trial_end_at for one in over if one.trial_end_at is not None)
+        return all(one.ended_at is not None and one.ended_at <= trial for one in paying if one not in over)
 
     def _ended_trial(self, one: SubscriptionFact) -> bool:
         if one.trial_end_at is None or one.trial_end_at > self.at:

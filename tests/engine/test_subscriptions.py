@@ -213,6 +213,34 @@ def test_a_trial_that_ended_without_a_card_leads_to_its_own_plan(fields: dict[st
     assert (snapshot.plan.key, snapshot.plan.source) == (key, source)
 
 
+def test_what_was_paid_for_after_a_trial_ends_like_anything_else() -> None:
+    catalog = msgspec.structs.replace(SHOP, trial_expiry_plan="starter")
+    day = timedelta(days=1)
+    trial = subscribed("pro", status="canceled", trial_end_at=BEGAN, ended_at=BEGAN)
+    waiting = subscribed("pro", status="paused", trial_end_at=BEGAN)
+    bought = subscribed("pro", stripe_subscription_id="sub_2")
+
+    def source(*subscriptions: SubscriptionFact) -> PlanSource:
+        (one,) = {
+            build_snapshot(catalog, facts(subscriptions=rows), NOW).plan
+            for rows in (subscriptions, tuple(reversed(subscriptions)))
+        }
+        assert one is not None
+        return one.source
+
+    for first in (trial, waiting):
+        later = msgspec.structs.replace(bought, status="canceled", ended_at=BEGAN + day)
+        assert source(first, later) is PlanSource.FALLBACK
+        earlier = msgspec.structs.replace(bought, status="canceled", ended_at=BEGAN - day)
+        assert source(first, earlier) is PlanSource.TRIAL_EXPIRY
+        together = msgspec.structs.replace(bought, status="canceled", ended_at=BEGAN)
+        assert source(first, together) is PlanSource.TRIAL_EXPIRY
+        assert source(first, msgspec.structs.replace(bought, status="unpaid")) is PlanSource.FALLBACK
+        # What was never paid for is no later subscription.
+        assert source(first, msgspec.structs.replace(bought, status="incomplete")) is PlanSource.TRIAL_EXPIRY
+        assert source(first, bought) is PlanSource.SUBSCRIPTION
+
+
 def _sold_by_use(*, with_extra: bool) -> tuple[Catalog, SubscriptionFact]:
     """A plan that costs nothing but its exports, and a subscription to them beside an add-on or pro's seats."""
     used = Price(currency="usd", interval=Interval.MONTH, amount_minor=1, stripe_price_id="price_used", is_metered=True)

@@ -25,7 +25,7 @@ from plangate.engine.subscriptions import (
     grace_end,
     is_held_back,
     is_live,
-    is_trial_expired,
+    is_trial_what_ended_last,
     pause_end,
 )
 from plangate.engine.targeting import is_in_audience
@@ -317,7 +317,7 @@ def _unsubscribed(
     since = fell_at if ends else facts.created_at
     fallback = role(catalog.fallback_plan, PlanSource.FALLBACK, since)
     if any(one.status not in NEVER_LIVE for one in facts.subscriptions):
-        is_trial_over = any(is_trial_expired(one, at) for one in facts.subscriptions)
+        is_trial_over = is_trial_what_ended_last(facts.subscriptions, at)
         expired = role(catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY, since) if is_trial_over else None
         return found or expired or fallback
     return (

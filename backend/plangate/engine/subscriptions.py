@@ -75,7 +75,26 @@ def scheduled_end(
     return max((item.period_end_at for item in items), default=None) if is_cancel_at_period_end else None
 
 
-def is_trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:
+def is_trial_what_ended_last(subscriptions: Iterable[SubscriptionFact], at: datetime) -> bool:
+    """Whether what a company had last was a trial without a payment method: not what it paid for afterwards.
+
+    A subscription that has not ended, and grants nothing all the same, is what it has last.
+    """
+    last = max(
+        (one for one in subscriptions if one.status not in NEVER_LIVE),
+        key=lambda one: _ending(one, at),
+        default=None,
+    )
+    return last is not None and _is_trial_expired(last, at)
+
+
+def _ending(subscription: SubscriptionFact, at: datetime) -> tuple[bool, datetime, bool]:
+    is_expired = _is_trial_expired(subscription, at)
+    ended_at = subscription.trial_end_at if is_expired else subscription.ended_at
+    return ended_at is None, ended_at or subscription.started_at, is_expired
+
+
+def _is_trial_expired(subscription: SubscriptionFact, at: datetime) -> bool:
     """Whether this trial ended without a payment method: Stripe then pauses the subscription or cancels it."""
     if subscription.trial_end_at is None or subscription.trial_end_at > at:
         return False
