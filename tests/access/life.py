@@ -10,18 +10,11 @@ from plangate.catalog import apply, carry_on_migrations
 from plangate.catalog_document import Migrate, MigrationDocument
 from plangate.companies import Assigned
 from plangate.engine.decision import Decision
-from plangate.engine.entitlements import build_snapshot
-from plangate.engine.facts import PlanRef, SubscriptionFact, SubscriptionItem
-from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent
 from plangate.shapes import OverrideState
-from plangate.store.ledger import lock_companies
-from plangate.store.snapshot import company_facts
-from plangate.store.subscriptions import save_subscriptions
-from plangate.usage_windows import rebind_windows
-from tests.world import ACTOR, DOCUMENT, StillClock, still
+from tests.world import ACTOR, DOCUMENT, StillClock, fetched, monthly_item, price_of, still, subscription_of
 
 ACME, TWIN, ADA, BOB = {"id": "acme"}, {"id": "twin"}, {"id": "ada"}, {"id": "bob"}
 _ANYTHING_BUT_FAULTS = {
@@ -253,47 +246,11 @@ class Life:
     async def subscribe(self) -> None:
         """What a fetch from Stripe finds: a subscription in some status, from some day on."""
         company_id = await self._company_id(ACME)
-        catalog = await self.environment.catalog()
-        price_id = next(price for price, owner in catalog.price_owners.items() if owner.key == "pro")
         anchor = self.clock.at - timedelta(days=self.chance.choice([0, 10]))
-        item = SubscriptionItem(
-            stripe_item_id="si_1",
-            stripe_price_id=price_id,
-            stripe_product_id="prod_1",
-            quantity=1,
-            is_metered=False,
-            currency="usd",
-            interval=Interval.MONTH,
-            interval_count=1,
-            unit_amount_minor=1_900,
-            period_start_at=anchor,
-            period_end_at=anchor + timedelta(days=31),
-        )
-        fact = SubscriptionFact(
-            stripe_subscription_id="sub_1",
-            stripe_customer_id="cus_1",
-            status=self.chance.choice(["active", "trialing", "past_due", "unpaid", "canceled"]),
-            items=(item,),
-            currency="usd",
-            anchor_at=anchor,
-            started_at=anchor,
-        )
-        async with self.environment.writing() as session:
-            await lock_companies(session, [company_id])
-            before = await company_facts(session, company_id)
-            await save_subscriptions(
-                session, company_id, [(fact, str(self.chance.random()))], mapped_plan=PlanRef("pro", 1)
-            )
-            after = await company_facts(session, company_id)
-            if before is None or after is None:
-                raise LookupError(company_id)
-            await rebind_windows(
-                self.environment,
-                session,
-                build_snapshot(catalog, before, session.now),
-                build_snapshot(catalog, after, session.now),
-            )
-            await self.environment.touch(session, company_id)
+        item = monthly_item(await price_of(self.environment, "pro"), anchor, anchor + timedelta(days=31))
+        status = self.chance.choice(["active", "trialing", "past_due", "unpaid", "canceled"])
+        fact = subscription_of(item, anchor_at=anchor, status=status)
+        await fetched(self.environment, company_id, fact, state=str(self.chance.random()))
 
     async def merge(self) -> None:
         """The two companies turn out to be one, now and then; `twin` is made again by nobody."""

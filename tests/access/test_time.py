@@ -8,16 +8,9 @@ import pytest
 from plangate import access, companies, metering, overrides
 from plangate.clock import wall_now
 from plangate.engine.decision import Reason
-from plangate.engine.entitlements import build_snapshot
-from plangate.engine.facts import PlanRef, SubscriptionFact, SubscriptionItem
-from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
-from plangate.store.ledger import lock_companies
-from plangate.store.snapshot import company_facts
-from plangate.store.subscriptions import save_subscriptions
-from plangate.usage_windows import rebind_windows
-from tests.world import ACTOR, DOCUMENT, make_company, publish, still
+from tests.world import ACTOR, DOCUMENT, fetched, make_company, monthly_item, price_of, publish, still, subscription_of
 
 ACME = {"id": "acme"}
 PRICED = {
@@ -35,43 +28,8 @@ PRICED = {
 
 async def _subscribe(environment: Environment, company_id: str, start: datetime, end: datetime) -> None:
     """Store what a fetch of a monthly subscription to `pro` finds while this period runs."""
-    catalog = await environment.catalog()
-    item = SubscriptionItem(
-        stripe_item_id="si_1",
-        stripe_price_id=next(price for price, owner in catalog.price_owners.items() if owner.key == "pro"),
-        stripe_product_id="prod_1",
-        quantity=1,
-        is_metered=False,
-        currency="usd",
-        interval=Interval.MONTH,
-        interval_count=1,
-        unit_amount_minor=1_900,
-        period_start_at=start,
-        period_end_at=end,
-    )
-    fact = SubscriptionFact(
-        stripe_subscription_id="sub_1",
-        stripe_customer_id="cus_1",
-        status="active",
-        items=(item,),
-        currency="usd",
-        anchor_at=START,
-        started_at=START,
-    )
-    async with environment.writing() as session:
-        await lock_companies(session, [company_id])
-        before = await company_facts(session, company_id)
-        await save_subscriptions(session, company_id, [(fact, start.isoformat())], mapped_plan=PlanRef("pro", 1))
-        after = await company_facts(session, company_id)
-        assert before is not None
-        assert after is not None
-        await rebind_windows(
-            environment,
-            session,
-            build_snapshot(catalog, before, session.now),
-            build_snapshot(catalog, after, session.now),
-        )
-        await environment.touch(session, company_id)
+    item = monthly_item(await price_of(environment, "pro"), start, end)
+    await fetched(environment, company_id, subscription_of(item, anchor_at=START), state=start.isoformat())
 
 
 START = datetime.fromisoformat("2026-01-31T10:00:00+00:00")

@@ -6,13 +6,12 @@ from typing import Any
 import msgspec
 
 from plangate import companies
-from plangate.engine.facts import PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
-from plangate.engine.values import Interval
+from plangate.engine.facts import PlanSource, ScheduledPhase
 from plangate.environment import Environment
 from plangate.shapes import Actor, ChangeState, ChangeTarget, Company
 from plangate.store.plan_changes import PlanChangeRow, insert_change
 from plangate.store.subscriptions import save_subscriptions
-from tests.world import DOCUMENT, make_company, publish
+from tests.world import DOCUMENT, make_company, monthly_item, price_of, publish, subscription_of
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime.now(UTC).replace(microsecond=0) + timedelta(days=12)
@@ -41,39 +40,12 @@ def _priced() -> dict[str, Any]:
     }
 
 
-async def _price(environment: Environment, key: str) -> str:
-    owners = (await environment.catalog()).price_owners
-    return next(price_id for price_id, owner in owners.items() if owner.key == key)
-
-
 async def _subscribe(environment: Environment, company: Company, **changes: Any) -> Company:  # noqa: ANN401 - fields
-    def item(price_id: str, quantity: int, name: str) -> SubscriptionItem:
-        return SubscriptionItem(
-            stripe_item_id=name,
-            stripe_price_id=price_id,
-            stripe_product_id="prod_1",
-            quantity=quantity,
-            is_metered=False,
-            currency="usd",
-            interval=Interval.MONTH,
-            interval_count=1,
-            unit_amount_minor=4_900,
-            period_start_at=START,
-            period_end_at=END,
-        )
-
-    fact = SubscriptionFact(
-        stripe_subscription_id="sub_1",
-        stripe_customer_id="cus_1",
-        status="active",
-        items=(
-            item(await _price(environment, "more-exports"), 2, "si_2"),
-            item(await _price(environment, "pro"), 1, "si_1"),
-        ),
-        currency="usd",
-        anchor_at=START,
-        started_at=START,
+    items = (
+        monthly_item(await price_of(environment, "more-exports"), START, END, quantity=2, stripe_item_id="si_2"),
+        monthly_item(await price_of(environment, "pro"), START, END),
     )
+    fact = subscription_of(*items, anchor_at=START)
     fact = msgspec.structs.replace(fact, **changes)
     async with environment.writing() as session:
         await save_subscriptions(session, company.id, [(fact, repr(changes))], mapped_plan=None)
@@ -98,7 +70,7 @@ async def test_a_subscriber_shows_plan_add_ons_and_period(connected_environment:
 async def test_a_schedule_made_in_stripe_is_shown_without_an_id(connected_environment: Environment) -> None:
     environment = connected_environment
     await publish(environment, _priced())
-    prices = ((await _price(environment, "starter"), 1), (await _price(environment, "more-exports"), 3))
+    prices = ((await price_of(environment, "starter"), 1), (await price_of(environment, "more-exports"), 3))
     phase = ScheduledPhase(starts_at=END, ends_at=None, prices=prices)
     company = await _subscribe(environment, await make_company(environment), phases=(phase,))
     change = company.scheduled_change
