@@ -1,11 +1,12 @@
 /** The drawer in which prices are mapped: the target, what that would do, and the confirmation. */
-import { Box, Button, FocusView, Select, Spinner } from "@stripe/ui-extension-sdk/ui";
+import { Box, Select, Spinner } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
 import { useChange, useMappingPreview } from "../exchange";
 import { holdersWords, type Formats } from "../format";
 import type { MappingPreview, ProductPage } from "../types";
+import { ChangeDrawer } from "./ChangeDrawer";
 import { Trouble } from "./Trouble";
 
 export const MapForm = ({
@@ -40,49 +41,36 @@ export const MapForm = ({
   };
 
   return (
-    <FocusView
-      shown
+    <ChangeDrawer
       title={price === null ? "Map prices" : "Change what this price stands for"}
-      setShown={(isOpen) => {
-        if (!isOpen) onClose(null);
+      action={choice ? `Map to ${choice.name}` : "Map"}
+      leave="Leave it"
+      isReady={Boolean(shown)}
+      isSending={isSending}
+      problem={problem}
+      onSubmit={submit}
+      onLeave={() => {
+        onClose(null);
       }}
-      primaryAction={
-        <Button type="primary" pending={isSending} disabled={!shown} onPress={() => void submit()}>
-          {choice ? `Map to ${choice.name}` : "Map"}
-        </Button>
-      }
-      secondaryAction={
-        <Button
-          disabled={isSending}
-          onPress={() => {
-            onClose(null);
-          }}
-        >
-          Leave it
-        </Button>
-      }
     >
-      <Box css={{ stack: "y", rowGap: "medium" }}>
-        {problem ? <Trouble problem={problem} /> : null}
-        <Select
-          label="Plan or add-on"
-          value={chosen}
-          onChange={(event) => {
-            setChosen(event.target.value);
-          }}
-        >
-          <option value="">Choose…</option>
-          {page.choices.map((one) => (
-            <option key={idOf(one)} value={idOf(one)}>
-              {one.kind === "plan" ? one.name : `${one.name} (add-on)`}
-            </option>
-          ))}
-        </Select>
-        {choice && preview.isLoading ? <Spinner size="small" /> : null}
-        {choice && preview.problem ? <Trouble problem={preview.problem} onRetry={preview.reload} /> : null}
-        {shown && choice ? <Consequences preview={shown} name={choice.name} formats={formats} /> : null}
-      </Box>
-    </FocusView>
+      <Select
+        label="Plan or add-on"
+        value={chosen}
+        onChange={(event) => {
+          setChosen(event.target.value);
+        }}
+      >
+        <option value="">Choose…</option>
+        {page.choices.map((one) => (
+          <option key={idOf(one)} value={idOf(one)}>
+            {one.kind === "plan" ? one.name : `${one.name} (add-on)`}
+          </option>
+        ))}
+      </Select>
+      {choice && preview.isLoading ? <Spinner size="small" /> : null}
+      {choice && preview.problem ? <Trouble problem={preview.problem} onRetry={preview.reload} /> : null}
+      {shown && choice ? <Consequences preview={shown} name={choice.name} formats={formats} /> : null}
+    </ChangeDrawer>
   );
 };
 

@@ -1,14 +1,5 @@
 /** The drawer in which an override is granted or edited, with what it will change said before it is done. */
-import {
-  Banner,
-  Box,
-  Button,
-  DateField,
-  FocusView,
-  Select,
-  TextArea,
-  TextField,
-} from "@stripe/ui-extension-sdk/ui";
+import { Banner, Box, DateField, Select, TextArea, TextField } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
@@ -31,7 +22,7 @@ import {
 import { useChange } from "../exchange";
 import { featureName, type Formats } from "../format";
 import type { Decision, Override, Payload } from "../types";
-import { Trouble } from "./Trouble";
+import { ChangeDrawer } from "./ChangeDrawer";
 
 export interface OverrideFormProps {
   api: Api;
@@ -92,12 +83,12 @@ export const OverrideForm = (props: OverrideFormProps) => {
 
   const said: DraftErrors = { ...fieldErrors(problem?.problem?.errors ?? []), ...errors };
   return (
-    <FocusView
-      shown
+    <ChangeDrawer
       title={editing ? "Edit override" : `Grant an override to ${props.companyName}`}
-      setShown={(shown) => {
-        if (!shown) onClose(null);
-      }}
+      action={editing ? "Save changes" : "Grant override"}
+      leave="Cancel"
+      isSending={isSending}
+      problem={problem}
       confirmCloseMessages={
         isTouched
           ? {
@@ -108,118 +99,104 @@ export const OverrideForm = (props: OverrideFormProps) => {
             }
           : undefined
       }
-      primaryAction={
-        <Button type="primary" pending={isSending} onPress={() => void submit()}>
-          {editing ? "Save changes" : "Grant override"}
-        </Button>
-      }
-      secondaryAction={
-        <Button
-          disabled={isSending}
-          onPress={() => {
-            onClose(null);
-          }}
-        >
-          Cancel
-        </Button>
-      }
+      onSubmit={submit}
+      onLeave={() => {
+        onClose(null);
+      }}
     >
-      <Box css={{ stack: "y", rowGap: "medium" }}>
-        {problem ? <Trouble problem={problem} /> : null}
-        {editing ? (
-          <Box css={{ font: "subheading" }}>{decision ? featureName(decision) : editing.feature}</Box>
-        ) : (
-          <Select
-            label="Feature"
-            value={draft.feature}
-            error={said.feature}
-            invalid={Boolean(said.feature)}
-            onChange={(event) => {
-              const chosen = writable.find(({ feature }) => feature === event.target.value);
-              const { effect } = draftFor(chosen);
-              write({ feature: event.target.value, effect, amount: "" });
-            }}
-          >
-            {writable.map((option) => (
-              <option key={option.feature} value={option.feature}>
-                {featureName(option)}
-              </option>
-            ))}
-          </Select>
-        )}
-        {decision && !editing ? (
-          <Select
-            label="What to do"
-            value={draft.effect}
-            error={said.effect}
-            invalid={Boolean(said.effect)}
-            onChange={(event) => {
-              write({ effect: event.target.value as Effect });
-            }}
-          >
-            {effectsFor(decision).map(({ effect, label }) => (
-              <option key={effect} value={effect}>
-                {label}
-              </option>
-            ))}
-          </Select>
-        ) : null}
-        {draft.effect === "add" || draft.effect === "set" ? (
-          <TextField
-            label={amountLabel(draft.effect, decision)}
-            type={decision && takesNumber(decision) ? "number" : "text"}
-            value={draft.amount}
-            error={said.amount}
-            invalid={Boolean(said.amount)}
-            onChange={(event) => {
-              write({ amount: event.target.value });
-            }}
-          />
-        ) : null}
+      {editing ? (
+        <Box css={{ font: "subheading" }}>{decision ? featureName(decision) : editing.feature}</Box>
+      ) : (
         <Select
-          label="How long"
-          value={draft.expiry}
-          error={said.expiry}
-          invalid={Boolean(said.expiry)}
+          label="Feature"
+          value={draft.feature}
+          error={said.feature}
+          invalid={Boolean(said.feature)}
           onChange={(event) => {
-            write({ expiry: event.target.value as Expiry });
+            const chosen = writable.find(({ feature }) => feature === event.target.value);
+            const { effect } = draftFor(chosen);
+            write({ feature: event.target.value, effect, amount: "" });
           }}
         >
-          {expiryChoices(times, formats).map(({ expiry, label }) => (
-            <option key={expiry} value={expiry}>
+          {writable.map((option) => (
+            <option key={option.feature} value={option.feature}>
+              {featureName(option)}
+            </option>
+          ))}
+        </Select>
+      )}
+      {decision && !editing ? (
+        <Select
+          label="What to do"
+          value={draft.effect}
+          error={said.effect}
+          invalid={Boolean(said.effect)}
+          onChange={(event) => {
+            write({ effect: event.target.value as Effect });
+          }}
+        >
+          {effectsFor(decision).map(({ effect, label }) => (
+            <option key={effect} value={effect}>
               {label}
             </option>
           ))}
         </Select>
-        {draft.expiry === "date" ? (
-          <DateField
-            label="Last day"
-            description="Counts until the end of this day, UTC."
-            value={draft.date}
-            error={said.date}
-            invalid={Boolean(said.date)}
-            onChange={(date) => {
-              write({ date });
-            }}
-          />
-        ) : null}
-        <TextArea
-          label="Why"
-          description="Kept in the history for ever."
-          placeholder="Bridging until their contract is signed"
-          value={draft.note}
-          rows={3}
-          maxLength={NOTE_LENGTH}
-          required
-          error={said.note}
-          invalid={Boolean(said.note)}
+      ) : null}
+      {draft.effect === "add" || draft.effect === "set" ? (
+        <TextField
+          label={amountLabel(draft.effect, decision)}
+          type={decision && takesNumber(decision) ? "number" : "text"}
+          value={draft.amount}
+          error={said.amount}
+          invalid={Boolean(said.amount)}
           onChange={(event) => {
-            write({ note: event.target.value });
+            write({ amount: event.target.value });
           }}
         />
-        {preview ? <Banner title="What changes" description={preview} /> : null}
-      </Box>
-    </FocusView>
+      ) : null}
+      <Select
+        label="How long"
+        value={draft.expiry}
+        error={said.expiry}
+        invalid={Boolean(said.expiry)}
+        onChange={(event) => {
+          write({ expiry: event.target.value as Expiry });
+        }}
+      >
+        {expiryChoices(times, formats).map(({ expiry, label }) => (
+          <option key={expiry} value={expiry}>
+            {label}
+          </option>
+        ))}
+      </Select>
+      {draft.expiry === "date" ? (
+        <DateField
+          label="Last day"
+          description="Counts until the end of this day, UTC."
+          value={draft.date}
+          error={said.date}
+          invalid={Boolean(said.date)}
+          onChange={(date) => {
+            write({ date });
+          }}
+        />
+      ) : null}
+      <TextArea
+        label="Why"
+        description="Kept in the history for ever."
+        placeholder="Bridging until their contract is signed"
+        value={draft.note}
+        rows={3}
+        maxLength={NOTE_LENGTH}
+        required
+        error={said.note}
+        invalid={Boolean(said.note)}
+        onChange={(event) => {
+          write({ note: event.target.value });
+        }}
+      />
+      {preview ? <Banner title="What changes" description={preview} /> : null}
+    </ChangeDrawer>
   );
 };
 

@@ -1,5 +1,5 @@
 /** The drawer in which an override is revoked: a reason, and what is kept. */
-import { Box, Button, FocusView, TextArea } from "@stripe/ui-extension-sdk/ui";
+import { Box, TextArea } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
@@ -8,7 +8,7 @@ import { useChange } from "../exchange";
 import type { Formats } from "../format";
 import type { Override } from "../types";
 import { overrideEffect, overrideSpan } from "../why";
-import { Trouble } from "./Trouble";
+import { ChangeDrawer } from "./ChangeDrawer";
 
 export interface RevokeFormProps {
   api: Api;
@@ -45,51 +45,38 @@ export const RevokeForm = ({
   };
 
   return (
-    <FocusView
-      shown
+    <ChangeDrawer
       title="Revoke override"
-      setShown={(shown) => {
-        if (!shown) onClose(null);
+      action="Revoke"
+      leave="Keep it"
+      isDestructive
+      isSending={isSending}
+      problem={problem}
+      onSubmit={submit}
+      onLeave={() => {
+        onClose(null);
       }}
-      primaryAction={
-        <Button type="destructive" pending={isSending} onPress={() => void submit()}>
-          Revoke
-        </Button>
-      }
-      secondaryAction={
-        <Button
-          disabled={isSending}
-          onPress={() => {
-            onClose(null);
-          }}
-        >
-          Keep it
-        </Button>
-      }
     >
-      <Box css={{ stack: "y", rowGap: "medium" }}>
-        {problem ? <Trouble problem={problem} /> : null}
-        <Box css={{ font: "subheading" }}>
-          {featureName}: {overrideEffect(override, formats)}, {overrideSpan(override, formats)}
-        </Box>
-        <Box>
-          From the next check on, {companyName} has what its plan and add-ons grant. Usage so far and this
-          override’s history are kept. To undo this, grant the override again.
-        </Box>
-        <TextArea
-          label="Why"
-          value={note}
-          rows={3}
-          maxLength={NOTE_LENGTH}
-          required
-          error={error}
-          invalid={Boolean(error)}
-          onChange={(event) => {
-            setNote(event.target.value);
-            setError(undefined);
-          }}
-        />
+      <Box css={{ font: "subheading" }}>
+        {featureName}: {overrideEffect(override, formats)}, {overrideSpan(override, formats)}
       </Box>
-    </FocusView>
+      <Box>
+        From the next check on, {companyName} has what its plan and add-ons grant. Usage so far and this
+        override’s history are kept. To undo this, grant the override again.
+      </Box>
+      <TextArea
+        label="Why"
+        value={note}
+        rows={3}
+        maxLength={NOTE_LENGTH}
+        required
+        error={error}
+        invalid={Boolean(error)}
+        onChange={(event) => {
+          setNote(event.target.value);
+          setError(undefined);
+        }}
+      />
+    </ChangeDrawer>
   );
 };

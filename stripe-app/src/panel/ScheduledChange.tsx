@@ -1,11 +1,11 @@
 /** A plan change that is still to come: a calm banner, and the drawer in which it is cancelled. */
-import { Banner, Box, Button, FocusView } from "@stripe/ui-extension-sdk/ui";
+import { Banner, Box, Button } from "@stripe/ui-extension-sdk/ui";
 
 import type { Api } from "../api";
 import { useChange } from "../exchange";
 import { nameOf, type Formats } from "../format";
 import type { ScheduledChange } from "../types";
-import { Trouble } from "./Trouble";
+import { ChangeDrawer } from "./ChangeDrawer";
 
 /** The names of both ends, and the day, as the banner and the drawer say them. */
 export interface ChangeWords {
@@ -96,36 +96,22 @@ export const CancelScheduledForm = ({
   };
 
   return (
-    <FocusView
-      shown
+    <ChangeDrawer
       title={`Keep ${words.from}?`}
-      setShown={(shown) => {
-        if (!shown) onClose(null);
+      action={`Keep ${words.from}`}
+      leave="Leave it scheduled"
+      isSending={isSending}
+      problem={problem}
+      onSubmit={submit}
+      onLeave={() => {
+        onClose(null);
       }}
-      primaryAction={
-        <Button type="primary" pending={isSending} onPress={() => void submit()}>
-          Keep {words.from}
-        </Button>
-      }
-      secondaryAction={
-        <Button
-          disabled={isSending}
-          onPress={() => {
-            onClose(null);
-          }}
-        >
-          Leave it scheduled
-        </Button>
-      }
     >
-      <Box css={{ stack: "y", rowGap: "medium" }}>
-        {problem ? <Trouble problem={problem} /> : null}
-        <Box>
-          {companyName} stays on {words.from}
-          {words.day ? ` after ${words.day}` : ""} and goes on paying for it. Nothing is charged now. The
-          change {words.to ? `to ${words.to} ` : ""}can be scheduled again at any time.
-        </Box>
+      <Box>
+        {companyName} stays on {words.from}
+        {words.day ? ` after ${words.day}` : ""} and goes on paying for it. Nothing is charged now. The change{" "}
+        {words.to ? `to ${words.to} ` : ""}can be scheduled again at any time.
       </Box>
-    </FocusView>
+    </ChangeDrawer>
   );
 };
