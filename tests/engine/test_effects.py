@@ -81,6 +81,44 @@ def test_where_overage_begins_is_gained_or_lost(
     assert not (lost if is_gained else gained)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "is_gained"),
+    [
+        ((100, PeriodKind.DAY), (100, PeriodKind.BILLING_MONTH), False),
+        ((100, PeriodKind.BILLING_MONTH), (100, PeriodKind.WEEK), True),
+        # 3,000 a month are less than 100 a day, 3,100 more.
+        ((100, PeriodKind.DAY), (3_000, PeriodKind.MONTH), False),
+        ((100, PeriodKind.DAY), (3_100, PeriodKind.BILLING_MONTH), True),
+        ((3_000, PeriodKind.BILLING_MONTH), (100, PeriodKind.DAY), True),
+        # How long a paid period lasts depends on what is paid, and all time has no days: the number decides.
+        ((100, PeriodKind.BILLING_INTERVAL), (200, PeriodKind.DAY), True),
+        ((100, PeriodKind.DAY), (99, PeriodKind.BILLING_INTERVAL), False),
+        ((100, PeriodKind.BILLING_INTERVAL), (100, PeriodKind.ALL_TIME), False),
+        ((100, PeriodKind.MONTH), (101, PeriodKind.MONTH), True),
+    ],
+)
+@pytest.mark.parametrize("scope", ["company", "user"])
+def test_an_allowance_is_compared_with_how_soon_it_returns(
+    old: tuple[int, PeriodKind], new: tuple[int, PeriodKind], scope: str, *, is_gained: bool
+) -> None:
+    plans = [plan(key, exports(number, period=kind, scope=scope)) for key, (number, kind) in (("a", old), ("b", new))]
+    catalog = catalog_of(plans)
+    before, after = (build_snapshot(catalog, facts(assignments=(assigned(key),)), NOW) for key in "ab")
+    gained, lost = effects(before, after)
+    assert ([one.feature for one in gained], [one.feature for one in lost]) == (
+        (["exports"], []) if is_gained else ([], ["exports"])
+    )
+    assert [len(found) for found in effects(after, before)] == [len(lost), len(gained)]
+
+
+def test_as_much_each_day_in_other_windows_takes_nothing_away() -> None:
+    catalog = catalog_of(
+        [plan("a", exports(70, period=PeriodKind.WEEK)), plan("b", exports(10, period=PeriodKind.DAY))]
+    )
+    weekly, daily = (build_snapshot(catalog, facts(assignments=(assigned(key),)), NOW) for key in "ab")
+    assert effects(weekly, daily)[1] == effects(daily, weekly)[1] == []
+
+
 def test_gained_and_lost_are_said_in_words() -> None:
     company = facts(subscriptions=(subscribed("pro"),))
     before = build_snapshot(SHOP, company, NOW)

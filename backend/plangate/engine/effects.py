@@ -1,18 +1,27 @@
 """What a change does to the company: entitlements gained and lost, and limits that usage is over."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from fractions import Fraction
 
 import msgspec
 
 from plangate.engine.decide import decide
 from plangate.engine.decision import Reason
 from plangate.engine.facts import Counters, UserFacts
-from plangate.engine.grants import Amount
+from plangate.engine.grants import PERIOD_ORDER, Amount
 from plangate.engine.plan_change import Violation
-from plangate.engine.snapshot import Answer, CompanySnapshot
+from plangate.engine.snapshot import Allowance, Answer, CompanySnapshot
 from plangate.engine.usage import used_at
-from plangate.engine.values import FeatureType, Json
-from plangate.engine.wording import best_amount, granted_text, granted_value
+from plangate.engine.values import FeatureType, Json, PeriodKind
+from plangate.engine.wording import granted_text, granted_value
+
+_DAYS = {
+    PeriodKind.DAY: Fraction(1),
+    PeriodKind.WEEK: Fraction(7),
+    PeriodKind.MONTH: Fraction(365, 12),
+    PeriodKind.BILLING_MONTH: Fraction(365, 12),
+}
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,20 +117,53 @@ def _is_less(effect: Effect, old: Answer, new: Answer) -> bool:
         return False
     if effect.before != effect.after and "unlimited" in {effect.before, effect.after}:
         return bool(effect.before == "unlimited")
-    before, after = best_amount(old), best_amount(new)
-    own_before, own_after = best_amount(old, is_personal=True), best_amount(new, is_personal=True)
-    if before is not None and after is not None and before != after:
-        return _generosity(after) < _generosity(before)
-    if own_before is not None and own_after is not None:
-        return _generosity(own_after) < _generosity(own_before)
-    if own_before is not None or own_after is not None:
+    together, each = _growth(old.allowances, new.allowances), _growth(old.personal, new.personal)
+    if together:
+        return together < 0
+    if each is not None:
+        return each < 0
+    if old.personal or new.personal:
         # An allowance for all together or one for each user is gone or new; the other stays as it is.
-        return own_after is None if before is not None and after is not None else before is not None
+        return not new.personal if together is not None else bool(old.allowances)
+    if together is not None:
+        return False
     if isinstance(effect.before, int | float) and isinstance(effect.after, int | float):
         return bool(effect.after < effect.before)
     return False
 
 
-def _generosity(amount: Amount) -> tuple[bool, int, bool, int]:
-    """Sorts amounts by what is included, then by what may be used at all."""
+def _growth(old: Sequence[Allowance], new: Sequence[Allowance]) -> int | None:
+    """Whether the most generous of some allowances is more (1), less (-1) or as much (0); None when one is missing.
+
+    Where both return after so many days, it is what they come to each day that counts: 100 a day are more than 1,000 a
+    month. As much for longer is less.
+    """
+    if not old or not new:
+        return None
+    before, after = max(old, key=_rank), max(new, key=_rank)
+    if before.kind is not after.kind:
+        paces = _each_day(before), _each_day(after)
+        if paces[0] is not None and paces[1] is not None:
+            return (paces[1] > paces[0]) - (paces[1] < paces[0])
+    was, becomes = _generosity(before), _generosity(after)
+    if was != becomes or before.kind is None or after.kind is None:
+        return (becomes > was) - (becomes < was)
+    sooner = PERIOD_ORDER.index(before.kind) - PERIOD_ORDER.index(after.kind)
+    return (sooner > 0) - (sooner < 0)
+
+
+def _rank(allowance: Allowance) -> tuple[bool, int, bool, int]:
+    return Amount(allowance.limit, allowance.soft_limit).rank
+
+
+def _each_day(allowance: Allowance) -> Fraction | None:
+    """What is included, spread over its days; None when it is without end, or its days depend on what is paid."""
+    number = Amount(allowance.limit, allowance.soft_limit).included
+    days = _DAYS.get(allowance.kind) if allowance.kind is not None else None
+    return None if number is None or days is None else number / days
+
+
+def _generosity(allowance: Allowance) -> tuple[bool, int, bool, int]:
+    """Sorts allowances by what is included, then by what may be used at all."""
+    amount = Amount(allowance.limit, allowance.soft_limit)
     return amount.included is None, amount.included or 0, amount.hard is None, amount.hard or 0
