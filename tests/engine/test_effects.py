@@ -119,6 +119,31 @@ def test_as_much_each_day_in_other_windows_takes_nothing_away() -> None:
     assert effects(weekly, daily)[1] == effects(daily, weekly)[1] == []
 
 
+def test_a_window_beside_the_largest_is_gained_or_lost_too() -> None:
+    catalog = catalog_of(
+        [
+            plan("pro", exports(1000), monthly=4900),
+            plan("daily", exports(10, period=PeriodKind.DAY), monthly=900, kind="add_on"),
+            plan("hourly", exports(20, period=PeriodKind.DAY), monthly=1900, kind="add_on"),
+        ]
+    )
+    bare, some, more = (
+        build_snapshot(catalog, facts(subscriptions=(subscribed("pro", *keys),)), NOW)
+        for keys in ((), ("daily",), ("hourly",))
+    )
+    for less, greater in ((bare, some), (some, more), (bare, more)):
+        (found,), nothing = effects(less, greater)
+        assert nothing == []
+        nothing, (lost,) = effects(greater, less)
+        assert nothing == []
+        assert (lost.before_text, lost.after_text) == (found.after_text, found.before_text)
+    (found,), _ = effects(bare, some)
+    assert (found.before_text, found.after_text) == (
+        "1,000 exports per month",
+        "10 exports per day or 1,000 exports per month",
+    )
+
+
 def test_gained_and_lost_are_said_in_words() -> None:
     company = facts(subscriptions=(subscribed("pro"),))
     before = build_snapshot(SHOP, company, NOW)

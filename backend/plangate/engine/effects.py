@@ -149,7 +149,17 @@ def _growth(old: Sequence[Allowance], new: Sequence[Allowance]) -> int | None:
     if was != becomes or before.kind is None or after.kind is None:
         return (becomes > was) - (becomes < was)
     sooner = PERIOD_ORDER.index(before.kind) - PERIOD_ORDER.index(after.kind)
-    return (sooner > 0) - (sooner < 0)
+    if sooner:
+        return 1 if sooner > 0 else -1
+    return _others(old, new)
+
+
+def _others(old: Sequence[Allowance], new: Sequence[Allowance]) -> int:
+    """As `_growth`, over every window: of those that change, one that is less or gone counts for more than all else."""
+    before, after = ({one.kind: _generosity(one) for one in some} for some in (old, new))
+    if any(kind not in after or after[kind] < before[kind] for kind in before):
+        return -1
+    return 1 if before != after else 0
 
 
 def _rank(allowance: Allowance) -> tuple[bool, int, bool, int]:

@@ -79,13 +79,12 @@ def granted_text(feature: Feature, answer: Answer) -> str:
 
 
 def _limit_text(feature: Feature, allowances: Sequence[Allowance], limit: Json) -> str:
-    """The largest of some allowances in words, with its period."""
+    """Some allowances in words, with their periods; all they come to where that never ends."""
     if limit == "unlimited":
         return f"unlimited {feature.units}"
-    found = [one for one in allowances if limit in (one.limit, one.soft_limit)]
-    kind = found[0].kind if found else None
-    is_soft = any(one.soft_limit == limit for one in found)
-    return amount_text(feature, Amount(found[0].limit if is_soft else limit, limit if is_soft else None), kind)
+    texts = [amount_text(feature, Amount(one.limit, one.soft_limit), one.kind) for one in allowances]
+    # A limit read against a missing value has no allowance.
+    return " or ".join(texts) or amount_text(feature, Amount(limit), None)
 
 
 def amount_text(feature: Feature, amount: Amount, kind: PeriodKind | None) -> str:
