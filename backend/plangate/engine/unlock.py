@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from plangate.engine.catalog import Catalog, Entitlement, PlanVersion, Price
 from plangate.engine.decision import Decision, Reason, Unlock
 from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import CompanyFacts
+from plangate.engine.grants import whole
 from plangate.engine.holding import Holding, holding_of, sold_in_advance, version_held
 from plangate.engine.plan_change import fitted
 from plangate.engine.pricing import amount_of, months_in, price_among, price_for
@@ -102,7 +104,7 @@ def _more_units(
         price = price_among(granted.prices, currency=current.currency, interval=current.interval)
         held = current.units.get(key, 0)
         # What else is granted beside it stays: only what is missing is bought.
-        units = wanted - decision.limit + (held or _included(granted))
+        units = wanted - decision.limit + (held or _included(granted, snapshot.facts))
         if granted.feature != decision.feature or price is None or not held < units <= INT64_MAX:
             continue
         target = replace(current, units={**current.units, key: units})
@@ -151,7 +153,10 @@ def _with_enough(
     return (asked(more), more) if more <= _MOST_UNITS else (answer, 1)
 
 
-def _included(granted: Entitlement) -> int:
+def _included(granted: Entitlement, facts: CompanyFacts) -> int:
+    """What is granted while nothing of it is paid in advance."""
+    if granted.limit_trait is not None:
+        return max(0, whole(facts.traits.get(granted.limit_trait), is_limit=True) or 0)
     return granted.limit if isinstance(granted.limit, int) else 0
 
 

@@ -1,0 +1,101 @@
+"""Proves that a way to a yes is as much as it takes, and no more: add-ons and units on top of what is held."""
+
+from datetime import timedelta
+
+import msgspec
+
+from plangate.engine.catalog import Catalog, Entitlement, PriceOwner
+from plangate.engine.decide import decide
+from plangate.engine.decision import Decision
+from plangate.engine.entitlements import build_snapshot
+from plangate.engine.facts import CompanyFacts, WindowCounter
+from plangate.engine.values import Interval, OverrideMode, PeriodKind, PriceBehaviour, Stacking
+from tests.engine.factories import (
+    NOW,
+    assigned,
+    catalog_of,
+    counter,
+    exports,
+    facts,
+    item,
+    override,
+    plan,
+    price,
+    subscribed,
+)
+
+MONTHLY = ("exports", PeriodKind.BILLING_MONTH, "")
+DAILY = ("exports", PeriodKind.DAY, "")
+
+
+def ask(catalog: Catalog, company: CompanyFacts, window: WindowCounter, quantity: int = 1) -> Decision:
+    snapshot = build_snapshot(catalog, company, NOW)
+    return decide(snapshot, "exports", {MONTHLY: window}, at=NOW, quantity=quantity, with_trace=True)
+
+
+def bought(decision: Decision) -> list[tuple[str | None, int | None, int | None, int | str | None]]:
+    assert decision.trace is not None
+    return [
+        (one.key, one.quantity, one.amount_minor, one.limit) for one in decision.trace.options if one.kind != "wait"
+    ]
+
+
+def test_what_is_held_back_takes_more_of_an_add_on() -> None:
+    catalog = catalog_of(
+        [
+            plan("pro", exports(100), monthly=4900),
+            plan("extra", exports(10, stacking=Stacking.SUM), monthly=900, kind="add_on"),
+        ]
+    )
+    company = facts(subscriptions=(subscribed("pro"),))
+    # With 100 used, one more export and nine held back fit into ten more; with ten held back they do not.
+    for reserved, expected in (
+        (9, ("extra", None, 900, 110)),
+        (10, ("extra", 2, 1800, 120)),
+        (35, ("extra", 4, 3600, 140)),
+    ):
+        assert bought(ask(catalog, company, counter(100, reserved=reserved))) == [expected]
+    assert bought(ask(catalog, company, counter(0, reserved=104), quantity=7)) == [("extra", 2, 1800, 120)]
+
+
+def sold_in_advance(entitlement: Entitlement) -> Catalog:
+    """Pro with a price for each export, which Stripe knows."""
+    each = price("export", Interval.MONTH, 5)
+    sold = msgspec.structs.replace(entitlement, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(each,))
+    catalog = catalog_of([plan("pro", sold, monthly=4900)])
+    owner = PriceOwner("plan", "pro", 1, each, feature="exports")
+    return msgspec.structs.replace(catalog, price_owners={**catalog.price_owners, "price_export_month_usd": owner})
+
+
+def test_as_many_units_as_it_takes_are_offered() -> None:
+    catalog = sold_in_advance(exports(10))
+    company = facts(subscriptions=(subscribed("pro"),))
+    # Eight are used, one is held back and four are wanted: 13 instead of the ten that came with the plan.
+    assert bought(ask(catalog, company, counter(8, reserved=1), 4)) == [("exports", 13, 65, 13)]
+    held = subscribed(items=(item("price_pro_month_usd"), item("price_export_month_usd", quantity=20)))
+    decision = ask(catalog, facts(subscriptions=(held,)), counter(18), 4)
+    assert decision.limit == 20
+    assert bought(decision) == [("exports", 22, 10, 22)]
+    # What an override adds stays, so only what is missing is bought.
+    added = override(OverrideMode.ADD, 5)
+    decision = ask(catalog, facts(subscriptions=(held,), overrides=(added,)), counter(24), 4)
+    assert (decision.limit, bought(decision)) == (25, [("exports", 23, 15, 28)])
+    # Nobody who does not pay, and nobody who has enough, is offered units.
+    assert bought(ask(catalog, facts(assignments=(assigned("pro"),)), counter(10))) == []
+
+
+def test_units_take_the_place_of_a_limit_in_a_trait() -> None:
+    entitlement = Entitlement(feature="exports", limit_trait="bought", period=PeriodKind.BILLING_MONTH)
+    company = facts(subscriptions=(subscribed("pro"),), traits={"bought": 3})
+    # Not two beside the three: what is bought is the limit.
+    assert bought(ask(sold_in_advance(entitlement), company, counter(3), 2)) == [("exports", 5, 25, 5)]
+
+
+def test_of_windows_the_one_with_most_left_is_found_whatever_was_corrected() -> None:
+    catalog = catalog_of([plan("free", exports(5, period=PeriodKind.DAY), exports(5))], fallback_plan="free")
+    snapshot = build_snapshot(catalog, facts(), NOW)
+    today = counter(-5, start_at=NOW - timedelta(hours=1), end_at=NOW + timedelta(hours=1))
+    # Below nothing is nothing: both have five left, and the shorter is shown.
+    shown = decide(snapshot, "exports", {DAILY: today, MONTHLY: counter(0)}, at=NOW)
+    assert shown.period is not None
+    assert (shown.period.kind, shown.remaining) == (PeriodKind.DAY, 5)
