@@ -27,6 +27,7 @@ from plangate.store.companies import assign
 from plangate.store.database import Database
 from plangate.store.schema import migrate
 from plangate.web.app import create_app
+from plangate.web.connection import SERVED_WITH
 from plangate.web.logs import configure_logging
 
 COMPANIES = 200
@@ -113,7 +114,9 @@ async def main(kind: str, folder: Path) -> None:
     else:
         configure_logging("info")
         app, deployment, key = await plangate(folder)
-    config = uvicorn.Config(app, port=0, http="httptools", lifespan="on", log_config=None, access_log=False)
+    # As `plangate serve` is served; the floor gains as well, on uvicorn's own connection.
+    options = {**SERVED_WITH, "http": "httptools"} if kind == "bare" else SERVED_WITH
+    config = uvicorn.Config(app, port=0, lifespan="on", **options)
     await _TellingServer(config, key).serve()
     if deployment is not None:
         await deployment.close()

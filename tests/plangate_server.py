@@ -13,6 +13,7 @@ import uvicorn
 from plangate.deployment import SCOPES, Deployment, KeyKind, create_key
 from plangate.settings import Settings
 from plangate.web.app import create_app
+from plangate.web.connection import SERVED_WITH
 
 T = TypeVar("T")
 _START_SECONDS = 15
@@ -91,11 +92,9 @@ class PlangateServer:
             self._server = uvicorn.Server(
                 uvicorn.Config(
                     app,
-                    log_config=None,
-                    access_log=False,
                     lifespan="on",
                     timeout_graceful_shutdown=2,
-                    server_header=False,
+                    **SERVED_WITH,
                 )
             )
             serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))

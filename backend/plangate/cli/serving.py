@@ -20,6 +20,7 @@ from plangate.settings import load_settings, require_for_serving
 from plangate.store.database import Database
 from plangate.store.schema import SchemaState, migrate, schema_state
 from plangate.web.app import create_app
+from plangate.web.connection import SERVED_WITH
 from plangate.web.logs import configure_logging
 from plangate.worker import Worker
 
@@ -64,16 +65,11 @@ def serve_command(
     uvicorn.run(
         "plangate.cli.serving:application",
         factory=True,
-        interface="asgi3",
         host=host,
         port=port,
         workers=workers,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **SERVED_WITH,
     )
 
 

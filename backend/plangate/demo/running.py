@@ -26,6 +26,7 @@ from plangate.settings import EnvironmentSettings, Settings
 from plangate.store.database import Database
 from plangate.store.schema import SchemaState, migrate
 from plangate.web.app import create_app
+from plangate.web.connection import SERVED_WITH
 from plangate.web.logs import configure_logging
 
 _HOST: Final = "127.0.0.1"
@@ -246,12 +247,9 @@ async def _serving(
 def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        interface="asgi3",
         lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **SERVED_WITH,
     )
 
 
