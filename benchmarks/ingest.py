@@ -1,12 +1,13 @@
-"""The usage ledger: batches of 1,000 through the recorder, beside the same rows inserted raw into the same tables.
+"""The usage ledger: batches of 1,000 through the recorder, beside the same rows inserted raw.
 
-The raw insert knows its rows beforehand: no company is looked up, nothing is hashed, decided or counted. Both keep the
-idempotency keys, and both commit after each batch.
+The raw insert knows its rows beforehand: no company is looked up, nothing is hashed, decided or counted. It goes into
+the same ledger, and into one table with a unique key. Both keep the idempotency keys, and both commit after each batch.
 """
 
 import asyncio
 import secrets
 import sqlite3
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -22,14 +23,20 @@ from plangate import metering
 from plangate.environment import Environment
 from plangate.ids import id_series
 from plangate.store.columns import to_microseconds
-from plangate.store.usage import BODY_HASH_BYTES, KEY_HASH_BYTES
+from plangate.store.ledger import LedgerEntry, add_usage
+from plangate.store.used_keys import BODY_HASH_BYTES, KEY_HASH_BYTES, UsedKey
 
 BATCH: Final = 1_000
-_FILLED_AT_ONCE: Final = 100_000
+_FILLED_AT_ONCE: Final = {True: 100_000, False: 10_000}  # on PostgreSQL, on SQLite
+_OF_A_ROUND: Final = 16  # batches that show a size: keys are merged every few batches
 _EVENT: Final = "feature-1"
 _Raw = tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
 _ENTRIES: Final = "usage_events (id, environment_id, company_id, user_id, event, quantity, occurred_at, recorded_at)"
-_KEYS: Final = "usage_keys (key_hash, body_hash)"
+_KEYS: Final = {True: "usage_keys (key_hash, body_hash)", False: "raw_keys (key_hash, body_hash)"}
+_RAW_KEYS: Final = """
+    CREATE TABLE raw_keys (key_hash BLOB NOT NULL, body_hash BLOB NOT NULL, answer TEXT, PRIMARY KEY (key_hash))
+    WITHOUT ROWID
+"""
 
 
 async def measured(url: str, label: str, folder: Path, *, rounds: int, sizes: Sequence[int]) -> list[Line]:
@@ -61,7 +68,8 @@ async def measured(url: str, label: str, folder: Path, *, rounds: int, sizes: Se
         first: float | None = None
         for size in sizes:
             await raw.fill(env, companies, size)
-            speed = median([await _per_second(lambda: _record(env, numbers), 4) for _ in range(rounds)])
+            await _per_second(lambda: _record(env, numbers), 2)
+            speed = median([await _per_second(lambda: _record(env, numbers), _OF_A_ROUND) for _ in range(rounds)])
             if first is None:
                 first = speed
             else:
@@ -119,6 +127,7 @@ class _Inserting:
         connection = sqlite3.connect(str(env.database.url.database), isolation_level=None, timeout=10)
         for pragma in ("synchronous=FULL", "wal_autocheckpoint=4000", "cache_size=-32768"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.execute(_RAW_KEYS)
         return cls(connection)
 
     def __call__(self, env: Environment, companies: Sequence[str]) -> tuple[object, Callable[[], Awaitable[None]]]:
@@ -144,7 +153,7 @@ class _Inserting:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(f"INSERT INTO {_ENTRIES} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", entries)  # noqa: S608 - fixed
-            connection.executemany(f"INSERT INTO {_KEYS} VALUES (?, ?)", keys)  # noqa: S608 - fixed text
+            connection.executemany(f"INSERT INTO {_KEYS[False]} VALUES (?, ?)", keys)  # noqa: S608 - fixed
             connection.execute("COMMIT")
             return
         async with connection.transaction():
@@ -154,24 +163,28 @@ class _Inserting:
                 *(list(column) for column in zip(*entries, strict=True)),
             )
             await connection.execute(
-                f"INSERT INTO {_KEYS} SELECT * FROM unnest($1::bytea[], $2::bytea[])",  # noqa: S608 - fixed
+                f"INSERT INTO {_KEYS[True]} SELECT * FROM unnest($1::bytea[], $2::bytea[])",  # noqa: S608 - fixed
                 *(list(column) for column in zip(*keys, strict=True)),
             )
 
     async def fill(self, env: Environment, companies: Sequence[str], size: int) -> None:
-        """Bring the ledger to so many rows, with keys as large and as random as real ones."""
+        """Bring the ledger to so many rows, with keys as large and as random as real ones.
+
+        On SQLite they are written as the product does, because how its keys lie depends on how they came.
+        """
         connection = self._connection
         if isinstance(connection, sqlite3.Connection):
             (rows,) = connection.execute("SELECT COUNT(*) FROM usage_events").fetchone()
-            connection.execute("PRAGMA synchronous=OFF")  # nothing is measured meanwhile
         else:
             rows = await connection.fetchval("SELECT COUNT(*) FROM usage_events")
         while rows < size:
-            await self._made(env, companies, _FILLED_AT_ONCE)[1]()
-            rows += _FILLED_AT_ONCE
+            if env.database.is_postgresql:
+                await self._made(env, companies, _FILLED_AT_ONCE[True])[1]()
+            else:
+                await _fill_on_sqlite(env, companies)
+            rows += _FILLED_AT_ONCE[env.database.is_postgresql]
             await asyncio.sleep(0)
         if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     async def close(self) -> None:
@@ -180,6 +193,17 @@ class _Inserting:
             self._connection.close()
         else:
             await self._connection.close()
+
+
+async def _fill_on_sqlite(env: Environment, companies: Sequence[str]) -> None:
+    ids, now, size = id_series("evt"), env.clock.now(), _FILLED_AT_ONCE[False]
+    entries = [LedgerEntry(next(ids), companies[number % len(companies)], "", _EVENT, 1, now) for number in range(size)]
+    packed = secrets.token_bytes(size * (KEY_HASH_BYTES + BODY_HASH_BYTES))
+    keys = [
+        UsedKey(key, body, None) for key, body in struct.iter_unpack(f"{KEY_HASH_BYTES}s{BODY_HASH_BYTES}s", packed)
+    ]
+    async with env.writing() as session:
+        await add_usage(session, entries, keys=keys)
 
 
 async def _company_ids(env: Environment) -> list[str]:

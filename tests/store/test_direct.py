@@ -11,9 +11,9 @@ from plangate.ids import id_series
 from plangate.store import direct
 from plangate.store.database import Database
 from plangate.store.direct import Direct, together
-from plangate.store.ledger import UsedKey, add_usage
+from plangate.store.ledger import add_usage, used_keys
 from plangate.store.races import is_lost_race
-from plangate.store.usage import asking_used_keys, used_key_hash, used_keys_of
+from plangate.store.used_keys import UsedKey, used_key_hash
 
 _LARGEST = 2**63 - 1
 _HASH, _ANOTHER = used_key_hash("env_one", "key"), used_key_hash("env_one", "another")
@@ -41,11 +41,11 @@ async def test_a_key_used_twice_is_a_lost_race_and_leaves_nothing(environment: E
             await add_usage(session, [], keys=[UsedKey(_ANOTHER, b"one body", None), key])
     assert is_lost_race(caught.value)
     assert caught.value.statement is None
-    async with environment.reading() as session:
-        (found,) = await together(session, asking_used_keys([_HASH, _ANOTHER]))
-        (nothing,) = await together(session, asking_used_keys([]))
-    assert used_keys_of(found) == {_HASH: (b"one body", {"allowed": True, "used": _LARGEST})}
-    assert nothing == []
+    async with environment.writing() as session:
+        found = await used_keys(session, [_HASH, _ANOTHER])
+        nothing = await used_keys(session, [])
+    assert found == {_HASH: (b"one body", {"allowed": True, "used": _LARGEST})}
+    assert nothing == {}
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -29,7 +29,6 @@ from plangate.store.feed import EVERYTHING
 from plangate.store.ledger import (
     LedgerEntry,
     Row,
-    UsedKey,
     add_usage,
     hold,
     lock_companies,
@@ -40,6 +39,7 @@ from plangate.store.meter_outbox import add_meter_events
 from plangate.store.reservations import expired_reservations, reservations_by_id
 from plangate.store.snapshot import company_facts
 from plangate.store.usage import WindowKey, newest_windows
+from plangate.store.used_keys import UsedKey
 from plangate.usage_windows import CompanyUsage, Overflow
 
 

@@ -12,7 +12,7 @@ from plangate.counted_events import PULLED
 from plangate.engine.values import INT64_MAX
 from plangate.errors import Code, Refusal, invalid
 from plangate.keys import checked_keys
-from plangate.store.usage import BODY_HASH_BYTES, used_key_hash
+from plangate.store.used_keys import BODY_HASH_BYTES, used_key_hash
 
 EVENTS_PER_BATCH: Final = 1_000
 LATEST: Final = timedelta(days=35)

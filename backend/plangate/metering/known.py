@@ -26,8 +26,8 @@ from plangate.standing import Place, Standing
 from plangate.store.columns import to_microseconds
 from plangate.store.counting import Counting, Entry, OtherwiseNow, Writing, count_known
 from plangate.store.feed import announcing
-from plangate.store.ledger import UsedKey
 from plangate.store.meter_outbox import adding_meter_events
+from plangate.store.used_keys import UsedKey
 from plangate.usage_windows import counted_in
 
 _ACCEPTED: Final = EventResult(status=EventStatus.ACCEPTED)
@@ -167,9 +167,7 @@ class _Batch:
             keys=[item.key_hash for item in items if item.kind == "consume" and item.key_hash is not None],
             windows={window.window_id for one in asking for window in one.standing.counters.values()},
         )
-        # Where nothing is asked, everything is known beforehand; the less is done while others wait, the better.
-        writing = None if asking else self.decided({})
-        counted = await count_known(env.database, counting, self.decided if writing is None else lambda _read: writing)
+        counted = await count_known(env.database, counting, self.decided)
         if counted is None:
             return None
         for company_id in companies:
@@ -226,16 +224,15 @@ class _Batch:
             for window in place.windows:
                 self._windows[window.window_id] = window
                 added[window.window_id] = added.get(window.window_id, 0) + quantity
-        further = []
+        announced = None
         if added:
             companies = sorted({place.company_id for place in sums if place.windows})
             is_postgresql = self._env.database.is_postgresql
-            further.append(
-                announcing(self._env.id, companies, origin=PROCESS, recorded_at=now, is_postgresql=is_postgresql)
+            announced = announcing(
+                self._env.id, companies, origin=PROCESS, recorded_at=now, is_postgresql=is_postgresql
             )
-        if reports:
-            further.append(adding_meter_events(self._env.id, now, reports))
-        return Writing(entries, keys, added, further)
+        further = [adding_meter_events(self._env.id, now, reports)] if reports else []
+        return Writing(entries, keys, added, announced, further)
 
     def _known(self, company_id: str) -> tuple[int, int]:
         standing = self._standings[company_id]

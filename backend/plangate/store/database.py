@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlmodel import SQLModel
 
+from plangate.store.at_hand import AtHand
 from plangate.store.direct import Filled, SqliteConnection, end_with_deferred, together
 
 _BUSY_TIMEOUT_MILLISECONDS = 10_000
@@ -113,10 +114,11 @@ def table_of(model: type[SQLModel]) -> Table:
 class Database:
     """A connected database. Open with `await Database.open(url)`; close with `await database.close()`."""
 
-    def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, url: URL, writer: AsyncEngine, reader: AsyncEngine, at_hand: AtHand) -> None:
         self.url = url
         self._writer = writer
         self._reader = reader
+        self._at_hand = at_hand
 
     @property
     def is_postgresql(self) -> bool:
@@ -133,7 +135,9 @@ class Database:
             event.listen(writer.sync_engine, "connect", _prepare_writer)
             event.listen(writer.sync_engine, "begin", _begin_immediate)
             event.listen(reader.sync_engine, "begin", _begin_deferred)
-            return cls(parsed, writer, reader)
+            apart = _sqlite_engine(parsed, pool_size=1)
+            event.listen(apart.sync_engine, "connect", _prepare_writer)
+            return cls(parsed, writer, reader, AtHand(apart, is_shared=True))
         engine = create_async_engine(
             parsed,
             pool_size=10,
@@ -144,10 +148,12 @@ class Database:
         event.listen(engine.sync_engine, "checkout", _refusing_lost(engine))
         event.listen(engine.sync_engine, "checkin", _rest)
         # Each statement sees what is committed by then, in a transaction or not; without one a read is a round trip.
-        return cls(parsed, engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
+        reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return cls(parsed, engine, reader, AtHand(engine, is_shared=False))
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._at_hand.close()
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()
@@ -168,15 +174,23 @@ class Database:
             yield StoreSession(connection, environment_id, now, only_reads=True)
 
     @asynccontextmanager
-    async def at_once(self, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
-        """A session to write with whose transaction is not begun, for what is a transaction of its own.
+    async def at_once(
+        self, environment_id: str, now: datetime, *, only_reads: bool = False
+    ) -> AsyncIterator[StoreSession]:
+        """A session whose transaction is not begun, for statements each of which is a transaction of its own.
 
-        That is `store.arriving` and `store.writing_back`; anything else may only be deferred.
+        To write, that is `store.arriving` and `store.writing_back`; anything else may only be deferred. Its connection
+        is kept at hand, because taking one from the pool and giving it back costs as much as a small transaction.
         """
-        async with self._writer.connect() as connection:
-            yield StoreSession(connection, environment_id, now)
+        connection = await self._at_hand.take()
+        is_whole = False
+        try:
+            yield StoreSession(connection, environment_id, now, only_reads=only_reads)
             if connection.in_transaction():
                 raise RuntimeError("a statement was executed that nobody commits")
+            is_whole = True
+        finally:
+            await self._at_hand.give_back(connection, is_whole=is_whole)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:

@@ -24,6 +24,7 @@ from plangate.store import (  # noqa: F401 - imported for their tables
     reviews,
     subscriptions,
     usage,
+    used_keys,
     version_migrations,
 )
 

@@ -557,10 +557,33 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "usage_key_answers",
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("key_hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("answers", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_table(
+        "usage_key_log",
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("merges", sa.BigInteger(), nullable=False),
+        sa.Column("is_answered", sa.Boolean(), nullable=False),
+        sa.Column("records", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_table(
+        "usage_key_parts",
+        sa.Column("part", sa.Integer(), nullable=False),
+        sa.Column("merged_to", sa.BigInteger(), nullable=False),
+        sa.Column("filter", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("part"),
+    )
+    op.create_table(
         "usage_keys",
         sa.Column("key_hash", sa.LargeBinary(), nullable=False),
         sa.Column("body_hash", sa.LargeBinary(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("answered_in", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("key_hash"),
         sqlite_with_rowid=False,
     )
@@ -742,6 +765,9 @@ def downgrade() -> None:
 
     op.drop_table("usage_window_bounds")
     op.drop_table("usage_keys")
+    op.drop_table("usage_key_parts")
+    op.drop_table("usage_key_log")
+    op.drop_table("usage_key_answers")
     with op.batch_alter_table("usage_events", schema=None) as batch_op:
         batch_op.drop_index("usage_events_by_company")
 
