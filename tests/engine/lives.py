@@ -7,7 +7,7 @@ often to an instant at which something begins or ends, and then asks one questio
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -15,8 +15,6 @@ from plangate.engine.catalog import (
     Audience,
     Catalog,
     CatalogSettings,
-    Condition,
-    Entitlement,
     Feature,
     Flag,
     KeptVersions,
@@ -39,16 +37,14 @@ from plangate.engine.facts import (
     WindowCounter,
 )
 from plangate.engine.values import (
-    UNLIMITED,
     FeatureType,
     Interval,
     OverrideMode,
     PeriodKind,
-    PriceBehaviour,
-    Stacking,
     TraitValue,
 )
 from tests.engine.calendar_oracle import Billing, window
+from tests.engine.drawn import any_entitlements, any_groups, priced
 from tests.engine.standing_oracle import Standing
 
 BEGINNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
@@ -73,9 +69,6 @@ USERS = (
 )
 STATUSES = ("active", "active", "trialing", "past_due", "unpaid", "paused", "canceled", "incomplete", "novel")
 PRICES = {"starter": 1900, "pro": 4900, "extra": 900, "audit": 2900}
-
-
-Operator: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in"]
 
 
 class Question(NamedTuple):
@@ -398,7 +391,7 @@ class Life:
             version=number,
             kind=kind,
             name=key.capitalize(),
-            entitlements=tuple(self._priced(key, one) for one in self._entitlements()),
+            entitlements=tuple(priced(self.dice, key, one) for one in any_entitlements(self.dice)),
             prices=prices,
             is_archived=self.dice.random() < 0.1,
         )
@@ -426,17 +419,6 @@ class Life:
             kept=kept,
         )
 
-    def _priced(self, key: str, entitlement: Entitlement) -> Entitlement:
-        """What is not included has a price of its own, unless it was forgotten."""
-        if entitlement.price_behaviour is PriceBehaviour.INCLUDED or self.dice.random() < 0.2:
-            return entitlement
-        name = f"price_{key}_{entitlement.feature}_{entitlement.price_behaviour.value}"
-        is_metered = entitlement.price_behaviour is not PriceBehaviour.PAY_IN_ADVANCE
-        price = Price(
-            currency="usd", interval=Interval.MONTH, amount_minor=5, stripe_price_id=name, is_metered=is_metered
-        )
-        return replace(entitlement, prices=(price,))
-
     def _migrate(self) -> None:
         """Only this company is moved to a newer version."""
         key = self.dice.choice([*PLANS, *ADD_ONS])
@@ -445,35 +427,6 @@ class Life:
         others = tuple(one for one in self.company.pins if one.key != key)
         self._know(pins=(*others, VersionPin(kind, key, version)))
 
-    def _entitlements(self) -> Iterator[Entitlement]:
-        dice = self.dice
-        for key in ("exports", "exports", "emails"):
-            if dice.random() < 0.85:
-                yield replace(self._limit(key), period=dice.choice([None, *PeriodKind]))
-        for key in ("seats", "projects"):
-            if dice.random() < 0.6:
-                yield self._limit(key)
-        if dice.random() < 0.4:
-            yield Entitlement(feature="sso", enabled=dice.choice([True, True, False]))
-        if dice.random() < 0.4:
-            yield Entitlement(feature="upload", config=dice.choice([64, 512, 0.5]))
-        if dice.random() < 0.4:
-            yield Entitlement(feature="theme", config=dice.choice(["plain", "branded"]))
-
-    def _limit(self, key: str) -> Entitlement:
-        dice = self.dice
-        form = dice.choice(["limit", "limit", "limit", "unlimited", "trait", "enabled"])
-        return Entitlement(
-            feature=key,
-            limit=dice.choice([0, 5, 20, 50]) if form == "limit" else UNLIMITED if form == "unlimited" else None,
-            limit_trait="quota" if form == "trait" else None,
-            enabled=dice.choice([True, False]) if form == "enabled" else None,
-            stacking=dice.choice(list(Stacking)),
-            soft_limit=dice.choice([None, None, None, 4, 20, 30]),
-            price_behaviour=dice.choice([PriceBehaviour.INCLUDED, PriceBehaviour.PAY_IN_ADVANCE, *PriceBehaviour]),
-            scope=dice.choice(["company", "company", "user"]),
-        )
-
     def _roles(self) -> None:
         dice = self.dice
         audiences = tuple(
@@ -481,7 +434,7 @@ class Life:
                 key=f"audience-{number}",
                 plan=dice.choice([*PLANS, "unheard"]),
                 priority=dice.randrange(3),
-                groups=self._groups(dice.choice([0, 1, 1, 2])),
+                groups=any_groups(dice, dice.choice([0, 1, 1, 2])),
             )
             for number in range(dice.choice([0, 0, 1, 2]))
         )
@@ -492,36 +445,6 @@ class Life:
             audiences=audiences,
         )
 
-    def _groups(self, number: int) -> tuple[tuple[Condition, ...], ...]:
-        return tuple(tuple(self._condition() for _ in range(self.dice.choice([1, 1, 2, 0]))) for _ in range(number))
-
-    def _condition(self) -> Condition:
-        dice = self.dice
-        size: Operator = dice.choice(["eq", "ne", "lt", "lte", "gt", "gte"])
-        among: Operator = dice.choice(["eq", "in", "not_in", "ne"])
-        return dice.choice(
-            [
-                Condition(kind="company", values=dice.choice([("id=acme",), ("id=other",)]), operator=among),
-                Condition(kind="plan", values=("pro", "starter"), operator=among),
-                Condition(kind="add_on", values=("extra",), operator=among),
-                Condition(kind="product", values=dice.choice([("prod_mystery",), ("prod_pro",)]), operator=among),
-                Condition(kind="user", values=dice.choice([("user_ann",), ("email=ann",)]), operator=among),
-                Condition(kind="trait", trait="region", value="eu", operator=size),
-                Condition(kind="trait", trait="region", value=["eu", 5], operator=dice.choice(["in", "not_in"])),
-                Condition(kind="trait", trait="region", value="e", operator="contains"),
-                Condition(
-                    kind="trait", trait="size", value=250, operator=size, value_type=dice.choice([None, "number"])
-                ),
-                Condition(kind="trait", trait="size", value="250", operator=size, value_type="string"),
-                Condition(kind="trait", trait="people", other_trait="quota", operator=size),
-                Condition(kind="trait", trait="since", value="2026-06-01", operator=size, value_type="date"),
-                Condition(kind="trait", subject="user", trait="role", value="admin"),
-                Condition(kind="trait", subject="user", trait="age", value=30, operator=size),
-                Condition(kind="usage", feature="exports", value=dice.choice([1, 20]), operator=size),
-                Condition(kind="usage", feature="seats", value=3, operator=size),
-            ]
-        )
-
     def _flag(self) -> None:
         key = self.dice.choice(["exports", "seats", "sso", "upload", "beta", "beta"])
         rules = tuple(
@@ -529,7 +452,7 @@ class Life:
                 key=f"rule-{number}",
                 priority=self.dice.randrange(3),
                 allowed=self.dice.random() < 0.8,
-                groups=self._groups(self.dice.choice([1, 1, 2])),
+                groups=any_groups(self.dice, self.dice.choice([1, 1, 2])),
             )
             for number in range(self.dice.choice([0, 1, 1, 2]))
         )
