@@ -4,6 +4,7 @@ Several environments watch the same account, each with an order of deliveries of
 histories side by side. What every environment stores must be what fetching gives it.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from plangate.settings import Settings
 from plangate.shapes import Actor
 from plangate.store.companies import AssignmentRow, CompanyKeyRow, CompanyRow
 from plangate.store.database import table_of
-from plangate.store.inbox import InboxRow, store_event
+from plangate.store.inbox import InboxRow, InboxState, inbox, store_event
 from plangate.store.leases import LeaseRow
 from plangate.store.subscriptions import SubscriptionRow, subscriptions_of
 from tests.conftest import SECRET_KEY, environment_settings
@@ -120,6 +121,13 @@ class Account:
         return await round_.differences()
 
 
+async def _arrive(env: Environment, event: Obj) -> None:
+    """What the server does with a webhook: stored and claimed in one commit, acted on after the answer."""
+    _, claim = await synchronisation.receive_to_act(env, event)
+    if claim is not None:
+        await synchronisation.act_on(env, claim)
+
+
 class _Round:
     def __init__(self, account: Account, seed: int, customers: int) -> None:
         self.account = account
@@ -161,6 +169,7 @@ class _Round:
             for watcher in self.watchers:
                 if watcher.chance.random() < 0.4:
                     await self._deliver(watcher, watcher.chance.randint(0, len(watcher.pool)))
+                    await self._decide(watcher)
                 if watcher.chance.random() < 0.1:
                     await synchronisation.sweep(watcher.env)
         for customer in self.customers:
@@ -172,6 +181,7 @@ class _Round:
             await synchronisation.sweep(watcher.env)
             # Some arrive after the sweep found them.
             await self._deliver(watcher, len(watcher.pool))
+            await self._finish(watcher)
 
     async def differences(self) -> list[str]:
         """Where what is stored is not what fetching gives."""
@@ -185,7 +195,10 @@ class _Round:
                 async with env.reading() as session:
                     company_id = await company_of_customer(session, customer.id)
                     known = () if company_id is None else await subscriptions_of(session, company_id)
+                    held = None if company_id is None else env.standings.held(company_id)
                 is_agreed = state is not None and (state.is_deleted or fetched == state_hash(known))
+                if held is not None and held.facts.subscriptions != known:
+                    is_agreed = False
                 fresh = await refetch_customer(env, customer.id)
                 if (company_id is None) is not (fresh is None) or (fresh is not None and fresh.is_changed):
                     is_agreed = False
@@ -199,9 +212,12 @@ class _Round:
             size = watcher.chance.choice([1, 8, 25])
             chunk, arriving = arriving[:size], arriving[size:]
             if size == 1:
-                await synchronisation.receive(watcher.env, chunk[0])
+                await _arrive(watcher.env, chunk[0])
+            elif size == 8:
+                # At once, so that they meet at the company's lease: who comes too late waits in the inbox.
+                await asyncio.gather(*(_arrive(watcher.env, event) for event in chunk))
             else:
-                # Many at once, as when they pile up at the door; each is stored as `receive` stores it.
+                # Piled up behind a worker that was away; each is stored as `receive` stores it.
                 async with watcher.env.writing() as session:
                     for event in chunk:
                         await store_event(session, watcher.row_of(event))
@@ -209,6 +225,21 @@ class _Round:
                 await synchronisation.work_inbox(watcher.env, limit=watcher.chance.choice([1, 3, 50]))
         while await synchronisation.work_inbox(watcher.env, limit=200):
             pass
+
+    async def _decide(self, watcher: Watcher) -> None:
+        """Let somebody ask about some companies, so that they are held in memory and have to be kept true there."""
+        async with watcher.env.reading() as session:
+            companies = [await company_of_customer(session, customer.id) for customer in self.customers]
+        for company_id in companies:
+            if company_id is not None and watcher.chance.random() < 0.5:
+                await watcher.env.standings.of(company_id)
+
+    async def _finish(self, watcher: Watcher) -> None:
+        """Act on what was put off because somebody was at work on its company: time enough has passed."""
+        mine = (inbox.c.environment_id == watcher.env.id) & (inbox.c.state == InboxState.PENDING.value)
+        async with watcher.env.writing() as session:
+            await session.run(inbox.update().where(mine).values(available_at=wall_now()))
+        await self._deliver(watcher, 0)
 
     def _gather(self) -> None:
         """Put what happened since into every pool: some lost, some doubled, all in any order."""

@@ -12,6 +12,7 @@ import pytest
 import plangate.sync as synchronisation
 from plangate.billing.gateway import CustomerState, StripeGateway
 from plangate.environment import Environment
+from plangate.standing import Standings
 from plangate.store.inbox import InboxRow, InboxState
 from tests.sync.histories import Account
 
@@ -80,3 +81,13 @@ async def test_w2_ordering_by_created_is_noticed(account: Account, monkeypatch: 
 
     monkeypatch.setattr(synchronisation, "inbox_row", by_created)
     assert await _differences(account, customers=1, seeds=range(10)) > 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_company_held_in_memory_as_it_was_is_noticed(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(*_arguments: object, **_options: object) -> None:
+        """Nothing is forgotten, and nothing newer is put in its place."""
+
+    monkeypatch.setattr(Standings, "forget", kept)
+    monkeypatch.setattr(Standings, "written", kept)
+    assert await _differences(account, seeds=range(1)) > 0
