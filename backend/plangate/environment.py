@@ -138,9 +138,9 @@ class Environment:
             follow_up()
 
     @asynccontextmanager
-    async def at_once(self) -> AsyncIterator[StoreSession]:
-        """A session for `claim` or `write_back`, each of which is a transaction of its own."""
-        async with self.database.at_once(self.id, self.clock.now()) as session:
+    async def at_once(self, *, only_reads: bool = False) -> AsyncIterator[StoreSession]:
+        """A session for `claim` or `write_back`, each of which is a transaction of its own; or to read with."""
+        async with self.database.at_once(self.id, self.clock.now(), only_reads=only_reads) as session:
             yield session
 
     async def claim(

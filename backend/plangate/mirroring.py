@@ -113,6 +113,9 @@ async def refetch_held(
     twice. Raises Refusal (change_in_progress) when the lease was lost meanwhile; then nothing is written.
     """
     watched: list[PlanChangeRow] = []
+    if present is None and is_at_once:
+        async with env.at_once(only_reads=True) as session:
+            present = await present_facts(session, company_id)
     if present is None or present.has_open_changes:
         async with env.reading() as session:
             present = await present_facts(session, company_id)

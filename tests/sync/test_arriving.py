@@ -48,9 +48,11 @@ async def test_two_commits_are_all_it_takes(shop: Shop, monkeypatch: pytest.Monk
         opened = getattr(Database, name)
 
         @asynccontextmanager
-        async def counted(self: Database, environment_id: str, now: datetime) -> AsyncIterator[StoreSession]:
-            transactions.append(name)
-            async with opened(self, environment_id, now) as session:
+        async def counted(
+            self: Database, environment_id: str, now: datetime, **options: bool
+        ) -> AsyncIterator[StoreSession]:
+            transactions.extend([] if options.get("only_reads") else [name])
+            async with opened(self, environment_id, now, **options) as session:
                 yield session
 
         monkeypatch.setattr(Database, name, counted)

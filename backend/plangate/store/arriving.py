@@ -76,8 +76,9 @@ async def store_and_claim(session: StoreSession, row: InboxRow, claiming: Claimi
             if isinstance(driver, asyncpg.Connection):
                 return await _on_postgresql(session, driver, row, claiming)
     except BaseException:
-        # Whatever state it is in, nobody else shall find it so.
-        await session.connection.invalidate()
+        if session.is_postgresql:
+            # Whatever state it is in, nobody else shall find it so. SQLite's thread ends what it began by itself.
+            await session.connection.invalidate()
         raise
     raise TypeError("neither SQLite nor PostgreSQL")
 

@@ -84,8 +84,9 @@ async def write_back(session: StoreSession, as_read: AsRead, entries: Sequence[A
     except _OtherwiseNow:
         return False
     except BaseException:
-        # Whatever state it is in, nobody else shall find it so.
-        await session.connection.invalidate()
+        if session.is_postgresql:
+            # Whatever state it is in, nobody else shall find it so. SQLite's thread ends what it began by itself.
+            await session.connection.invalidate()
         raise
     raise TypeError("neither SQLite nor PostgreSQL")
 

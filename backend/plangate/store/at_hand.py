@@ -1,0 +1,73 @@
+"""Connections that stay taken from their pool, for transactions that are one call: the pool would cost as much."""
+
+import asyncio
+from time import monotonic
+from typing import Final
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+_KEPT: Final = 2
+_RESTED_SECONDS: Final = 1.0
+
+
+class AtHand:
+    """Connections of one engine. Where they are shared there is one, whose thread does one thing after the other."""
+
+    def __init__(self, engine: AsyncEngine, *, is_shared: bool) -> None:
+        self._engine = engine
+        self._is_shared = is_shared
+        self._shared: AsyncConnection | None = None
+        self._opening = asyncio.Lock()
+        self._idle: list[tuple[AsyncConnection, float]] = []
+
+    async def take(self) -> AsyncConnection:
+        """A connection without a transaction; give it back in every case."""
+        if self._is_shared:
+            return self._shared or await self._opened()
+        while self._idle:
+            connection, since = self._idle.pop()
+            if await _lives(connection, rested=monotonic() - since):
+                return connection
+            await connection.invalidate()
+            await connection.close()
+        return await self._engine.connect()
+
+    async def give_back(self, connection: AsyncConnection, *, is_whole: bool) -> None:
+        """Keep it for the next; one that is not whole, because something was raised, goes back to its pool."""
+        if self._is_shared:
+            return
+        if is_whole and len(self._idle) < _KEPT:
+            self._idle.append((connection, monotonic()))
+        else:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close all of them."""
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            await connection.close()
+        if self._shared is not None:
+            shared, self._shared = self._shared, None
+            await shared.close()
+        if self._is_shared:
+            await self._engine.dispose()
+
+    async def _opened(self) -> AsyncConnection:
+        async with self._opening:
+            if self._shared is None:
+                self._shared = await self._engine.connect()
+            return self._shared
+
+
+async def _lives(connection: AsyncConnection, *, rested: float) -> bool:
+    """Whether the server still answers. The driver hears of a close by itself; after a rest it is asked."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if not isinstance(driver, asyncpg.Connection) or driver.is_closed():
+        return False
+    if rested > _RESTED_SECONDS:
+        try:
+            await driver.fetchval("SELECT 1")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+    return True
