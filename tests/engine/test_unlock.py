@@ -99,3 +99,40 @@ def test_of_windows_the_one_with_most_left_is_found_whatever_was_corrected() -> 
     shown = decide(snapshot, "exports", {DAILY: today, MONTHLY: counter(0)}, at=NOW)
     assert shown.period is not None
     assert (shown.period.kind, shown.remaining) == (PeriodKind.DAY, 5)
+
+
+def test_what_is_sold_by_hand_comes_last_by_position_and_without_a_price() -> None:
+    catalog = catalog_of(
+        [
+            plan("free", exports(1)),
+            plan("later", exports(None), is_contact_us=True, position=2, monthly=100),
+            plan("sooner", exports(None), is_contact_us=True, position=1),
+            plan("dear", exports(5), monthly=99_000),
+            plan("euros", exports(5), prices=(price("euros", Interval.MONTH, 100, currency="eur"),)),
+            plan("gone", exports(5), monthly=1, is_archived=True),
+        ],
+        fallback_plan="free",
+    )
+    options = ask(catalog, facts(), counter(1)).trace
+    assert options is not None
+    assert [(one.kind, one.key, one.amount_minor, one.currency) for one in options.options] == [
+        ("wait", None, None, None),
+        ("plan", "euros", 100, "eur"),
+        ("plan", "dear", 99_000, "usd"),
+        ("contact_us", "sooner", None, None),
+        ("contact_us", "later", None, None),
+    ]
+    # Who pays in dollars already is not offered what is sold in euros alone.
+    decision = ask(catalog, facts(subscriptions=(subscribed("dear"),)), counter(5))
+    assert decision.trace is not None
+    assert [one.key for one in decision.trace.options] == [None, "sooner", "later"]
+
+
+def test_add_ons_of_one_price_are_offered_in_their_order() -> None:
+    add_ons = [
+        plan(key, exports(50), monthly=900, kind="add_on", position=position)
+        for key, position in (("second", 2), ("first", 1))
+    ]
+    catalog = catalog_of([plan("pro", exports(1), monthly=4900), *add_ons])
+    company = facts(subscriptions=(subscribed("pro"),))
+    assert [one[0] for one in bought(ask(catalog, company, counter(1)))] == ["first", "second"]

@@ -59,8 +59,9 @@ def unlocks(
             continue
         target, _ = fitted(catalog, replace(current, plan=plan.key, version=plan.version))
         answer = ask(build_snapshot(catalog, with_holding(snapshot.facts, catalog, target, at), at), at)
-        if answer.allowed:
-            cost = _monthly(plan, current)
+        cost = _monthly(plan, current)
+        # What is not sold in the currency that is paid in is no way out: a subscription keeps its currency.
+        if answer.allowed and (cost is not None or plan.is_contact_us):
             rank = (2, Fraction(0), plan.position) if cost is None else (1, cost - paid, plan.position)
             found.append((rank, _unlock(plan, current, answer)))
     found += _more_units(snapshot, current, decision, quantity=quantity, at=at, ask=ask)
