@@ -2,11 +2,12 @@
 
 import msgspec
 
-from plangate.engine.catalog import Entitlement
+from plangate.engine.catalog import Entitlement, PriceOwner
 from plangate.engine.decide import decide
 from plangate.engine.decision import Reason
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.values import OverrideMode
+from plangate.engine.sharing import compiled_features
+from plangate.engine.values import Interval, OverrideMode, PriceBehaviour
 from tests.engine.factories import (
     BEGAN,
     NOW,
@@ -14,8 +15,10 @@ from tests.engine.factories import (
     catalog_of,
     exports,
     facts,
+    item,
     override,
     plan,
+    price,
     shop,
     subscribed,
 )
@@ -58,3 +61,28 @@ def test_limits_read_from_traits_are_a_companys_own() -> None:
     for bought in (3, 4):
         snapshot = build_snapshot(catalog, facts(traits={"bought": bought}), NOW)
         assert decide(snapshot, "exports", {}, at=NOW).limit == bought
+
+
+def test_the_catalogues_asked_for_last_are_the_ones_remembered() -> None:
+    catalogs = [catalog_of([plan("pro", exports(number))]) for number in range(6)]
+    first, second, *_ = [compiled_features(one) for one in catalogs[:4]]
+    assert compiled_features(catalogs[0]) is first
+    # Four are kept: the fifth takes the place of the one that nobody asked for the longest.
+    compiled_features(catalogs[4])
+    assert compiled_features(catalogs[0]) is first
+    assert compiled_features(catalogs[1]) is not second
+
+
+def test_what_is_bought_of_a_feature_is_told_apart() -> None:
+    each = price("export", Interval.MONTH, 5)
+    sold = exports(1, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(each,))
+    catalog = catalog_of([plan("pro", sold, monthly=4900)])
+    owner = PriceOwner("plan", "pro", 1, each, feature="exports")
+    catalog = msgspec.structs.replace(catalog, price_owners={**catalog.price_owners, "price_export_month_usd": owner})
+    for _ in range(2):
+        for quantity in (2, 3):
+            items = (item("price_pro_month_usd"), item("price_export_month_usd", quantity=quantity))
+            snapshot = build_snapshot(catalog, facts(subscriptions=(subscribed(items=items),)), NOW)
+            assert decide(snapshot, "exports", {}, at=NOW).limit == quantity
+        snapshot = build_snapshot(catalog, facts(subscriptions=(subscribed("pro"),)), NOW)
+        assert decide(snapshot, "exports", {}, at=NOW).limit == 1
