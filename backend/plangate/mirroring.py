@@ -272,8 +272,12 @@ async def _stored_at_once(
             stored=present.states,
         )
         entries: list[AuditRow] = []
-        is_moved = is_changed and after.cycle != build_snapshot(catalog, before, session.now).cycle
         held = env.standings.held(company_id)
+        if held is not None and held.catalog is catalog and held.facts.version == before.version:
+            earlier = held.snapshot_at(session.now)
+        else:
+            earlier = build_snapshot(catalog, before, session.now)
+        is_moved = is_changed and after.cycle != earlier.cycle
         if is_moved and held is not None and held.counters:
             return None
         if is_changed:

@@ -1,18 +1,24 @@
 """Connections that stay taken from their pool, for transactions that are one call: the pool would cost as much."""
 
 import asyncio
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
 import asyncpg
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _KEPT: Final = 2
 _RESTED_SECONDS: Final = 1.0
+_BETWEEN_CHECKPOINTS: Final = 100  # transactions; each writes about a dozen pages
 
 
 class AtHand:
-    """Connections of one engine. Where they are shared there is one, whose thread does one thing after the other."""
+    """Connections of one engine. Where they are shared there is one, whose thread does one thing after the other.
+
+    That is SQLite's. Its log is then brought into the file beside the transactions, so that none of them waits for it.
+    """
 
     def __init__(self, engine: AsyncEngine, *, is_shared: bool) -> None:
         self._engine = engine
@@ -20,6 +26,8 @@ class AtHand:
         self._shared: AsyncConnection | None = None
         self._opening = asyncio.Lock()
         self._idle: list[tuple[AsyncConnection, float]] = []
+        self._taken = 0
+        self._checkpoint: asyncio.Task[None] | None = None
 
     async def take(self) -> AsyncConnection:
         """A connection without a transaction; give it back in every case."""
@@ -36,6 +44,9 @@ class AtHand:
     async def give_back(self, connection: AsyncConnection, *, is_whole: bool) -> None:
         """Keep it for the next; one that is not whole, because something was raised, goes back to its pool."""
         if self._is_shared:
+            self._taken += 1
+            if self._taken % _BETWEEN_CHECKPOINTS == 0 and (self._checkpoint is None or self._checkpoint.done()):
+                self._checkpoint = asyncio.create_task(self._checkpointed())
             return
         if is_whole and len(self._idle) < _KEPT:
             self._idle.append((connection, monotonic()))
@@ -44,6 +55,10 @@ class AtHand:
 
     async def close(self) -> None:
         """Close all of them."""
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._checkpoint
         idle, self._idle = self._idle, []
         for connection, _ in idle:
             await connection.close()
@@ -52,6 +67,12 @@ class AtHand:
             await shared.close()
         if self._is_shared:
             await self._engine.dispose()
+
+    async def _checkpointed(self) -> None:
+        # Passive: it waits for nobody, and leaves to the next what somebody still reads, or all while another does it.
+        with suppress(OperationalError):
+            async with self._engine.connect() as connection:
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def _opened(self) -> AsyncConnection:
         async with self._opening:

@@ -135,8 +135,8 @@ class Database:
             event.listen(writer.sync_engine, "connect", _prepare_writer)
             event.listen(writer.sync_engine, "begin", _begin_immediate)
             event.listen(reader.sync_engine, "begin", _begin_deferred)
-            apart = _sqlite_engine(parsed, pool_size=1)
-            event.listen(apart.sync_engine, "connect", _prepare_writer)
+            apart = _sqlite_engine(parsed, pool_size=2)
+            event.listen(apart.sync_engine, "connect", _prepare_apart)
             return cls(parsed, writer, reader, AtHand(apart, is_shared=True))
         engine = create_async_engine(
             parsed,
@@ -265,6 +265,13 @@ def _prepare_writer(connection: Any, _entry: ConnectionPoolEntry) -> None:  # no
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=1")  # it waits in `begin` alone
     cursor.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIBIBYTES}")
+    cursor.close()
+
+
+def _prepare_apart(connection: Any, entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - same
+    _prepare_writer(connection, entry)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA wal_autocheckpoint=0")  # `AtHand` does it beside the transactions
     cursor.close()
 
 
