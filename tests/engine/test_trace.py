@@ -415,3 +415,23 @@ def test_of_several_groups_the_one_that_comes_closest_is_explained() -> None:
     _, bob = traced(facts(), "sso", catalog=catalog, user=UserFacts(user_id="user_bob"))
     (of_b,) = [step.detail for step in bob.steps if step.source.key == "beta"]
     assert "user_ann" in of_b
+
+
+def test_what_is_granted_for_another_period_has_no_part_in_the_answer() -> None:
+    catalog = catalog_of(
+        [
+            plan("free", exports(10, period=PeriodKind.DAY), exports(100)),
+            plan("extra", exports(5, period=PeriodKind.DAY, stacking=Stacking.SUM), kind="add_on"),
+            plan("more", exports(50, stacking=Stacking.SUM), kind="add_on"),
+        ],
+        fallback_plan="free",
+    )
+    held = (assigned("extra", kind="add_on"), assigned("more", kind="add_on"))
+    decision, trace = traced(facts(assignments=held), catalog=catalog)
+    assert decision.limit == 150
+    assert [(step.source.key, step.outcome, step.detail) for step in trace.steps if step.source.version] == [
+        ("free", "lost", "Free grants 10 exports per day; another source is more generous."),
+        ("free", "won", "Free grants 100 exports per month."),
+        ("more", "combined", "More adds 50 exports per month."),
+        ("extra", "lost", "Extra grants 5 exports per day; another source is more generous."),
+    ]

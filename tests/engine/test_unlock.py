@@ -136,3 +136,11 @@ def test_add_ons_of_one_price_are_offered_in_their_order() -> None:
     catalog = catalog_of([plan("pro", exports(1), monthly=4900), *add_ons])
     company = facts(subscriptions=(subscribed("pro"),))
     assert [one[0] for one in bought(ask(catalog, company, counter(1)))] == ["first", "second"]
+
+
+def test_who_is_on_a_plan_sold_by_hand_is_told_what_others_cost() -> None:
+    catalog = catalog_of(
+        [plan("deal", exports(1), is_contact_us=True), plan("pro", exports(5), monthly=4900), plan("free", exports(2))]
+    )
+    company = facts(assignments=(assigned("deal"),))
+    assert bought(ask(catalog, company, counter(1))) == [("free", None, 0, 2), ("pro", None, 4900, 5)]
