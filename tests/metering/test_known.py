@@ -281,10 +281,34 @@ async def test_usage_of_a_company_merged_elsewhere_goes_to_the_one_it_became(
     assert await _is_right(other, kept.id)
 
 
-@pytest.mark.parametrize("seed", [21, 22])
+async def test_many_at_once_are_each_counted_and_answered_once(environment: Environment, reading: _Reading) -> None:
+    await publish(environment)
+    company = await make_company(environment)
+    await put_on(environment, company.id, "pro")
+    await metering.record(environment, _events(1))
+    reading.items.clear()
+    told = [*_events(*[1, 2] * 150, key="k"), *_events(3)]
+    assert [one.status for one in await metering.record(environment, told)] == [_ACCEPTED] * 301
+    assert not reading.items
+    # What is submitted while the first is written is written together: more than a hundred, each with its answer.
+    asked = [f"c{number}" for number in range(150)]
+    first = await asyncio.gather(*[_consume(environment, key) for key in asked])
+    assert [is_counted for _, is_counted in first] == [True] * 150
+    assert not reading.items
+    assert await asyncio.gather(*[_consume(environment, key) for key in asked]) == first
+    again = await metering.record(environment, [*_events(5, key="new"), *told[:300]])
+    assert [one.status for one in again] == [_ACCEPTED] + [EventStatus.DUPLICATE] * 300
+    assert await _used(environment) == 1 + 450 + 3 + 150 + 5
+    async with environment.reading() as session:
+        assert await ledger_total(session, company.id, "export", start_at=None, end_at=None) == 609
+    assert await _is_right(environment, company.id)
+
+
+@pytest.mark.parametrize(("seed", "few"), [(21, 100), (22, 1)])
 async def test_two_processes_that_know_nothing_of_each_other_count_as_one(
-    environment: Environment, other: Environment, seed: int
+    environment: Environment, other: Environment, seed: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(counting, "_FEW", few)
     story = random.Random(seed)  # noqa: S311 - a reproducible story, not a secret
     clock = still(environment)
     other.clock = clock

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from plangate import metering
 from plangate.environment import Environment
+from plangate.metering import TrackEvent
 from plangate.store.feed import announce, follow
+from tests.world import make_company, publish
 
 
 @pytest.fixture
@@ -53,3 +56,18 @@ async def test_a_rolled_back_change_is_not_heard(environment: Environment, heard
         announce(session, ["comp_kept"], origin="another")
     await _until(lambda: bool(heard))
     assert heard == [(environment.id, "comp_kept")]
+
+
+@pytest.mark.parametrize("number", [1, 250])
+async def test_usage_counted_from_memory_is_heard(
+    environment: Environment, heard: list[tuple[str, str]], number: int
+) -> None:
+    await publish(environment)
+    company = await make_company(environment)
+    event = TrackEvent(event="export", company={"id": "acme"})
+    await metering.record(environment, [event])
+    await _until(lambda: (environment.id, company.id) in heard)
+    heard.clear()
+    await metering.record(environment, [event] * number)
+    await _until(lambda: bool(heard))
+    assert heard == [(environment.id, company.id)]

@@ -33,7 +33,8 @@ _ADD_TO_WINDOWS: Final = Direct(
         RETURNING usage_windows.id, usage_windows.used, usage_windows.reserved
     """,
 )
-# All that is written in one round trip. Each part comes to nothing where it has no rows.
+# All that is written in one round trip. Each part comes to nothing where it has no rows. What only selects, as telling
+# others does, is left out by the server unless its outcome is among the answer's columns.
 _WRITE_ON_POSTGRESQL: Final = """
     WITH used AS (
         INSERT INTO usage_keys (key_hash, body_hash, answer)
@@ -53,7 +54,7 @@ _WRITE_ON_POSTGRESQL: Final = """
     ), told AS (
         SELECT pg_notify($14, message) FROM unnest($15::text[]) AS message
     )
-    SELECT added.id, added.used, added.reserved, once.keys
+    SELECT added.id, added.used, added.reserved, once.keys, once.told
     FROM (SELECT (SELECT count(*) FROM used) AS keys, (SELECT count(*) FROM told) AS told) AS once
     LEFT JOIN added ON true
 """
@@ -264,7 +265,7 @@ async def _write(connection: "asyncpg.Connection[asyncpg.Record]", counting: Cou
     )
     if rows[0]["keys"] != len(keys):
         raise OtherwiseNow
-    return [(window_id, now_used, reserved) for window_id, now_used, reserved, _ in rows if window_id is not None]
+    return [(window_id, now_used, reserved) for window_id, now_used, reserved, _, _ in rows if window_id is not None]
 
 
 def _locking(counting: Counting) -> Filled:
