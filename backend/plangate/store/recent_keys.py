@@ -17,9 +17,9 @@ from plangate.store.columns import json_text, json_value
 from plangate.store.direct import SqliteConnection
 from plangate.store.used_keys import UsedKey
 
-KEPT: Final = 250_000  # keys in memory (32 bytes each) before they are merged; as many more may lie in the log
+KEPT: Final = 500_000  # keys in memory (32 bytes each) before they are merged; as many more may lie in the log
 _PARTS: Final = 256  # by the first byte of the key's hash
-_AT_ONCE: Final = 4  # parts merged in one transaction, so that none takes long
+AT_ONCE: Final = 4  # parts merged in one transaction, so that none takes long
 _SMALL_FILTER: Final = 2**12  # bytes, while a part was never merged
 _LARGE_FILTER: Final = 2**16  # of the first ten million keys it lets one in fifty through, of fifty million one in four
 
@@ -185,7 +185,7 @@ class RecentKeys:
     def _merge(self, connection: sqlite3.Connection) -> None:
         merged_to = list(self._merged_to)
         left = self._count - KEPT
-        for _ in range(_AT_ONCE):
+        for _ in range(AT_ONCE):
             part = self._added_merges % _PARTS
             rows = sorted(_RECORD.iter_unpack(self._records[part]))
             connection.executemany(_MERGE, [(key, body, tag // 2 if tag % 2 else None) for key, body, tag in rows])
