@@ -6,7 +6,9 @@ switcher.addEventListener("change", () => switcher.requestSubmit());
 
 const columns = document.querySelector(".columns");
 for (const name of ["plangate-ready", "plangate-error"]) {
-  document.querySelector("#manager")?.addEventListener(name, () => columns.classList.add("ready"));
+  // One frame later, when the plan above has its final height.
+  const show = () => requestAnimationFrame(() => requestAnimationFrame(() => columns.classList.add("ready")));
+  document.querySelector("#manager")?.addEventListener(name, show);
 }
 
 const form = document.querySelector("#export");

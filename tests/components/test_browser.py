@@ -257,6 +257,18 @@ async def test_hostile_styles_have_no_effect_inside(stage: Stage) -> None:
     assert measured == ["normal", "none", "15px", "flex", 44]
 
 
+async def test_what_the_host_hides_is_hidden(stage: Stage) -> None:
+    page = await stage.open(TABLE)
+    button = page.get_by_role("button", name="Upgrade to Pro").first
+    await page.evaluate("document.adoptedStyleSheets = [new CSSStyleSheet()]")
+    await page.evaluate(
+        "document.adoptedStyleSheets[0].insertRule('plangate-pricing-table { visibility: hidden }')",
+    )
+    await expect(button).to_be_hidden()
+    await page.evaluate("document.adoptedStyleSheets = []")
+    await expect(button).to_be_visible()
+
+
 async def test_narrow_pages_do_not_scroll_sideways_and_show_the_recommended_plan_first(stage: Stage) -> None:
     stage.toy.plan = "pro"
     for body in (TABLE, MANAGER + USAGE):
