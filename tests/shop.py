@@ -80,6 +80,7 @@ class Shop:
         self.env = env
         self.sandbox = sandbox
         self.company_id = company_id
+        self.hours_subscribed = 0  # how long ago a company subscribed when it asks for a change, in scenarios
         self._http = _Client(timeout=30, allow_sync_methods=True)
         self.stripe = sandbox.client(http_client=self._http).v1
 

@@ -4,8 +4,10 @@ A dead process does nothing more: every later call and commit of it fails too, a
 time is over. Then another process resumes.
 """
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Protocol
 
@@ -16,6 +18,7 @@ from plangate import catalog, plan_changes
 from plangate.billing.transport import StripeJson, Transport
 from plangate.clock import wall_now
 from plangate.environment import Environment
+from plangate.errors import Refusal
 from plangate.mirroring import refetch
 from plangate.shapes import Actor, Quote
 from plangate.store.database import StoreSession
@@ -93,11 +96,20 @@ async def on_plan(shop: Shop, name: str, plan: str) -> str:
     price = (await shop.env.catalog()).plans[plan].prices[0].stripe_price_id
     shop.stripe.subscriptions.create({"customer": stripe_customer_id, "items": [{"price": price or ""}]})
     await refetch(shop.env, shop.company_id)
+    if shop.hours_subscribed:
+        shop.advance(f"PT{shop.hours_subscribed}H")
     return stripe_customer_id
 
 
 async def restart(shop: Shop) -> None:
     """The dead process' lease is over, and what it left is due."""
+    await outlast(shop)
+    await plan_changes.resume_unfinished(shop.env)
+    await plan_changes.carry_on_repricing(shop.env)
+
+
+async def outlast(shop: Shop) -> None:
+    """Let time pass until another process may go on."""
     past = wall_now() - timedelta(seconds=1)
     async with shop.env.writing() as session:
         await session.run(update(leases).values(expires_at=past))
@@ -106,8 +118,6 @@ async def restart(shop: Shop) -> None:
         )
         await session.run(update(migrating_companies).values(available_at=past))
     shop.env.forget("")
-    await plan_changes.resume_unfinished(shop.env)
-    await plan_changes.carry_on_repricing(shop.env)
 
 
 class Scenario(Protocol):
@@ -120,26 +130,84 @@ class Scenario(Protocol):
     async def check(self, shop: Shop, *, is_saved: bool) -> None: ...
 
 
-async def every_death(shop: Shop, scenario: Scenario, monkeypatch: pytest.MonkeyPatch, *, step: int = 1) -> int:
-    """Run once whole to count the points, then once for each `step`th of them; answers how many there were."""
+async def every_death(
+    shop: Shop, scenario: Scenario, monkeypatch: pytest.MonkeyPatch, *, step: int = 1, number: int = 1
+) -> int:
+    """Run once whole to count the points, then once for each `step`th of them; answers how many there were.
+
+    In the first round somebody resumes at once. In others, by their `number`, the company subscribed a while ago, and
+    something else goes on beside the death.
+    """
     process = Process(shop.env, monkeypatch)
     await scenario.prepare(shop, "whole")
     process.start(dies_at=None)
     await scenario.act(shop)
     total = process.points
     await scenario.check(shop, is_saved=True)
-    for number in range(1, total + 1, step):
+    for place in range(1, total + 1, step):
+        chance = random.Random(f"{type(scenario).__name__}/{number}/{place}")  # noqa: S311 - repeatable, no secret
+        shop.hours_subscribed = chance.randint(1, 640) if number > 1 and chance.random() < 0.5 else 0
         process.start(dies_at=None)
-        await scenario.prepare(shop, f"dies-at-{number}")
+        await scenario.prepare(shop, f"dies-at-{place}")
         rows_before = {row.id: row.state for row in await shop.rows()}
-        process.start(dies_at=number)
+        process.start(dies_at=place)
         with pytest.raises(Died):
             await scenario.act(shop)
         process.start(dies_at=None)
         is_saved = {row.id: row.state for row in await shop.rows()} != rows_before
-        await restart(shop)
-        await scenario.check(shop, is_saved=is_saved)
+        meanwhile = chance.choice(MEANWHILE) if number > 1 else _nothing
+        try:
+            is_saved |= await meanwhile(shop, scenario, process, chance)
+            await restart(shop)
+            await scenario.check(shop, is_saved=is_saved)
+        except AssertionError as difference:
+            words = f"dies at {place} of {total} after {shop.hours_subscribed} hours, {meanwhile.__name__.strip('_')}"
+            raise AssertionError(words) from difference
     return total
+
+
+async def _nothing(shop: Shop, scenario: Scenario, process: Process, chance: random.Random) -> bool:
+    """Nobody does anything before a process resumes. Each of these answers whether it made the intent a saved one."""
+    return False
+
+
+async def _told(shop: Shop, scenario: Scenario, process: Process, chance: random.Random) -> bool:
+    """Webhooks of what was done by then are acted on first."""
+    await outlast(shop)
+    await shop.sync()
+    return False
+
+
+async def _later(shop: Shop, scenario: Scenario, process: Process, chance: random.Random) -> bool:
+    """Nobody resumes for most of the day for which Stripe knows a key."""
+    shop.advance(f"PT{chance.randint(1, 20)}H")
+    return False
+
+
+async def _dies_again(shop: Shop, scenario: Scenario, process: Process, chance: random.Random) -> bool:
+    """Who resumes dies as well, and who comes after it, each somewhere."""
+    for _ in range(2):
+        await outlast(shop)
+        process.start(dies_at=chance.randint(1, 12))
+        with suppress(Died):
+            await plan_changes.resume_unfinished(shop.env)
+            await plan_changes.carry_on_repricing(shop.env)
+        process.start(dies_at=None)
+    return False
+
+
+async def _again(shop: Shop, scenario: Scenario, process: Process, chance: random.Random) -> bool:
+    """The person clicks again, once or twice at the same time, while a process resumes."""
+    await outlast(shop)
+    clicks = [scenario.act(shop) for _ in range(chance.choice([1, 2]))]
+    *answers, resumed = await asyncio.gather(*clicks, plan_changes.resume_unfinished(shop.env), return_exceptions=True)
+    strange = [one for one in (*answers, resumed) if isinstance(one, BaseException) and not isinstance(one, Refusal)]
+    assert not strange, strange
+    return any(not isinstance(one, BaseException) for one in answers)
+
+
+Meanwhile = Callable[[Shop, Scenario, Process, random.Random], Awaitable[bool]]
+MEANWHILE: Final = (_nothing, _told, _later, _dies_again, _again)
 
 
 class Path:
