@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from plangate import catalog, plan_changes
+from plangate import access, catalog, companies, plan_changes
 from plangate.catalog.shelf import tidy_shelf
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
+from plangate.mirroring import refetch
 from plangate.shapes import Actor, ChangeKind, ChangeState
 from tests.sandbox_server import SandboxServer
 from tests.shop import CUSTOMER, DOCUMENT, STAFF, Shop, new_company
@@ -267,3 +268,30 @@ async def test_another_plan_or_interval_ends_the_deal_and_the_quote_says_the_lis
     assert [one["price"]["unit_amount"] for one in subscription["items"]["data"]] == [listed]
     back = await shop.preview(plan="pro", interval="month", when="now")
     assert 4_900 in [line.amount_minor for line in back.lines]
+
+
+async def test_a_deal_goes_with_the_company_that_is_merged(shop: Shop) -> None:
+    """The price agreed on stays the plan's for whom the company becomes, and for nobody else."""
+    await shop.customer()
+    await shop.change(actor=STAFF, plan="enterprise", custom_price=DEAL)
+    former_id, before = shop.company_id, shop.now()
+    shop.advance("PT1M")
+    shop.company_id = await new_company(shop.env, "acme-holding")
+    merged = await companies.merge(shop.env, shop.company_id, former_id, actor=STAFF)
+    assert merged.plan is not None
+    assert (merged.plan.key, await shop.plan()) == ("enterprise", "enterprise")
+    assert not (await shop.snapshot()).notices
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(actor=STAFF, custom_price=DEAL)
+    assert caught.value.code is Code.NO_CHANGE
+    # What Stripe says of it now is what was moved, and more of the plan is sold at the price agreed on.
+    assert not (await refetch(shop.env, shop.company_id)).is_changed
+    more = await shop.change(actor=STAFF, quantities={"plan": 2})
+    assert (more.state, more.to.custom_price and more.to.custom_price.amount_minor) == (ChangeState.APPLIED, 120_000)
+    assert len(_own_prices(shop)) == 1
+    # The shelf keeps it for as long as it is held.
+    assert await tidy_shelf(shop.env) == 0
+    assert [price["active"] for price in _own_prices(shop)] == [True]
+    # The past is answered with whose price it was then.
+    then = await access.check(shop.env, company={"id": "acme"}, feature="sso", at=before)
+    assert (then.allowed, then.source.key if then.source is not None else None) == (True, "enterprise")
