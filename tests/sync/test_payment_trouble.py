@@ -8,6 +8,7 @@ import pytest
 
 from plangate import catalog, companies, grace
 from plangate.access import check
+from plangate.companies import HistoryEntry
 from plangate.engine.decision import Reason
 from plangate.errors import Refusal
 from plangate.mirroring import refetch
@@ -95,6 +96,11 @@ async def test_s3_a_company_may_have_grace_days_of_its_own(shop: Shop) -> None:
         await companies.upsert(shop.env, keys={"id": "acme"}, past_due_grace_days=400, actor=ACTOR)
 
 
+async def ends_noted(shop: Shop, action: str) -> list[HistoryEntry]:
+    """The entries that say when access ended by the passing of time alone."""
+    return [one for one in await companies.history(shop.env, shop.company_id) if one.action == action]
+
+
 async def test_s3_the_end_of_the_grace_days_is_in_the_history_once(shop: Shop) -> None:
     name = await subscribe(shop)
     await fail_renewal(shop)
@@ -110,8 +116,7 @@ async def test_s3_the_end_of_the_grace_days_is_in_the_history_once(shop: Shop) -
     shop.stripe.subscriptions.update(name, {"metadata": {"seen": "yes"}})
     await refetch(shop.env, shop.company_id)
     assert await grace.note_ended_grace(shop.env) == 0
-    entries = [one for one in await companies.history(shop.env, shop.company_id) if one.action == grace.ACTION]
-    (entry,) = entries
+    (entry,) = await ends_noted(shop, grace.GRACE_ENDED)
     assert (entry.subject, entry.actor.kind, entry.before) == (name, "system", {"plan": "pro"})
     assert entry.after == {"plan": "free", "at": ends_at.isoformat().replace("+00:00", "Z")}
     # More grace days, given too late, end later: that is another end.
@@ -193,10 +198,32 @@ async def test_s5_the_paid_period_of_a_pause_is_kept_to_its_last_instant(shop: S
     assert standing is not None
     held = [standing.snapshot_at(at).plan for at in (ends_at - timedelta(microseconds=1), ends_at)]
     assert [None if one is None else one.key for one in held] == ["pro", "free"]
+    assert await grace.note_ended_grace(shop.env) == 0
     # Periods that Stripe goes on with, unpaid, do not bring it back.
     shop.advance("P40D")
     await refetch(shop.env, shop.company_id)
     assert await shop.plan() == "free"
+    assert sorted(await asyncio.gather(*(grace.note_ended_grace(shop.env) for _ in range(3)))) == [0, 0, 1]
+    (entry,) = await ends_noted(shop, grace.PAUSE_ENDED)
+    assert (entry.subject, entry.before) == (subscription, {"plan": "pro"})
+    assert entry.after == {"plan": "free", "at": ends_at.isoformat().replace("+00:00", "Z")}
+    # Where access goes on during a pause, nothing ends; and what was noted is not noted again.
+    await apply_settings(shop, paused_collection="keep")
+    assert (await shop.plan(), await grace.note_ended_grace(shop.env)) == ("pro", 0)
+    await apply_settings(shop, paused_collection="fallback")
+    assert (await shop.plan(), await grace.note_ended_grace(shop.env)) == ("free", 0)
+
+
+async def test_a_pause_of_what_was_cancelled_before_its_period_ended_is_not_noted(shop: Shop) -> None:
+    await apply_settings(shop, paused_collection="fallback")
+    subscription = await subscribe(shop)
+    shop.stripe.subscriptions.update(subscription, {"pause_collection": {"behavior": "void"}})
+    await refetch(shop.env, shop.company_id)
+    shop.advance("P3D")
+    shop.stripe.subscriptions.cancel(subscription)
+    await refetch(shop.env, shop.company_id)
+    shop.advance("P40D")
+    assert await grace.note_ended_grace(shop.env) == 0
 
 
 async def test_s1_and_s2_incomplete_grants_nothing_and_expires_into_nothing(shop: Shop) -> None:

@@ -15,6 +15,10 @@ from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of
 from plangate.store.direct import Direct, Filled, Rows, together
 
+_PAST_DUE: Final = "superseded_at IS NULL AND status = 'past_due'"
+# The document is compact JSON. Its colon would be taken for that of a parameter, so it is matched as any one sign.
+_PAUSED: Final = """superseded_at IS NULL AND document LIKE '%"is_collection_paused"_true%'"""
+
 
 class SubscriptionRow(SQLModel, table=True):
     """One fetched state of one subscription. `document` is a SubscriptionFact; `state_hash` tells states apart.
@@ -37,8 +41,15 @@ class SubscriptionRow(SQLModel, table=True):
             "subscriptions_past_due",
             "environment_id",
             "company_id",
-            sqlite_where=text("superseded_at IS NULL AND status = 'past_due'"),
-            postgresql_where=text("superseded_at IS NULL AND status = 'past_due'"),
+            sqlite_where=text(_PAST_DUE),
+            postgresql_where=text(_PAST_DUE),
+        ),
+        Index(
+            "subscriptions_paused",
+            "environment_id",
+            "company_id",
+            sqlite_where=text(_PAUSED),
+            postgresql_where=text(_PAUSED),
         ),
     )
 
@@ -76,6 +87,7 @@ _SUPERSEDE: Final = Direct(
     postgresql="""
         UPDATE subscriptions SET superseded_at = $2
         WHERE environment_id = $1 AND superseded_at IS NULL AND stripe_subscription_id = ANY($3::text[])
+        RETURNING id
     """,
     writes="subscriptions",
 )
@@ -95,6 +107,8 @@ _SAVE: Final = Direct(
         FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
     """,
     writes="subscriptions",
+    # Two states of one subscription are never current at the same time, not even for an instant.
+    follows="WHERE (SELECT count(*) FROM {before}) >= 0",
 )
 
 
@@ -143,13 +157,22 @@ async def running_subscriptions(
 
 async def companies_past_due(session: StoreSession, *, after: str, limit: int) -> list[str]:
     """Up to `limit` ids of companies that have a past-due subscription as far as we know, those beyond `after`."""
+    return await _companies_where(session, _PAST_DUE, after=after, limit=limit)
+
+
+async def companies_paused(session: StoreSession, *, after: str, limit: int) -> list[str]:
+    """Up to `limit` ids of companies of which a subscription's collection is paused, those beyond `after`."""
+    return await _companies_where(session, _PAUSED, after=after, limit=limit)
+
+
+async def _companies_where(session: StoreSession, condition: str, *, after: str, limit: int) -> list[str]:
     rows = await session.all(
         select(subscriptions.c.company_id)
         .distinct()
         .where(
             subscriptions.c.environment_id == session.environment_id,
-            # In these words, so that the index over few rows is used.
-            text("superseded_at IS NULL AND status = 'past_due'"),
+            # In the very words of the index over few rows, so that it is used.
+            text(condition),
             subscriptions.c.company_id > after,
         )
         .order_by(subscriptions.c.company_id)

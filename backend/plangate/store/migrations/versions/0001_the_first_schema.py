@@ -505,6 +505,13 @@ def upgrade() -> None:
             sqlite_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
             postgresql_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
         )
+        batch_op.create_index(
+            "subscriptions_paused",
+            ["environment_id", "company_id"],
+            unique=False,
+            sqlite_where=sa.text("superseded_at IS NULL AND document LIKE '%\"is_collection_paused\"_true%'"),
+            postgresql_where=sa.text("superseded_at IS NULL AND document LIKE '%\"is_collection_paused\"_true%'"),
+        )
 
     op.create_table(
         "traits",
@@ -575,6 +582,7 @@ def upgrade() -> None:
         "usage_key_parts",
         sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("merged_to", sa.BigInteger(), nullable=False),
+        sa.Column("merged_keys", sa.BigInteger(), nullable=False),
         sa.Column("filter", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("part"),
     )
@@ -781,6 +789,11 @@ def downgrade() -> None:
 
     op.drop_table("traits")
     with op.batch_alter_table("subscriptions", schema=None) as batch_op:
+        batch_op.drop_index(
+            "subscriptions_paused",
+            sqlite_where=sa.text("superseded_at IS NULL AND document LIKE '%\"is_collection_paused\"_true%'"),
+            postgresql_where=sa.text("superseded_at IS NULL AND document LIKE '%\"is_collection_paused\"_true%'"),
+        )
         batch_op.drop_index(
             "subscriptions_past_due",
             sqlite_where=sa.text("superseded_at IS NULL AND status = 'past_due'"),
