@@ -5,10 +5,11 @@ Everything a journey does, it does for an Environment; nothing crosses from one 
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from plangate.billing.gateway import StripeGateway
 from plangate.catalog_compiled import compile_catalog
@@ -16,6 +17,7 @@ from plangate.clock import BusinessClock, wall_now
 from plangate.engine.catalog import Catalog
 from plangate.engine.facts import WindowCounter
 from plangate.errors import Code, Refusal
+from plangate.leasing import RENEWED, Heart, Watch
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
@@ -27,7 +29,7 @@ from plangate.store.direct import Filled, Rows, together
 from plangate.store.environments import remember_time_zone, time_zone_at
 from plangate.store.feed import CATALOG, EVERYTHING, announce
 from plangate.store.inbox import InboxRow
-from plangate.store.leases import COMPANY, asking_fence, free_lease, holds_lease, taking_lease
+from plangate.store.leases import COMPANY, asking_fence, free_lease, holds_lease, renewing_lease, taking_lease
 from plangate.store.present import asking_facts, facts_of
 from plangate.store.price_mappings import prices_as_known
 from plangate.store.usage import asking_newest, windows_of
@@ -92,6 +94,7 @@ class Environment:
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
         self._revisions: dict[int, Catalog] = {}
+        self._leases = Watch()
         self.standings = Standings(self._load_standing, self._find_company, renew=self._renew_standing)
 
     @property
@@ -240,12 +243,13 @@ class Environment:
     async def lease(self, company_id: str, *, wait_seconds: float = 8) -> AsyncIterator[Lease]:
         """Hold the company's lease while talking to Stripe; no transaction is open meanwhile.
 
-        Raises Refusal (try again) when somebody else holds it for longer than `wait_seconds`.
+        It is renewed until it is given back; one whose holder died is taken over within seconds. Raises Refusal (try
+        again) when somebody else holds it for longer than `wait_seconds`.
         """
         give_up_at = asyncio.get_running_loop().time() + wait_seconds
         while True:
             async with self.writing() as session:
-                lease = await self.lease_in(session, company_id)
+                lease = await self._leased(session, company_id)
             if lease is not None:
                 break
             if asyncio.get_running_loop().time() >= give_up_at:
@@ -255,27 +259,29 @@ class Environment:
                     headers={"Retry-After": "3"},
                 )
             await asyncio.sleep(_LEASE_POLL_SECONDS)
+        heart = Heart(partial(self._renew, lease))
         try:
             yield lease
         finally:
+            await heart.stop()
             if not lease.is_over:
                 async with self.writing() as session:
                     lease.give_back(session)
 
-    async def lease_in(self, session: StoreSession, company_id: str) -> Lease | None:
-        """Take the company's lease in an open transaction; None while somebody else holds it.
+    async def _leased(self, session: StoreSession, company_id: str) -> Lease | None:
+        """The company's lease, free or fallen silent; None while somebody else is at work with it."""
+        subject, holder, now = COMPANY + company_id, RENEWED + _new_holder(), wall_now()
+        (rows,) = await together(session, taking_lease(session, subject, holder, wall_now=now, seconds=_LEASE_SECONDS))
+        fence: int | None = rows[0][0] if rows else None
+        if fence is None:
+            fence = await self._leases.take_over(session, subject, holder, wall_now=now, seconds=_LEASE_SECONDS)
+        return None if fence is None else Lease(subject, fence)
 
-        Whoever takes it so gives it back in every case (`Lease.give_back`).
-        """
-        taking, taken = self.taking_lease(session, company_id)
-        (rows,) = await together(session, taking)
-        return taken(rows)
-
-    def taking_lease(self, session: StoreSession, company_id: str) -> tuple[Filled, Callable[[Rows], Lease | None]]:
-        """The statement of `lease_in`, to be executed with others, and what reads its rows."""
-        subject = COMPANY + company_id
-        taking = taking_lease(session, subject, _new_holder(), wall_now=wall_now(), seconds=_LEASE_SECONDS)
-        return taking, lambda rows: Lease(subject, rows[0][0]) if rows else None
+    async def _renew(self, lease: Lease) -> bool:
+        async with self.database.writing(self.id, self.clock.now()) as session:
+            renewing = renewing_lease(session, lease.subject, lease.fence, wall_now=wall_now(), seconds=_LEASE_SECONDS)
+            (rows,) = await together(session, renewing)
+        return bool(rows)
 
     async def _load_standing(self, company_id: str) -> tuple[Standing | None, tuple[tuple[str, str], ...]]:
         catalog = await self.catalog()

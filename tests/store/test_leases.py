@@ -1,10 +1,26 @@
 """A lease has one holder, ends by wall time, and its fence tells a slow holder that it lost."""
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
 
+import pytest
+
+from plangate import leasing
 from plangate.clock import wall_now
 from plangate.environment import Environment
-from plangate.store.leases import drop_old_leases, free_lease, holds_lease, take_lease
+from plangate.errors import Code, Refusal
+from plangate.leasing import RENEWED
+from plangate.store.database import StoreSession
+from plangate.store.direct import together
+from plangate.store.leases import drop_old_leases, free_lease, holds_lease, taking_lease
+
+
+async def take_lease(
+    session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int
+) -> int | None:
+    """Take a free or expired lease; its fence, or None while somebody else holds it."""
+    (rows,) = await together(session, taking_lease(session, subject, holder, wall_now=wall_now, seconds=seconds))
+    return rows[0][0] if rows else None
 
 
 async def test_only_one_holder_at_a_time(environment: Environment) -> None:
@@ -59,3 +75,57 @@ async def test_the_environment_waits_for_a_lease_and_gives_it_back(environment: 
         assert await lease.still_held(session)
     async with environment.lease("comp_1", wait_seconds=0) as again:
         assert again.fence == lease.fence + 1
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals and silence in tenths of seconds."""
+    monkeypatch.setattr(leasing, "RENEWED_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(leasing, "SILENT_SECONDS", 0.6)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_lease_whose_holder_is_at_work_is_not_taken_over(environment: Environment) -> None:
+    async with environment.lease("comp_1") as lease:
+        with pytest.raises(Refusal) as refused:
+            async with environment.lease("comp_1", wait_seconds=1.5):
+                raise AssertionError("two hold it")
+        assert refused.value.code is Code.CHANGE_IN_PROGRESS
+        async with environment.reading() as session:
+            assert await lease.still_held(session)
+    async with environment.lease("comp_1", wait_seconds=0) as again:
+        assert again.fence == lease.fence + 1
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_lease_whose_holder_died_is_taken_over_by_one_of_those_who_wait(environment: Environment) -> None:
+    async with environment.writing() as session:
+        dead = await take_lease(session, "company:comp_1", f"{RENEWED}dead", wall_now=wall_now(), seconds=30)
+    assert dead == 1
+    holding, fences = 0, []
+
+    async def wait() -> None:
+        nonlocal holding
+        async with environment.lease("comp_1", wait_seconds=5) as lease:
+            holding += 1
+            assert holding == 1
+            fences.append(lease.fence)
+            await asyncio.sleep(0.05)
+            holding -= 1
+
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(wait() for _ in range(4)))
+    assert 0.5 < asyncio.get_running_loop().time() - began < 4
+    assert fences == [2, 3, 4, 5]
+    async with environment.reading() as session:
+        assert not await holds_lease(session, "company:comp_1", dead)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_lease_that_nobody_renews_by_design_lasts_its_time(environment: Environment) -> None:
+    """As that of a webhook, which is held for one fetch."""
+    async with environment.writing() as session:
+        await take_lease(session, "company:comp_1", "webhook", wall_now=wall_now(), seconds=30)
+    with pytest.raises(Refusal):
+        async with environment.lease("comp_1", wait_seconds=1):
+            raise AssertionError("two hold it")

@@ -48,26 +48,44 @@ _FREE: Final = Direct(
     postgresql="UPDATE leases SET holder = NULL WHERE environment_id = $1 AND subject = $2 AND fence = $3",
     writes="leases",
 )
+_LOOK: Final = Direct(
+    sqlite="SELECT holder, fence, expires_at FROM leases WHERE environment_id = ? AND subject = ?",
+    postgresql="SELECT holder, fence, expires_at FROM leases WHERE environment_id = $1 AND subject = $2",
+)
+_RENEW: Final = Direct(
+    sqlite="""
+        UPDATE leases SET expires_at = ?4
+        WHERE environment_id = ?1 AND subject = ?2 AND fence = ?3 AND holder IS NOT NULL RETURNING fence
+    """,
+    postgresql="""
+        UPDATE leases SET expires_at = $4
+        WHERE environment_id = $1 AND subject = $2 AND fence = $3 AND holder IS NOT NULL RETURNING fence
+    """,
+)
+_TAKE_SILENT: Final = Direct(
+    sqlite="""
+        UPDATE leases SET holder = ?3, expires_at = ?4, fence = fence + 1
+        WHERE environment_id = ?1 AND subject = ?2 AND fence = ?5 AND expires_at = ?6 AND holder IS NOT NULL
+        RETURNING fence
+    """,
+    postgresql="""
+        UPDATE leases SET holder = $3, expires_at = $4, fence = fence + 1
+        WHERE environment_id = $1 AND subject = $2 AND fence = $5 AND expires_at = $6 AND holder IS NOT NULL
+        RETURNING fence
+    """,
+)
 _FENCE: Final = Direct(
     sqlite="SELECT fence FROM leases WHERE environment_id = ? AND subject = ?",
     postgresql="SELECT fence FROM leases WHERE environment_id = $1 AND subject = $2 FOR UPDATE",
 )
 
 
-async def take_lease(
-    session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int
-) -> int | None:
-    """Take a free or expired lease; answers its fence, or None while somebody else holds it.
+def taking_lease(session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int) -> Filled:
+    """The statement that takes a free or expired lease: its one row is the fence, there is none while it is held.
 
     One that would last much longer than any lease does was taken before the clock jumped back, and counts as expired.
     A holder whose lease was taken over by a clock that is ahead notices by its fence.
     """
-    (rows,) = await together(session, taking_lease(session, subject, holder, wall_now=wall_now, seconds=seconds))
-    return int(rows[0][0]) if rows else None
-
-
-def taking_lease(session: StoreSession, subject: str, holder: str, *, wall_now: datetime, seconds: int) -> Filled:
-    """The statement of `take_lease`: its one row is the fence, there is none while somebody else holds the lease."""
     until = wall_now + timedelta(seconds=seconds)
     return _TAKE.of(
         session.environment_id,
@@ -77,6 +95,28 @@ def taking_lease(session: StoreSession, subject: str, holder: str, *, wall_now: 
         to_microseconds(wall_now),
         to_microseconds(until + timedelta(seconds=_CLOCKS_APART * seconds)),
     )
+
+
+def asking_lease(session: StoreSession, subject: str) -> Filled:
+    """The statement that looks at a lease: its row is the holder, the fence and the end in microseconds."""
+    return _LOOK.of(session.environment_id, subject)
+
+
+def renewing_lease(session: StoreSession, subject: str, fence: int, *, wall_now: datetime, seconds: int) -> Filled:
+    """The statement that lets a lease last longer: its one row is the fence, there is none when it is not held."""
+    until = to_microseconds(wall_now + timedelta(seconds=seconds))
+    return _RENEW.of(session.environment_id, subject, fence, until)
+
+
+def taking_silent_lease(
+    session: StoreSession, subject: str, holder: str, *, fence: int, expires_at: int, wall_now: datetime, seconds: int
+) -> Filled:
+    """The statement that takes a lease from a holder who renewed it no more: its one row is the new fence.
+
+    There is none when it was renewed, given back or taken since it was seen with this fence and end.
+    """
+    until = to_microseconds(wall_now + timedelta(seconds=seconds))
+    return _TAKE_SILENT.of(session.environment_id, subject, holder, until, fence, expires_at)
 
 
 def free_lease(session: StoreSession, subject: str, fence: int) -> None:
