@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,11 @@ class PostgresqlServer:
     own: "PostgresServer | None"
 
     @classmethod
-    def start(cls, folder: Path, given_url: str | None) -> "PostgresqlServer":
-        """Use the given server, or start one in `folder` that does not wait for the disk."""
+    def start(cls, folder: Path, given_url: str | None, *, settings: Sequence[str] = ()) -> "PostgresqlServer":
+        """Use the given server, or start one in `folder` that does not wait for the disk.
+
+        `settings`, such as `max_wal_size = '1GB'`, are those of a server of our own.
+        """
         own: PostgresServer | None = None
         if given_url is None:
             # Imported late: the package looks for a private run-time folder as soon as it is imported.
@@ -45,7 +49,12 @@ class PostgresqlServer:
 
             own = get_server(folder, cleanup_mode="delete")
             given_url = own.get_uri()
-            _run(given_url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+            _run(given_url, *(f"ALTER SYSTEM SET {one}" for one in ("fsync = off", *settings)))
+            if settings:
+                own.stop()
+                own.start()
+            else:
+                _run(given_url, "SELECT pg_reload_conf()")
         name = "plangate_" + uuid4().hex
         _run(given_url, f'CREATE DATABASE "{name}"')
         url = make_url(given_url).set(database=name).render_as_string(hide_password=False)
