@@ -9,6 +9,7 @@ from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, 
 from plangate.engine.decision import Decision, Period, Reason, Source, SourceKind, Trace, Unlock
 from plangate.engine.facts import PlanSource
 from plangate.engine.values import UNLIMITED, FeatureType, Interval, Limit, PeriodKind, PriceBehaviour, Stacking
+from plangate.errors import Code, Refusal
 from plangate.shapes import (
     Actor,
     ChangeKind,
@@ -462,3 +463,9 @@ def violating_quote() -> Quote:
         expires_at=NOW,
         is_scheduled=True,
     )
+
+
+def over_limit(detail: str) -> Refusal:
+    """A downgrade refused because eight seats are used where three would be allowed."""
+    over = [{"feature": "seats", "used": 8, "limit": 3, "name": "Seats"}]
+    return Refusal(Code.OVER_LIMIT, detail, extra={"violations": over})

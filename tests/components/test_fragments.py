@@ -21,7 +21,6 @@ from plangate.shapes import (
     Company,
     HeldAddOn,
     PlanChange,
-    UsagePrice,
 )
 from plangate.web.fragments import Action, Fragment, LeavingView, Notice, ProblemView, render, web_address
 from plangate.web.views.invoices import invoices_view, portal_view
@@ -58,11 +57,6 @@ def _refuse_what_a_strict_page_forbids(html: str) -> None:
     assert not found.tags & {"script", "style", "title", "img", "iframe", "object", "link", "base", "meta"}
     assert not [name for name in found.names if name.startswith(("on", "hx-on", "style"))]
     assert all(web_address(link) for link in found.links)
-
-
-def _over_limit(detail: str) -> Refusal:
-    over = [{"feature": "seats", "used": 8, "limit": 3, "name": "Seats"}]
-    return Refusal(Code.OVER_LIMIT, detail, extra={"violations": over})
 
 
 def _table(company: Company | None = None, *, catalog: Catalog | None = None, wish: PricingWish | None = None) -> str:
@@ -112,7 +106,7 @@ def _all_views(catalog: Catalog, word: str) -> list[Fragment]:
         receipt_view(frame, catalog, rich, canned.quote(ChangeKind.DOWNGRADE, text=word), wish=wish, key=word),
         receipt_view(frame, catalog, rich, canned.quote(), wish={}, key="k", is_fresh_price=True),
         receipt_view(frame, catalog, rich, canned.violating_quote(), wish={}, key="k"),
-        refusal_view(frame, catalog, rich, _over_limit(word), abilities=ALL, plan="starter"),
+        refusal_view(frame, catalog, rich, canned.over_limit(word), abilities=ALL, plan="starter"),
         refusal_view(frame, catalog, rich, Refusal(Code.DOWNGRADE_SCHEDULED, word), abilities=ALL),
         refusal_view(frame, catalog, rich, Refusal(Code.CONTACT_US, word, extra={"url": word}), abilities=ALL),
         ProblemView(frame=frame, text=word, hint=word, can_retry=True),
@@ -403,68 +397,6 @@ def test_the_manager_counts_what_is_paid_in_advance_and_offers_more() -> None:
     assert 'name="quantity" min="1" max="999" value="12"' in html
 
 
-def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:
-    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
-    now = render(receipt_view(frame, catalog, company, canned.quote(), wish={"plan": "pro"}, key="k1"))
-    assert "Pay $49.00 now" in now
-    assert "Exports: 1,000 exports instead of 10" in now
-    assert 'data-key="k1"' in now
-    paid = canned.company("pro")
-    later = render(
-        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.DOWNGRADE), wish={"plan": "starter"}, key="k")
-    )
-    assert "Switch on December 3" in later
-    assert "Ends with it: Audit log" in later
-    assert "Next payment: $19.00 on December 3." in later
-    leaving = render(
-        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.CANCEL), wish={"cancel": "period_end"}, key="k")
-    )
-    assert "Cancel on December 3" in leaving
-    assert "No further payments." in leaving
-    assert "your work is kept" in leaving
-
-
-def test_the_receipt_says_what_usage_costs_beside_the_next_payment() -> None:
-    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
-    used = (
-        UsagePrice(
-            feature="ai-words",
-            name="AI words",
-            price=Price(currency="usd", interval=Interval.MONTH, amount_minor=200, package_size=1000, is_metered=True),
-        ),
-        UsagePrice(
-            feature="exports",
-            name="Exports",
-            price=Price(currency="usd", interval=Interval.MONTH, amount_decimal="0.5", is_metered=True),
-        ),
-    )
-    quote = structs.replace(canned.quote(), plus_usage=used)
-    html = render(receipt_view(frame, catalog, company, quote, wish={"plan": "pro"}, key="k"))
-    assert "Next payment: $49.00 on December 3, plus what you use:" in html
-    assert "<li>AI words beyond what is included: $2.00 per 1,000 words</li>" in html
-    assert "<li>Exports: $0.005 per export</li>" in html
-    alone = structs.replace(quote, next_invoice=None)
-    html = render(receipt_view(frame, catalog, company, alone, wish={"plan": "pro"}, key="k"))
-    assert "You pay for what you use:" in html
-    assert "plus what you use" not in render(receipt_view(frame, catalog, company, canned.quote(), wish={}, key="k"))
-
-
-@pytest.mark.parametrize(
-    ("wish", "title"),
-    [
-        ({"add_on": "audit", "quantity": "1"}, "Add Audit log"),
-        ({"add_on": "extra-exports", "quantity": "3"}, "Extra exports: change to 3"),
-        ({"add_on": "extra-exports", "quantity": "0"}, "Remove Extra exports"),
-        ({"plan": "pro", "interval": "year"}, "Pay for Pro by the year"),
-        ({"unit": "seats", "quantity": "4"}, "Change your Pro plan"),
-    ],
-)
-def test_the_receipt_of_one_plan_names_what_changes_in_it(wish: dict[str, str], title: str) -> None:
-    held = canned.company("pro", add_ons=(HeldAddOn(key="extra-exports", version=1, quantity=2),))
-    html = render(receipt_view(canned.frame(), canned.catalog(), held, canned.quote(), wish=wish, key="k"))
-    assert f">{title}</h2>" in html
-
-
 def test_while_a_payment_is_overdue_only_leaving_is_offered() -> None:
     html = _table(canned.company("starter", status="past_due"))
     assert html.count("Once your payment is made") == 3
@@ -475,27 +407,6 @@ def test_a_change_that_waits_for_payment_has_the_one_primary_button() -> None:
     html = _manager(canned.company("free"), canned.change(ChangeState.AWAITING_PAYMENT))
     assert html.count("button-primary") == 1
     assert re.search(r'class="button "[^>]*>Choose a plan<', html)
-
-
-def test_an_over_limit_refusal_names_feature_usage_and_limit() -> None:
-    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro")
-    html = render(refusal_view(frame, catalog, company, _over_limit("Too much."), abilities=ALL, plan="starter"))
-    assert "Seats: you use 8, the limit would be 3." in html
-    assert "You use more than Starter allows." in html
-
-
-def test_a_refusal_carries_the_button_that_leads_out() -> None:
-    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro", scheduled="starter")
-
-    def shown(code: Code, abilities: Abilities = ALL, **extra: object) -> str:
-        return render(refusal_view(frame, catalog, company, Refusal(code, "No.", extra=extra), abilities=abilities))
-
-    assert "Keep Pro" in shown(Code.DOWNGRADE_SCHEDULED)
-    assert "Keep Pro" not in shown(Code.DOWNGRADE_SCHEDULED, Abilities())
-    assert 'hx-post="portal"' in shown(Code.PAST_DUE)
-    assert 'href="https://sales.test/"' in shown(Code.CONTACT_US, url="https://sales.test/", label="Talk to us")
-    assert 'href="https://pay.test/"' in shown(Code.PAYMENT_FAILED, next_action={"url": "https://pay.test/"})
-    assert "href" not in shown(Code.CONTACT_US, url="javascript:alert(1)")
 
 
 def test_invoices_link_only_to_the_web() -> None:

@@ -1,0 +1,98 @@
+"""A quote as a receipt, and a refusal as a way out: what they say, and what their buttons promise."""
+
+import pytest
+from msgspec import structs
+
+from plangate.engine.catalog import Price
+from plangate.engine.values import Interval
+from plangate.errors import Code, Refusal
+from plangate.shapes import ChangeKind, HeldAddOn, UsagePrice
+from plangate.web.fragments import render
+from plangate.web.views.plan_manager import Abilities
+from plangate.web.views.receipt import receipt_view, refusal_view
+from tests.components import canned
+
+ALL = Abilities(can_change=True, can_pay=True)
+
+
+def test_the_receipt_repeats_the_amount_or_the_date_on_its_button() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
+    now = render(receipt_view(frame, catalog, company, canned.quote(), wish={"plan": "pro"}, key="k1"))
+    assert "Pay $49.00 now" in now
+    assert "Exports: 1,000 exports instead of 10" in now
+    assert 'data-key="k1"' in now
+    paid = canned.company("pro")
+    later = render(
+        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.DOWNGRADE), wish={"plan": "starter"}, key="k")
+    )
+    assert "Switch on December 3" in later
+    assert "Ends with it: Audit log" in later
+    assert "Next payment: $19.00 on December 3." in later
+    leaving = render(
+        receipt_view(frame, catalog, paid, canned.quote(ChangeKind.CANCEL), wish={"cancel": "period_end"}, key="k")
+    )
+    assert "Cancel on December 3" in leaving
+    assert "No further payments." in leaving
+    assert "your work is kept" in leaving
+
+
+def test_the_receipt_says_what_usage_costs_beside_the_next_payment() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("free")
+    used = (
+        UsagePrice(
+            feature="ai-words",
+            name="AI words",
+            price=Price(currency="usd", interval=Interval.MONTH, amount_minor=200, package_size=1000, is_metered=True),
+        ),
+        UsagePrice(
+            feature="exports",
+            name="Exports",
+            price=Price(currency="usd", interval=Interval.MONTH, amount_decimal="0.5", is_metered=True),
+        ),
+    )
+    quote = structs.replace(canned.quote(), plus_usage=used)
+    html = render(receipt_view(frame, catalog, company, quote, wish={"plan": "pro"}, key="k"))
+    assert "Next payment: $49.00 on December 3, plus what you use:" in html
+    assert "<li>AI words beyond what is included: $2.00 per 1,000 words</li>" in html
+    assert "<li>Exports: $0.005 per export</li>" in html
+    alone = structs.replace(quote, next_invoice=None)
+    html = render(receipt_view(frame, catalog, company, alone, wish={"plan": "pro"}, key="k"))
+    assert "You pay for what you use:" in html
+    assert "plus what you use" not in render(receipt_view(frame, catalog, company, canned.quote(), wish={}, key="k"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "title"),
+    [
+        ({"add_on": "audit", "quantity": "1"}, "Add Audit log"),
+        ({"add_on": "extra-exports", "quantity": "3"}, "Extra exports: change to 3"),
+        ({"add_on": "extra-exports", "quantity": "0"}, "Remove Extra exports"),
+        ({"plan": "pro", "interval": "year"}, "Pay for Pro by the year"),
+        ({"unit": "seats", "quantity": "4"}, "Change your Pro plan"),
+    ],
+)
+def test_the_receipt_of_one_plan_names_what_changes_in_it(wish: dict[str, str], title: str) -> None:
+    held = canned.company("pro", add_ons=(HeldAddOn(key="extra-exports", version=1, quantity=2),))
+    html = render(receipt_view(canned.frame(), canned.catalog(), held, canned.quote(), wish=wish, key="k"))
+    assert f">{title}</h2>" in html
+
+
+def test_an_over_limit_refusal_names_feature_usage_and_limit() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro")
+    html = render(refusal_view(frame, catalog, company, canned.over_limit("Too much."), abilities=ALL, plan="starter"))
+    assert "Seats: you use 8, the limit would be 3." in html
+    assert "You use more than Starter allows." in html
+
+
+def test_a_refusal_carries_the_button_that_leads_out() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro", scheduled="starter")
+
+    def shown(code: Code, abilities: Abilities = ALL, **extra: object) -> str:
+        return render(refusal_view(frame, catalog, company, Refusal(code, "No.", extra=extra), abilities=abilities))
+
+    assert "Keep Pro" in shown(Code.DOWNGRADE_SCHEDULED)
+    assert "Keep Pro" not in shown(Code.DOWNGRADE_SCHEDULED, Abilities())
+    assert 'hx-post="portal"' in shown(Code.PAST_DUE)
+    assert 'href="https://sales.test/"' in shown(Code.CONTACT_US, url="https://sales.test/", label="Talk to us")
+    assert 'href="https://pay.test/"' in shown(Code.PAYMENT_FAILED, next_action={"url": "https://pay.test/"})
+    assert "href" not in shown(Code.CONTACT_US, url="javascript:alert(1)")
