@@ -1,6 +1,6 @@
 """Proves what a change is said to do: gained, lost, limits passed, and the facts afterwards."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from plangate.engine.entitlements import build_snapshot
 from plangate.engine.facts import PlanSource
 from plangate.engine.holding import Holding, holding_of
 from plangate.engine.plan_change import Violation
-from plangate.engine.values import FeatureType, Interval, Json, OverrideMode, PeriodKind
+from plangate.engine.values import FeatureType, Interval, Json, OverrideMode, PeriodKind, PriceBehaviour
 from plangate.engine.what_if import with_holding
 from plangate.engine.wording import shown_number
 from tests.engine.factories import (
@@ -283,6 +283,20 @@ def test_a_change_in_the_same_interval_keeps_the_period_and_another_starts_anew(
     assert (other.anchor_at, other.cycle.period_end_at) == (NOW, NOW.replace(year=2027))
 
 
+def test_three_months_are_another_interval_than_one() -> None:
+    quarterly = msgspec.structs.replace(
+        price("pro", Interval.MONTH, 12_000, count=3), stripe_price_id="price_pro_quarter_usd"
+    )
+    catalog = catalog_of([plan("starter", monthly=1900), plan("pro", prices=(quarterly,))])
+    company = facts(subscriptions=(subscribed("starter"),))
+    after = build_snapshot(catalog, with_holding(company, catalog, PRO, NOW), NOW)
+    assert (after.anchor_at, after.cycle.period_end_at) == (NOW, datetime(2027, 2, 20, 12, tzinfo=UTC))
+    back = build_snapshot(catalog, with_holding(after.facts, catalog, STARTER, RENEWS), RENEWS)
+    assert (back.anchor_at, back.cycle.period_end_at) == (RENEWS, datetime(2027, 1, 3, tzinfo=UTC))
+    same = build_snapshot(catalog, with_holding(after.facts, catalog, PRO, RENEWS), RENEWS)
+    assert (same.anchor_at, same.cycle.period_end_at) == (after.anchor_at, after.cycle.period_end_at)
+
+
 def test_a_free_plan_ends_the_subscription_and_its_add_ons() -> None:
     company = facts(subscriptions=(subscribed("pro", "extra"),))
     after = build_snapshot(SHOP, with_holding(company, SHOP, Holding(plan="free"), NOW), NOW)
@@ -400,3 +414,60 @@ def test_a_price_of_three_months_is_not_taken_for_one_of_a_month() -> None:
     holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd")
     (after,) = with_holding(facts(), catalog, holding, NOW).subscriptions
     assert [item.stripe_price_id for item in after.items] == ["price_pro_month_usd"]
+
+
+def test_what_is_paid_for_each_feature_has_an_item_of_its_own() -> None:
+    used = price("export", Interval.MONTH, 2)
+    metered = msgspec.structs.replace(used, is_metered=True, meter="exports")
+    seat = price("seat", Interval.MONTH, 1000)
+    entitlements = (
+        exports(None, soft_limit=100, price_behaviour=PriceBehaviour.OVERAGE, prices=(metered,)),
+        Entitlement(feature="seats", limit=2, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(seat,)),
+    )
+    catalog = catalog_of([plan("pro", *entitlements, monthly=4900, stripe_product_id="prod_pro")])
+    owners = {
+        "price_export_month_usd": PriceOwner("plan", "pro", 1, metered, feature="exports"),
+        "price_seat_month_usd": PriceOwner("plan", "pro", 1, seat, feature="seats"),
+    }
+    catalog = msgspec.structs.replace(catalog, price_owners={**catalog.price_owners, **owners})
+    for seats, expected in ((0, []), (3, [("plan/pro/seats", "price_seat_month_usd", 3, False, 1000)])):
+        holding = Holding(plan="pro", interval=Interval.MONTH, currency="usd", quantity=2, units={"seats": seats})
+        (after,) = with_holding(facts(), catalog, holding, NOW).subscriptions
+        assert [
+            (one.stripe_item_id, one.stripe_price_id, one.quantity, one.is_metered, one.unit_amount_minor)
+            for one in after.items
+        ] == [
+            ("plan/pro", "price_pro_month_usd", 2, False, 4900),
+            ("plan/pro/exports", "price_export_month_usd", None, True, 2),
+            *expected,
+        ]
+        assert {one.stripe_product_id for one in after.items} == {"prod_pro"}
+        assert (after.currency, after.anchor_at, after.started_at) == ("usd", NOW, NOW)
+
+
+def test_a_paid_period_that_is_over_starts_anew() -> None:
+    company = facts(subscriptions=(subscribed("starter"),))
+    for at, start_at, end_at in (
+        (BEGAN, BEGAN, RENEWS),
+        (RENEWS - timedelta(seconds=1), BEGAN, RENEWS),
+        (RENEWS, RENEWS, datetime(2027, 1, 3, tzinfo=UTC)),
+    ):
+        (after,) = with_holding(company, SHOP, PRO, at).subscriptions
+        assert [(one.period_start_at, one.period_end_at) for one in after.items] == [(start_at, end_at)]
+
+
+def test_who_is_put_on_no_plan_loses_the_explicit_assignment_alone() -> None:
+    catalog = catalog_of([plan("free", exports(1)), plan("pro", exports(2))], initial_plan="free")
+    by_hand, initial = assigned("pro"), assigned("free", source=PlanSource.INITIAL)
+    after = with_holding(facts(assignments=(by_hand, initial)), catalog, Holding(plan=None), NOW)
+    assert after.assignments == (initial,)
+    # What nobody assigned by hand is where the order of precedence leads anyway.
+    assert with_holding(facts(assignments=(initial,)), catalog, Holding(plan=None), NOW).assignments == (initial,)
+
+
+def test_a_version_that_is_held_is_asked_for_by_its_number() -> None:
+    old, new = plan("pro", exports(1)), plan("pro", exports(2), version=2)
+    catalog = msgspec.structs.replace(catalog_of([new]), older_versions={"plan/pro@1": old})
+    for version, limit in ((1, 1), (2, 2), (None, 2), (9, 2)):
+        after = with_holding(facts(), catalog, Holding(plan="pro", version=version), NOW)
+        assert decide(build_snapshot(catalog, after, NOW), "exports", {}, at=NOW).limit == limit

@@ -41,7 +41,7 @@ def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: da
 
     kept = tuple(one for one in facts.assignments if one.kind == "plan" or one.held_from > at)
     if sold:
-        subscription = _subscription(base, tuple(sold), holding, at)
+        subscription = _subscription(base, tuple(sold), at)
         facts = replace(facts, subscriptions=(*others, subscription), assignments=kept)
     else:
         ended = () if base is None else (replace(base, status="canceled", ended_at=at),)
@@ -179,7 +179,9 @@ def _item(
     base: SubscriptionFact | None,
     at: datetime,
 ) -> SubscriptionItem:
-    running = next((one for one in base.items if one.interval is price.interval), None) if base is not None else None
+    paid = base.items if base is not None else ()
+    length = price.interval, price.interval_count
+    running = next((one for one in paid if (one.interval, one.interval_count) == length), None)
     if running is not None and running.period_start_at <= at < running.period_end_at:
         period = running.period_start_at, running.period_end_at
     else:
@@ -206,9 +208,7 @@ def _item(
     )
 
 
-def _subscription(
-    base: SubscriptionFact | None, items: tuple[SubscriptionItem, ...], holding: Holding, at: datetime
-) -> SubscriptionFact:
+def _subscription(base: SubscriptionFact | None, items: tuple[SubscriptionItem, ...], at: datetime) -> SubscriptionFact:
     if base is None:
         return SubscriptionFact(
             stripe_subscription_id="",
@@ -219,5 +219,5 @@ def _subscription(
             anchor_at=at,
             started_at=at,
         )
-    is_same_interval = any(one.interval is (holding.interval or Interval.MONTH) for one in base.items)
-    return replace(base, items=items, anchor_at=base.anchor_at if is_same_interval else at)
+    before, after = ({(one.interval, one.interval_count) for one in some} for some in (base.items, items))
+    return replace(base, items=items, anchor_at=at if before.isdisjoint(after) else base.anchor_at)
