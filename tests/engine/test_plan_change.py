@@ -462,6 +462,8 @@ def test_where_seats_and_add_ons_pull_both_ways_the_monthly_total_decides() -> N
 
 def test_who_pays_nothing_yet_gives_up_no_interval() -> None:
     assert reductions(SHOP, on("free"), on("starter", Interval.WEEK)) == ()
+    # Of no plan at all there is no quantity to be less.
+    assert [one.kind for one in reductions(SHOP, on("pro", quantity=3), Holding(plan=None))] == ["plan"]
     assert reductions(SHOP, on("pro"), on("free")) == (Reduction(kind="plan", key="pro", before="pro", after="free"),)
 
 

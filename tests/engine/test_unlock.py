@@ -144,3 +144,10 @@ def test_who_is_on_a_plan_sold_by_hand_is_told_what_others_cost() -> None:
     )
     company = facts(assignments=(assigned("deal"),))
     assert bought(ask(catalog, company, counter(1))) == [("free", None, 0, 2), ("pro", None, 4900, 5)]
+
+
+def test_waiting_comes_first_even_where_a_cheaper_plan_grants_more() -> None:
+    catalog = catalog_of([plan("pro", exports(1), monthly=4900), plan("small", exports(5), monthly=100)])
+    decision = ask(catalog, facts(subscriptions=(subscribed("pro"),)), counter(1))
+    assert decision.trace is not None
+    assert [(one.kind, one.key) for one in decision.trace.options] == [("wait", None), ("plan", "small")]
