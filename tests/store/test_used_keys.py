@@ -46,8 +46,7 @@ async def _rows(database: Database, table: str) -> int:
 async def test_batches_of_two_processes_are_a_set(
     database_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_keys, "KEPT", 60)
-    monkeypatch.setattr(recent_keys, "AT_ONCE", 48)
+    monkeypatch.setattr(recent_keys, "LEAST_KEPT", 60)
     dice = random.Random(seed)  # noqa: S311 - repeatable, not a secret
     told: dict[bytes, tuple[bytes, Any]] = {}
     processes = [Database.at(database_url), Database.at(database_url)]
@@ -94,8 +93,8 @@ async def test_a_key_that_comes_twice_in_one_transaction_is_refused(database_url
 async def test_merged_keys_leave_the_log_but_are_not_forgotten(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_keys, "KEPT", 100)
-    monkeypatch.setattr(recent_keys, "AT_ONCE", 128)
+    monkeypatch.setattr(recent_keys, "LEAST_KEPT", 100)
+    monkeypatch.setattr(recent_keys, "_LEAST_FILTER", 2)  # bytes: it grows twice
     database = Database.at(database_url)
     for batch in range(60):
         await _use(database, keys_of(batch))

@@ -25,7 +25,7 @@ def keys_of(batch: int) -> list[UsedKey]:
 
 
 async def _use(url: str, first: int) -> None:
-    recent_keys.KEPT, recent_keys.AT_ONCE = KEPT, 32  # type: ignore[misc]  # merging is what is killed here
+    recent_keys.LEAST_KEPT = KEPT  # type: ignore[misc]  # merging is what is killed here
     database = Database.at(url)
     for batch in count(first):
         async with database.writing("env_one", wall_now()) as session:

@@ -17,11 +17,14 @@ from plangate.store.columns import json_text, json_value
 from plangate.store.direct import SqliteConnection
 from plangate.store.used_keys import UsedKey
 
-KEPT: Final = 500_000  # keys in memory (32 bytes each) before they are merged; as many more may lie in the log
+LEAST_KEPT: Final = 32_000  # keys in memory (32 bytes each) before any are merged; as many more may lie in the log
+MOST_KEPT: Final = 500_000
+_SHARE_KEPT: Final = 16  # between the two: one in so many of the merged keys, so that each page gets several at once
+_AT_ONCE: Final = 4_000  # keys merged in one transaction, besides twice as many as it adds, so that none takes long
 _PARTS: Final = 256  # by the first byte of the key's hash
-AT_ONCE: Final = 4  # parts merged in one transaction, so that none takes long
-_SMALL_FILTER: Final = 2**12  # bytes, while a part was never merged
-_LARGE_FILTER: Final = 2**16  # of the first ten million keys it lets one in fifty through, of fifty million one in four
+_LEAST_FILTER: Final = 2**12  # bytes
+_MOST_FILTER: Final = 2**16  # of the first ten million keys it lets one in fifty through, of fifty million one in three
+_BITS_PER_KEY: Final = 10
 
 _APPENDED: Final = Struct(">16s8s")  # key hash, body hash: what the log holds
 _RECORD: Final = Struct(">16s8sQ")  # and the number of its row in the log, doubled; odd when there are answers
@@ -32,11 +35,13 @@ _FURTHER: Final = 40  # bits to the right, for the second place
 _LOGGED: Final = "SELECT seq, merges, is_answered, records FROM usage_key_log WHERE seq > ? ORDER BY seq"
 _APPEND: Final = "INSERT INTO usage_key_log (seq, merges, is_answered, records) VALUES (?, ?, ?, ?)"
 _FORGET: Final = "DELETE FROM usage_key_log WHERE seq <= ?"
-_PART: Final = "SELECT merged_to, filter FROM usage_key_parts WHERE part = ?"
+_PART: Final = "SELECT merged_to, merged_keys, filter FROM usage_key_parts WHERE part = ?"
 _SET_PART: Final = """
-    INSERT INTO usage_key_parts (part, merged_to, filter) VALUES (?, ?, ?)
-    ON CONFLICT (part) DO UPDATE SET merged_to = excluded.merged_to, filter = excluded.filter
+    INSERT INTO usage_key_parts (part, merged_to, merged_keys, filter) VALUES (?, ?, ?, ?)
+    ON CONFLICT (part) DO UPDATE
+    SET merged_to = excluded.merged_to, merged_keys = excluded.merged_keys, filter = excluded.filter
 """
+_OF_PART: Final = "SELECT key_hash FROM usage_keys WHERE key_hash >= ? AND key_hash < ?"
 # A key counts once however often it is merged: refusing here would refuse all usage from then on.
 _MERGE: Final = "INSERT INTO usage_keys (key_hash, body_hash, answered_in) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _MERGED: Final = """
@@ -59,8 +64,9 @@ class RecentKeys:
         self._merges = 0
         self._count = 0
         self._merged_to = [0] * _PARTS
+        self._merged_keys = [0] * _PARTS
         self._records = [bytearray() for _ in range(_PARTS)]
-        self._filters = [bytearray(_SMALL_FILTER) for _ in range(_PARTS)]
+        self._filters = [bytearray(_LEAST_FILTER) for _ in range(_PARTS)]
         self._transaction: object = None
         self._added: dict[bytes, tuple[bytes, int | None]] = {}
         self._added_seq = 0
@@ -82,8 +88,8 @@ class RecentKeys:
         hashes = {one.key_hash for one in keys}
         if len(hashes) < len(keys) or self._found(connection, hashes):
             raise sqlite3.IntegrityError("an idempotency key was used before")
-        if self._count > KEPT and self._added_merges == self._merges:
-            self._merge(connection)
+        if self._added_merges == self._merges:
+            self._merge(connection, most=_AT_ONCE + 2 * len(keys))
         seq = self._added_seq + 1
         is_answered = any(one.answer is not None for one in keys)
         records = b"".join([one.key_hash + one.body_hash for one in keys])
@@ -97,6 +103,8 @@ class RecentKeys:
 
     def _caught_up(self, driver: SqliteConnection) -> sqlite3.Connection:
         connection = driver.raw
+        if driver.transaction is None:
+            raise RuntimeError("keys are only looked at in a transaction that writes")
         if driver.transaction is self._transaction:
             return connection
         rows = connection.execute(_LOGGED, (self._seq,)).fetchall()
@@ -112,12 +120,12 @@ class RecentKeys:
     def _read_parts(self, connection: sqlite3.Connection, *, merges: int) -> None:
         for number in range(max(self._merges, merges - _PARTS), merges):
             part = number % _PARTS
-            merged_to, bits = connection.execute(_PART, (part,)).fetchone()
+            merged_to, merged_keys, bits = connection.execute(_PART, (part,)).fetchone()
             records = self._records[part]
             in_tree = bisect_right(range(len(records) // _RECORD.size), merged_to, key=lambda at: _seq_of(records, at))
             del records[: in_tree * _RECORD.size]
             self._count -= in_tree
-            self._merged_to[part] = merged_to
+            self._merged_to[part], self._merged_keys[part] = merged_to, merged_keys
             self._filters[part] = bytearray(bits)
             _note(self._filters[part], (key for key, _, _ in _RECORD.iter_unpack(records)))
         self._merges = merges
@@ -182,24 +190,35 @@ class RecentKeys:
         _, body, tag = _RECORD.unpack_from(records, at)
         return body, tag // 2 if tag % 2 else None
 
-    def _merge(self, connection: sqlite3.Connection) -> None:
+    def _merge(self, connection: sqlite3.Connection, *, most: int) -> None:
+        left = min(most, self._count - min(MOST_KEPT, max(LEAST_KEPT, sum(self._merged_keys) // _SHARE_KEPT)))
+        if left <= 0:
+            return
         merged_to = list(self._merged_to)
-        left = self._count - KEPT
-        for _ in range(AT_ONCE):
+        for _ in range(_PARTS):
             part = self._added_merges % _PARTS
             rows = sorted(_RECORD.iter_unpack(self._records[part]))
             connection.executemany(_MERGE, [(key, body, tag // 2 if tag % 2 else None) for key, body, tag in rows])
-            bits = self._filters[part]
-            if len(bits) < _LARGE_FILTER:
-                bits = bytearray(_LARGE_FILTER)
-                _note(bits, (key for key, _, _ in rows))
-            connection.execute(_SET_PART, (part, self._seq, bits))
+            merged_keys = self._merged_keys[part] + len(rows)
+            bits = self._filter(connection, part, merged_keys)
+            connection.execute(_SET_PART, (part, self._seq, merged_keys, bits))
             merged_to[part] = self._seq
             self._added_merges += 1
             left -= len(rows)
             if left <= 0:
                 break
         connection.execute(_FORGET, (min(merged_to),))
+
+    def _filter(self, connection: sqlite3.Connection, part: int, keys: int) -> bytearray:
+        bits = self._filters[part]
+        size = len(bits)
+        while size < _MOST_FILTER and keys * _BITS_PER_KEY > size * 8:
+            size *= 4
+        if size > len(bits):
+            after = bytes([part + 1]) if part < _PARTS - 1 else b"\xff" * 17
+            bits = bytearray(size)
+            _note(bits, (key for (key,) in connection.execute(_OF_PART, (bytes([part]), after))))
+        return bits
 
 
 def recent_keys(driver: SqliteConnection) -> RecentKeys:

@@ -53,13 +53,14 @@ class UsageKeyLogRow(SQLModel, table=True):
 class UsageKeyPartRow(SQLModel, table=True):
     """Only on SQLite: keys whose hash begins with the byte `part` are in `usage_keys` up to the log's `merged_to`.
 
-    `filter` has two bits for each of those keys, so that most others are known not to be there.
+    They are `merged_keys`; `filter` has two bits for each of those keys, so that most others are known not to be there.
     """
 
     __tablename__ = "usage_key_parts"
 
     part: int = Field(primary_key=True, sa_type=Integer)
     merged_to: int = Field(sa_type=BigInteger)
+    merged_keys: int = Field(sa_type=BigInteger)
     filter: bytes = Field(sa_type=LargeBinary)
 
 
