@@ -83,7 +83,10 @@ async def test_a_writer_waits_for_the_other_process(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_writer_that_gives_up_waiting_leaves_nothing_open(environment: Environment, database_url: str) -> None:
+async def test_a_writer_that_gives_up_waiting_leaves_nothing_open(
+    environment: Environment, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "_WAITING_SECONDS", 0.5)
     other = Database.at(database_url)
 
     async def write() -> None:

@@ -191,6 +191,8 @@ async def add_usage(
 
 async def used_keys(session: StoreSession, key_hashes: Collection[bytes]) -> dict[bytes, tuple[bytes, Any]]:
     """Which of these idempotency keys were used, in a transaction that writes: hash → (hash of the body, answer)."""
+    if not key_hashes:
+        return {}
     driver = (await session.connection.get_raw_connection()).driver_connection
     if isinstance(driver, SqliteConnection):
         with translated():
