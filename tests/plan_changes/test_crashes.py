@@ -6,7 +6,18 @@ import pytest
 
 from plangate.environment import Environment
 from plangate.shapes import ChangeState
-from tests.plan_changes.scenarios import PATHS, SOLD, STEPS, Scenario, every_death, on_plan, restart
+from tests.plan_changes.scenarios import (
+    PATHS,
+    SOLD,
+    STEPS,
+    Checkout,
+    Downgrade,
+    Scenario,
+    Upgrade,
+    every_death,
+    on_plan,
+    restart,
+)
 from tests.sandbox_server import SandboxServer
 from tests.shop import Shop
 
@@ -25,6 +36,14 @@ async def test_d23_one_intent_one_change(
     shop: Shop, scenario: Callable[[], Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await every_death(shop, scenario(), monkeypatch, step=STEPS.get(scenario, 1)) > 6
+
+
+@pytest.mark.parametrize("scenario", [Downgrade, Upgrade, Checkout])
+async def test_d23_one_intent_one_change_whatever_goes_on_beside(
+    shop: Shop, scenario: Callable[[], Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Webhooks, hours that pass, a second death, and a person who clicks again."""
+    assert await every_death(shop, scenario(), monkeypatch, step=2, number=2) > 6
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,9 +1,13 @@
 """Promise 3 in full: deaths at every call and commit of every path, and every kind of network fault, on both databases.
 
-`PLANGATE_PROOF_ROUNDS` asks for another number of rounds of deaths, 20 unless said.
+The first round of deaths is the plain one; in each other one every company has another age when it asks, and other
+things go on beside the death: webhooks, hours that pass, a second death, a person who clicks again.
+`PLANGATE_PROOF_ROUNDS` asks for another number of rounds, 20 unless said. It runs in as many processes as one likes:
+`make proofs ARGS="-k one_change -n 2"`.
 """
 
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -37,11 +41,12 @@ async def test_one_intent_makes_one_change_whenever_the_process_dies(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     started = time.monotonic()
-    points = await every_death(shop, scenario(), monkeypatch)
+    points = await every_death(shop, scenario(), monkeypatch, number=number)
     with capsys.disabled():
         print(  # noqa: T201 - the figure is what this is for
             f"\ndeaths ({database_url.split(':', 1)[0]}): {type(scenario()).__name__}, round {number} of {ROUNDS}:"
-            f" {points} points, 0 duplicates, 0 orphans, 0 wrong plans, {time.monotonic() - started:.0f} s"
+            f" {points} points, 0 duplicates, 0 orphans, 0 wrong plans, {time.monotonic() - started:.0f} s",
+            file=sys.stderr,  # which comes through from the processes of `-n`
         )
     assert points > 6
 
@@ -74,7 +79,8 @@ async def test_one_intent_makes_one_change_whatever_the_network_does(
         print(  # noqa: T201 - the figure is what this is for
             f"\nfaults ({database_url.split(':', 1)[0]}): {type(scenario()).__name__}: {tried} spoiled calls of"
             f" {len(Fault)} kinds, 0 duplicates, 0 orphans, 0 wrong plans, each answered within 10 s,"
-            f" {time.monotonic() - started:.0f} s"
+            f" {time.monotonic() - started:.0f} s",
+            file=sys.stderr,
         )
     assert tried >= min(_TIMES, len(spoiled) - 1) * len(Fault)
 
