@@ -23,7 +23,7 @@ _SHARE_KEPT: Final = 16  # between the two: one in so many of the merged keys, s
 _AT_ONCE: Final = 4_000  # keys merged in one transaction, besides twice as many as it adds, so that none takes long
 _PARTS: Final = 256  # by the first byte of the key's hash
 _LEAST_FILTER: Final = 2**12  # bytes
-_MOST_FILTER: Final = 2**16  # of the first ten million keys it lets one in fifty through, of fifty million one in three
+_MOST_FILTER: Final = 2**16  # of the first ten million keys it lets one in fifty through, of fifty million one in four
 _BITS_PER_KEY: Final = 10
 
 _APPENDED: Final = Struct(">16s8s")  # key hash, body hash: what the log holds
