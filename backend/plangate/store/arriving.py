@@ -9,7 +9,7 @@ import asyncpg
 from plangate.store.columns import json_text, to_microseconds
 from plangate.store.companies import asking_owner
 from plangate.store.database import StoreSession
-from plangate.store.direct import Filled, Rows, SqliteConnection, execute_composed, for_sqlite, translated
+from plangate.store.direct import Filled, Rows, SqliteConnection, driver_of, execute_composed, for_sqlite, translated
 from plangate.store.inbox import InboxRow, claiming_event, storing_event
 from plangate.store.leases import COMPANY, freeing_lease, taking_lease
 from plangate.store.present import asking_facts
@@ -68,7 +68,7 @@ async def store_and_claim(session: StoreSession, row: InboxRow, claiming: Claimi
 
     The session has no transaction: this is one of its own. Raises the errors of SQLAlchemy.
     """
-    driver = (await session.connection.get_raw_connection()).driver_connection
+    driver = await driver_of(session)
     try:
         with translated():
             if isinstance(driver, SqliteConnection):

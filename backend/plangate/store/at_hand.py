@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 from sqlalchemy.exc import OperationalError
@@ -11,7 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _KEPT: Final = 2
 _RESTED_SECONDS: Final = 1.0
-_BETWEEN_CHECKPOINTS: Final = 100  # transactions; each writes about a dozen pages
+_BETWEEN_CHECKPOINTS: Final = 400  # transactions; each writes about a dozen pages
+
+
+class Taken(NamedTuple):
+    """A connection, and the driver's own behind it: asking for that costs about as much as a small statement."""
+
+    connection: AsyncConnection
+    driver: Any
 
 
 class AtHand:
@@ -23,25 +30,25 @@ class AtHand:
     def __init__(self, engine: AsyncEngine, *, is_shared: bool) -> None:
         self._engine = engine
         self._is_shared = is_shared
-        self._shared: AsyncConnection | None = None
+        self._shared: Taken | None = None
         self._opening = asyncio.Lock()
-        self._idle: list[tuple[AsyncConnection, float]] = []
+        self._idle: list[tuple[Taken, float]] = []
         self._taken = 0
         self._checkpoint: asyncio.Task[None] | None = None
 
-    async def take(self) -> AsyncConnection:
+    async def take(self) -> Taken:
         """A connection without a transaction; give it back in every case."""
         if self._is_shared:
             return self._shared or await self._opened()
         while self._idle:
-            connection, since = self._idle.pop()
-            if await _lives(connection, rested=monotonic() - since):
-                return connection
-            await connection.invalidate()
-            await connection.close()
-        return await self._engine.connect()
+            taken, since = self._idle.pop()
+            if await _lives(taken.driver, rested=monotonic() - since):
+                return taken
+            await taken.connection.invalidate()
+            await taken.connection.close()
+        return await self._connected()
 
-    async def give_back(self, connection: AsyncConnection, *, is_whole: bool) -> None:
+    async def give_back(self, taken: Taken, *, is_whole: bool) -> None:
         """Keep it for the next; one that is not whole, because something was raised, goes back to its pool."""
         if self._is_shared:
             self._taken += 1
@@ -49,9 +56,9 @@ class AtHand:
                 self._checkpoint = asyncio.create_task(self._checkpointed())
             return
         if is_whole and len(self._idle) < _KEPT:
-            self._idle.append((connection, monotonic()))
+            self._idle.append((taken, monotonic()))
         else:
-            await connection.close()
+            await taken.connection.close()
 
     async def close(self) -> None:
         """Close all of them."""
@@ -60,11 +67,11 @@ class AtHand:
             with suppress(asyncio.CancelledError):
                 await self._checkpoint
         idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            await connection.close()
+        for taken, _ in idle:
+            await taken.connection.close()
         if self._shared is not None:
             shared, self._shared = self._shared, None
-            await shared.close()
+            await shared.connection.close()
         if self._is_shared:
             await self._engine.dispose()
 
@@ -74,16 +81,19 @@ class AtHand:
             async with self._engine.connect() as connection:
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
-    async def _opened(self) -> AsyncConnection:
+    async def _connected(self) -> Taken:
+        connection = await self._engine.connect()
+        return Taken(connection, (await connection.get_raw_connection()).driver_connection)
+
+    async def _opened(self) -> Taken:
         async with self._opening:
             if self._shared is None:
-                self._shared = await self._engine.connect()
+                self._shared = await self._connected()
             return self._shared
 
 
-async def _lives(connection: AsyncConnection, *, rested: float) -> bool:
+async def _lives(driver: object, *, rested: float) -> bool:
     """Whether the server still answers. The driver hears of a close by itself; after a rest it is asked."""
-    driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, asyncpg.Connection) or driver.is_closed():
         return False
     if rested > _RESTED_SECONDS:

@@ -39,7 +39,8 @@ class StoreSession:
     `now` is the environment's business instant when the transaction was opened; it is what `recorded_at` gets.
     `changed` collects companies whose facts this transaction changes ("" stands for the catalogue and the clock),
     `counted` those whose counters it moves; both are announced to other processes when it commits. `after_commit` is
-    called once it has. `deferred` are statements that wait for the next one, or the commit, to go out with it.
+    called once it has. `deferred` are statements that wait for the next one, or the commit, to go out with it. `driver`
+    is the driver's own connection, where it is known already.
     """
 
     connection: AsyncConnection
@@ -50,6 +51,7 @@ class StoreSession:
     after_commit: list[Callable[[], None]] = field(default_factory=list)
     deferred: list[Filled] = field(default_factory=list)
     only_reads: bool = False
+    driver: Any = None
 
     @property
     def is_postgresql(self) -> bool:
@@ -182,15 +184,15 @@ class Database:
         To write, that is `store.arriving` and `store.writing_back`; anything else may only be deferred. Its connection
         is kept at hand, because taking one from the pool and giving it back costs as much as a small transaction.
         """
-        connection = await self._at_hand.take()
+        taken = await self._at_hand.take()
         is_whole = False
         try:
-            yield StoreSession(connection, environment_id, now, only_reads=only_reads)
-            if connection.in_transaction():
+            yield StoreSession(taken.connection, environment_id, now, only_reads=only_reads, driver=taken.driver)
+            if taken.connection.in_transaction():
                 raise RuntimeError("a statement was executed that nobody commits")
             is_whole = True
         finally:
-            await self._at_hand.give_back(connection, is_whole=is_whole)
+            await self._at_hand.give_back(taken, is_whole=is_whole)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[AsyncConnection]:

@@ -7,7 +7,7 @@ JSON text on SQLite, as one array for each column on PostgreSQL.
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -51,12 +51,15 @@ class Direct:
 
     On SQLite (`?`) a list or the rows are one text for `json_each`; on PostgreSQL (`$1`) a list is one array, and rows
     are one array for each of their columns, for `unnest`. `writes` names the only table it writes, when nobody needs
-    its rows: PostgreSQL then executes it in one round trip with others that write other tables.
+    its rows: PostgreSQL then executes it in one round trip with others that write other tables. One that `follows` may
+    share it even with the one before it that writes the same table and returns a row for each it wrote: the text, in
+    which `{before}` is that one, makes PostgreSQL wait for it.
     """
 
     sqlite: str
     postgresql: str
     writes: str = ""
+    follows: str = ""
 
     def of(self, *values: Any) -> "Filled":  # noqa: ANN401 - what the database takes
         """The statement with these values, lists among them."""
@@ -178,6 +181,11 @@ class SqliteConnection(aiosqlite.Connection):
         return [self._conn.execute(statement, values).fetchall() for statement, values in statements]
 
 
+async def driver_of(session: "StoreSession") -> Any:  # noqa: ANN401 - either driver's
+    """The driver's own connection behind a session."""
+    return session.driver or (await session.connection.get_raw_connection()).driver_connection
+
+
 async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
     """Execute in order, after what the session deferred; answers the rows of each. Raises the errors of SQLAlchemy."""
     deferred = [one for one in session.deferred if one.rows is None or one.rows]
@@ -185,7 +193,7 @@ async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
     wanted = [one for one in statements if one.rows is None or one.rows]
     found: list[Rows] = []
     if wanted or deferred:
-        driver = (await session.connection.get_raw_connection()).driver_connection
+        driver = await driver_of(session)
         if isinstance(driver, SqliteConnection):
             with translated():
                 found = await driver.together([for_sqlite(one) for one in (*deferred, *wanted)])
@@ -205,7 +213,7 @@ async def together(session: "StoreSession", *statements: Filled) -> list[Rows]:
 
 async def end_with_deferred(session: "StoreSession") -> None:
     """What the session deferred, and on SQLite the commit with it."""
-    driver = (await session.connection.get_raw_connection()).driver_connection
+    driver = await driver_of(session)
     if isinstance(driver, SqliteConnection):
         wanted = [for_sqlite(one) for one in session.deferred if one.rows is None or one.rows]
         session.deferred.clear()
@@ -226,7 +234,7 @@ async def execute_composed(driver: "asyncpg.Connection[asyncpg.Record]", stateme
 
 def composed(statements: Sequence[Filled]) -> list[tuple[str, list[Any]]]:
     """The statements and their values as as few as PostgreSQL can execute, in order."""
-    rounds: list[dict[str, Filled]] = []
+    rounds: list[dict[str, Filled]] = []  # by the table each writes; what follows in the same round by another name
     since = 0
     for number, one in enumerate(statements):
         table = one.statement.writes
@@ -234,27 +242,34 @@ def composed(statements: Sequence[Filled]) -> list[tuple[str, list[Any]]]:
             rounds.append({f"alone {number}": one})
             since = len(rounds)
             continue
+        if one.statement.follows and len(rounds) > since and table in rounds[-1] and f"{table}+" not in rounds[-1]:
+            rounds[-1][f"{table}+"] = one
+            continue
         free = max((place + 1 for place in range(since, len(rounds)) if table in rounds[place]), default=since)
         if free == len(rounds):
             rounds.append({})
         rounds[free][table] = one
-    return [_as_one_statement(list(one.values())) for one in rounds]
+    return [_as_one_statement(one) for one in rounds]
 
 
-def _as_one_statement(statements: Sequence[Filled]) -> tuple[str, list[Any]]:
+def _as_one_statement(statements: Mapping[str, Filled]) -> tuple[str, list[Any]]:
     if len(statements) == 1:
-        return statements[0].statement.postgresql, list(for_postgresql(statements[0]))
+        (only,) = statements.values()
+        return only.statement.postgresql, list(for_postgresql(only))
+    names = {table: f"written_{number}" for number, table in enumerate(statements)}
     parts: list[str] = []
     values: list[Any] = []
     last = "SELECT 1"
-    for number, one in enumerate(statements):
+    for table, one in statements.items():
         text = _renumbered(one.statement.postgresql, len(values))
+        if table.endswith("+"):
+            text += one.statement.follows.format(before=names[table[:-1]])
         values += for_postgresql(one)
         # What only selects, such as a notification, would not be executed beside the others.
         if text.lstrip().startswith("SELECT"):
             last = text
         else:
-            parts.append(f"written_{number} AS ({text})")
+            parts.append(f"{names[table]} AS ({text})")
     return f"WITH {', '.join(parts)} {last}", values
 
 

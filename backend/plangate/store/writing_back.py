@@ -11,7 +11,15 @@ import asyncpg
 
 from plangate.store.audit import AuditRow, appending
 from plangate.store.database import StoreSession
-from plangate.store.direct import Direct, SqliteConnection, execute_composed, for_postgresql, for_sqlite, translated
+from plangate.store.direct import (
+    Direct,
+    SqliteConnection,
+    driver_of,
+    execute_composed,
+    for_postgresql,
+    for_sqlite,
+    translated,
+)
 
 # Each lock is taken only when the one before it was, in the order that holds everywhere.
 _LOOK: Final = Direct(
@@ -71,7 +79,7 @@ async def write_back(session: StoreSession, as_read: AsRead, entries: Sequence[A
 
     The session has no transaction: this is one of its own. Raises the errors of SQLAlchemy.
     """
-    driver = (await session.connection.get_raw_connection()).driver_connection
+    driver = await driver_of(session)
     try:
         with translated():
             if isinstance(driver, SqliteConnection):
