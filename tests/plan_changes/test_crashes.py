@@ -43,7 +43,7 @@ async def test_d23_one_intent_one_change_whatever_goes_on_beside(
     shop: Shop, scenario: Callable[[], Scenario], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Webhooks, hours that pass, a second death, and a person who clicks again."""
-    assert await every_death(shop, scenario(), monkeypatch, step=2, number=2) > 6
+    assert await every_death(shop, scenario(), monkeypatch, step=4, number=2) > 6
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

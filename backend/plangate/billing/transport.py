@@ -160,7 +160,7 @@ class _Http(HTTPXClient):
     """The package's client, except that bodies are sent as `content`, and accepted answers stay as they came.
 
     As `data` httpx would warn at every call. And the package would make an object of each part of an answer, of which
-    we would make plain values again: three quarters of what a call costs this process.
+    we would make plain values again: most of what a call costs this process.
     """
 
     async def request_async(
