@@ -151,3 +151,25 @@ def test_waiting_comes_first_even_where_a_cheaper_plan_grants_more() -> None:
     decision = ask(catalog, facts(subscriptions=(subscribed("pro"),)), counter(1))
     assert decision.trace is not None
     assert [(one.kind, one.key) for one in decision.trace.options] == [("wait", None), ("plan", "small")]
+
+
+def test_units_are_no_way_out_where_it_is_not_known_how_many_are_used() -> None:
+    seat = price("seat", Interval.MONTH, 1000)
+    sold = Entitlement(feature="seats", limit=3, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(seat,))
+    catalog = catalog_of([plan("pro", sold, monthly=4900)])
+    owner = PriceOwner("plan", "pro", 1, seat, feature="seats")
+    catalog = msgspec.structs.replace(catalog, price_owners={**catalog.price_owners, "price_seat_month_usd": owner})
+    for traits, expected in (({}, []), ({"seats": 3}, [("seats", 4, 4000, 4)])):
+        company = facts(subscriptions=(subscribed("pro"),), traits=traits)
+        decision = decide(build_snapshot(catalog, company, NOW), "seats", {}, at=NOW, with_trace=True)
+        assert not decision.allowed
+        assert bought(decision) == expected
+
+
+def test_a_window_that_has_not_begun_takes_no_room() -> None:
+    catalog = catalog_of([plan("free", exports(5, period=PeriodKind.DAY), exports(4))], fallback_plan="free")
+    snapshot = build_snapshot(catalog, facts(), NOW)
+    later = counter(5, start_at=NOW + timedelta(hours=1), end_at=NOW + timedelta(hours=2))
+    shown = decide(snapshot, "exports", {DAILY: later, MONTHLY: counter(0)}, at=NOW)
+    assert shown.period is not None
+    assert (shown.period.kind, shown.used, shown.remaining) == (PeriodKind.DAY, 0, 5)
