@@ -66,7 +66,10 @@ async def test_usage_counted_from_memory_is_heard(
     company = await make_company(environment)
     event = TrackEvent(event="export", company={"id": "acme"})
     await metering.record(environment, [event])
-    await _until(lambda: (environment.id, company.id) in heard)
+    async with environment.writing() as session:
+        announce(session, ["comp_last"], origin="another")
+    # Changes are heard in the order of their commits.
+    await _until(lambda: (environment.id, "comp_last") in heard)
     heard.clear()
     await metering.record(environment, [event] * number)
     await _until(lambda: bool(heard))

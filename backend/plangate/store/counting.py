@@ -26,12 +26,7 @@ _ADD_TO_WINDOWS: Final = Direct(
         WHERE usage_windows.id = json_extract(counted.value, '$[0]')
         RETURNING id, used, reserved
     """,
-    postgresql="""
-        UPDATE usage_windows SET used = used + counted.quantity
-        FROM unnest($1::text[], $2::bigint[]) AS counted (id, quantity)
-        WHERE usage_windows.id = counted.id
-        RETURNING usage_windows.id, usage_windows.used, usage_windows.reserved
-    """,
+    postgresql="",  # there it is a part of the next
 )
 # All that is written in one round trip. Each part comes to nothing where it has no rows. What only selects, as telling
 # others does, is left out by the server unless its outcome is among the answer's columns.
@@ -88,7 +83,6 @@ _FEW: Final = 100
 _LIMIT: Final = 2**62  # of a counter: beyond it, sums are looked at one by one
 
 Entry: TypeAlias = tuple[str, str, str, str, int, int]
-Answer = TypeVar("Answer")
 Made = TypeVar("Made")
 
 
@@ -213,7 +207,7 @@ async def _on_postgresql(
     return _counted(windows, writing)
 
 
-async def _meanwhile(asked: Awaitable[Answer], work: Callable[[], Made]) -> tuple[Answer, Made]:
+async def _meanwhile(asked: Awaitable[Rows], work: Callable[[], Made]) -> tuple[Rows, Made]:
     """What the server answers, and what is made while it works."""
     answer = asyncio.ensure_future(asked)
     try:
@@ -223,7 +217,7 @@ async def _meanwhile(asked: Awaitable[Answer], work: Callable[[], Made]) -> tupl
         made = work()
     except BaseException:
         answer.cancel()
-        await asyncio.wait([answer])
+        await asyncio.gather(answer, return_exceptions=True)
         raise
     return await answer, made
 
@@ -232,22 +226,23 @@ async def _add_many(connection: "asyncpg.Connection[asyncpg.Record]", counting: 
     common = (counting.environment_id, counting.recorded_at)
     # Keys are sorted, so that two batches with the same keys wait for each other in one order.
     used = sorted(writing.keys, key=itemgetter(0))
-    adding = connection.fetch(
-        _ADD_MANY_KEYS_ON_POSTGRESQL,
-        b"".join([key_hash for key_hash, _, _ in used]),
-        b"".join([body_hash for _, body_hash, _ in used]),
-        [json_text(answer) for _, _, answer in used],
-    )
-    try:
-        _, entries = await _meanwhile(adding, lambda: [common + entry for entry in writing.entries])
-    except asyncpg.UniqueViolationError:
-        raise OtherwiseNow from None
+    if used:
+        try:
+            await connection.execute(
+                _ADD_MANY_KEYS_ON_POSTGRESQL,
+                b"".join([key_hash for key_hash, _, _ in used]),
+                b"".join([body_hash for _, body_hash, _ in used]),
+                [json_text(answer) for _, _, answer in used],
+            )
+        except asyncpg.UniqueViolationError:
+            raise OtherwiseNow from None
+    entries = [common + entry for entry in writing.entries]
     # Rows that are copied take a third less of the server than rows that are inserted, and less of the driver.
     await connection.copy_records_to_table("usage_events", records=entries, columns=_ENTRY_COLUMNS)
 
 
 async def _write(connection: "asyncpg.Connection[asyncpg.Record]", counting: Counting, writing: Writing) -> Rows:
-    """What was added to, as `_ADD_TO_WINDOWS` answers it. A key that was used before is OtherwiseNow."""
+    """The windows that were added to: id, used, reserved. A key that was used before is OtherwiseNow."""
     keys, entries, announced = writing.keys, writing.entries, writing.announced
     if not (keys or entries or writing.added or announced):
         return []
