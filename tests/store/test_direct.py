@@ -10,7 +10,7 @@ from plangate.environment import Environment
 from plangate.ids import id_series
 from plangate.store import direct
 from plangate.store.database import Database
-from plangate.store.direct import Direct, together
+from plangate.store.direct import Direct, composed, together
 from plangate.store.ledger import add_usage, used_keys
 from plangate.store.races import is_lost_race
 from plangate.store.used_keys import UsedKey, used_key_hash
@@ -113,3 +113,21 @@ def test_ids_of_a_series_are_in_order_and_never_the_same() -> None:
     assert ids == sorted(set(ids))
     assert {len(one) for one in ids} == {30}
     assert ids[0][:-4] != next(id_series("evt"))[:-4]
+
+
+def test_what_writes_different_tables_shares_a_round_trip_and_what_writes_one_stays_in_order() -> None:
+    first = Direct("", "UPDATE a SET x = $1 WHERE y = $2 RETURNING id", writes="a")
+    second = Direct("", "INSERT INTO a SELECT $1", writes="a", follows=" WHERE (SELECT count(*) FROM {before}) >= 0")
+    other = Direct("", "UPDATE b SET x = $1", writes="b")
+    told = Direct("", "SELECT pg_notify($1, $2)", writes="c")
+    statements = [first.of(1, 2), second.of(3), other.of(4), other.of(5), told.of("c", "d")]
+    together_first, alone = composed(statements)
+    assert together_first == (
+        (
+            "WITH written_0 AS (UPDATE a SET x = $1 WHERE y = $2 RETURNING id), "
+            "written_1 AS (INSERT INTO a SELECT $3 WHERE (SELECT count(*) FROM written_0) >= 0), "
+            "written_2 AS (UPDATE b SET x = $4) SELECT pg_notify($5, $6)"
+        ),
+        [1, 2, 3, 4, "c", "d"],
+    )
+    assert alone == ("UPDATE b SET x = $1", [5])

@@ -14,6 +14,7 @@ from plangate.clock import wall_now
 from plangate.store.database import Database, StoreSession
 from plangate.store.inbox import InboxState, inbox
 from plangate.store.leases import leases
+from plangate.store.present import present_facts
 from plangate.worker import Worker
 from tests.shop import Shop
 from tests.sync.test_webhooks import an_event, events_of, started, states
@@ -67,6 +68,30 @@ async def test_two_commits_are_all_it_takes(shop: Shop, monkeypatch: pytest.Monk
     assert await shop.plan() == "pro"
     assert set((await states(shop)).values()) == {"processed"}
     assert await holders(shop) == [None]
+
+
+async def test_what_was_written_stays_in_memory_as_the_store_has_it(shop: Shop) -> None:
+    await shop.subscribed()
+    held = await shop.env.standings.of(shop.company_id)
+    assert held is not None
+    price = (await shop.env.catalog()).plans["starter"].prices[0].stripe_price_id or ""
+    (fact,) = held.facts.subscriptions
+    shop.stripe.subscriptions.update(
+        fact.stripe_subscription_id,
+        {"items": [{"id": fact.items[0].stripe_item_id, "price": price}], "proration_behavior": "none"},
+    )
+    _, claim = await sync.receive_to_act(shop.env, (await events_of(shop))[-1])
+    assert claim is not None
+    await sync.act_on(shop.env, claim)
+    now = shop.env.standings.held(shop.company_id)
+    assert now is not None
+    assert now is not held
+    assert now.counters is held.counters
+    async with shop.env.reading() as session:
+        present = await present_facts(session, shop.company_id)
+    assert present is not None
+    assert now.facts == present.facts == now.snapshot.facts
+    assert await shop.plan() == "starter"
 
 
 async def test_a_claimed_event_is_nobody_elses(shop: Shop) -> None:
