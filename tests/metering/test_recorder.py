@@ -106,6 +106,31 @@ async def test_what_arrives_together_is_written_together(acme: Environment, monk
     assert await _used(acme) == 500
 
 
+async def test_who_asks_again_at_once_joins_those_who_came_meanwhile(
+    acme: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two halves that take turns would need a commit each, every time."""
+    writing = _Writing()
+    monkeypatch.setattr(recorder, "write_batch", writing)
+    rounds = 8
+
+    async def ask_again_and_again() -> None:
+        for _ in range(rounds):
+            (told,) = await metering.record(acme, [_event()])
+            assert told.status is EventStatus.ACCEPTED
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(ask_again_and_again())
+        while not writing.sizes:
+            await asyncio.sleep(0)
+        for _ in range(4):
+            group.create_task(ask_again_and_again())
+    assert sum(writing.sizes) == 8 * rounds
+    assert len(writing.sizes) <= rounds + 3
+    assert await _used(acme) == 8 * rounds
+
+
 async def test_a_caller_that_goes_away_takes_nothing_back(acme: Environment) -> None:
     for _ in range(5):
         caller = asyncio.create_task(metering.record(acme, [_event()]))

@@ -38,6 +38,8 @@ from plangate.store.races import is_lost_race
 _TRIES = 5
 _AT_A_STRETCH = 200  # events that are read before others, who may only want to ask, have their turn
 _WAITING = 50_000  # items that may queue in one process before it says "try again"
+_TURNS = 3  # of the event loop: whoever was just answered reads it, asks again, and is heard
+_GATHERING_SECONDS = 0.001  # about as long as a small batch takes to write
 _log = structlog.get_logger(__name__)
 
 Settled: TypeAlias = Outcome | Exception  # an exception is the fault of that item alone
@@ -212,6 +214,7 @@ class Recorder:
         batch: list[_Submission] = []
         try:
             while self._waiting:
+                await self._gather()
                 batch = self._next_batch()
                 outcomes = iter(await _written(env, [item for items, _ in batch for item in items]))
                 for items, future in batch:
@@ -227,6 +230,20 @@ class Recorder:
             self._waiting.clear()
             self._items_waiting = 0
             self._writer = None
+
+    async def _gather(self) -> None:
+        """Let what is on its way join the next batch: while a turn of the loop brings more, but not for long.
+
+        Those whose batch was just written ask again at once. Without this they would always be one batch behind the
+        others, and each durable commit would serve half of those who wait.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _GATHERING_SECONDS
+        size = 0
+        while size < self._items_waiting < EVENTS_PER_BATCH and loop.time() < end:
+            size = self._items_waiting
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
     def _next_batch(self) -> "list[_Submission]":
         batch: list[_Submission] = []
