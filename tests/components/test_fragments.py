@@ -399,7 +399,7 @@ def test_the_manager_counts_what_is_paid_in_advance_and_offers_more() -> None:
 
 def test_while_a_payment_is_overdue_only_leaving_is_offered() -> None:
     html = _table(canned.company("starter", status="past_due"))
-    assert html.count("Once your payment is made") == 3
+    assert html.count("After payment") == 3
     assert re.findall(r'id="choose-([a-z]+)-', html) == ["free"]
 
 
