@@ -333,3 +333,47 @@ def test_a_deal_is_made_from_the_dashboard_by_an_admin_alone(story: Story) -> No
     assert (lacking.status_code, problem(lacking)["errors"][0]["pointer"]) == (422, "/custom_interval")
     quote = call("usr_admin", **deal, custom_interval="month")
     assert (quote.status_code, quote.json()["kind"]) == (200, "upgrade"), quote.text
+
+
+def test_an_agent_puts_a_change_together_in_the_dashboard(story: Story) -> None:
+    def call(action: str, **payload: object) -> httpx.Response:
+        ids = {"customer": customer, "mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
+        body = json.dumps({**payload, **ids}, separators=(",", ":")).encode()
+        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=header)
+
+    checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
+    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
+    waiting = call("customer.get").json()["pending_change"]
+    assert (waiting["state"], waiting["next_action"]) == ("awaiting_payment", {"kind": "checkout", "url": checkout})
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "starter")
+    assert call("customer.get").json()["pending_change"] is None
+
+    found = call("plan.offers").json()
+    assert found["offers"] == story.http.get("/v1/public/plans").json()["data"]
+    held = {"plan": "starter", "interval": "month", "interval_count": 1, "currency": "usd", "quantity": 1}
+    assert found["held"] == {**held, "version": 1, "add_ons": {}, "units": {}, "is_custom": False}
+
+    asked = {"plan": "pro", "interval": "month", "quantities": "plan=2,extra-exports=3"}
+    quote = call("plan.preview", **asked)
+    same = story.preview(plan="pro", interval="month", quantities={"plan": 2, "extra-exports": 3})
+    assert quote.json()["due_today"] == same["due_today"], quote.text
+    assert call("plan.change", operation_id="op_1", quote=quote.json()["quote"]).json()["state"] == "applied"
+    held = call("plan.offers").json()["held"]
+    assert (held["plan"], held["quantity"], held["add_ons"]) == ("pro", 2, {"extra-exports": 3})
+
+    for quantities in ("plan", "plan=-1", "plan=1,", "=1", "plan=1;extra-exports=1", "Plan=1", "plan=12345678", ""):
+        assert problem(call("plan.preview", quantities=quantities))["errors"][0]["pointer"] == "/quantities"
+    assert problem(call("plan.preview", quantities="plan=1,plan=2"))["errors"][0]["pointer"] == "/quantities"
+    assert problem(call("plan.preview", quantities="gold=1"))["errors"][0]["pointer"] == "/quantities/gold"
+    unknown = problem(call("plan.preview", quantities="plan=3", promotion_code="NOPE"))
+    assert unknown["errors"][0]["pointer"] == "/promotion_code"
+
+    cancelled = call("plan.preview", cancel="period_end").json()["quote"]
+    assert call("plan.change", operation_id="op_2", quote=cancelled).json()["state"] == "scheduled"
+    assert call("customer.get").json()["scheduled_change"]["kind"] == "cancel"
+    resumed = call("plan.preview", resume=True).json()
+    assert (resumed["kind"], resumed["due_today"]["amount_minor"]) == ("resume", 0)
+    assert call("plan.change", operation_id="op_3", quote=resumed["quote"]).json()["state"] == "applied"
+    assert call("customer.get").json()["scheduled_change"] is None

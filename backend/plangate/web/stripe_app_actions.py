@@ -16,6 +16,7 @@ from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.settings import Role
 from plangate.shapes import Actor, ChangeState, Company, OverrideView, PlanChange, ScheduledChange, SubscriptionView
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
+from plangate.web.stripe_app_offers import PlanOffers, offers_to, quantities_of
 from plangate.web.stripe_app_payloads import (
     CancelPayload,
     ConfirmPayload,
@@ -33,6 +34,7 @@ from plangate.web.stripe_app_payloads import (
     TrialPayload,
     UsagePayload,
 )
+from plangate.web.views.plan_manager import pending_change
 from plangate.web.views.usage import paid_sentence
 from plangate.web.wording import reader_of
 
@@ -57,13 +59,17 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomerPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the customer view shows; `company` null when the customer is not linked to one."""
+    """Everything the customer view shows; `company` null when the customer is not linked to one.
+
+    `pending_change` waits for the customer's payment, the bank or Stripe; `next_action` says where it goes on.
+    """
 
     company: Company | None
     subscription: SubscriptionView | None
     entitlements: list[Named]
     overrides: list[OverrideView]
     scheduled_change: PlanChange | ScheduledChange | None
+    pending_change: PlanChange | None = None
     notices: list[Notice]
     role: Role
 
@@ -150,6 +156,7 @@ async def customer_get(asked: Asked) -> CustomerPage:
         entitlements=[_named(decision, known, company=company) for decision in decisions],
         overrides=list(await overrides.listing(env, company_id))[:_OVERRIDES_SHOWN],
         scheduled_change=ours or company.scheduled_change,
+        pending_change=pending_change(changes),
         notices=[
             *(Notice(kind=notice.code, text=notice.detail) for notice in notices),
             *(Notice(kind="review_required", text=_to_review(one)) for one in waiting),
@@ -254,6 +261,11 @@ def _agreed(asked: Asked) -> plan_changes.CustomPrice | None:
     )
 
 
+async def plan_offers(asked: Asked) -> PlanOffers:
+    """What a plan change can be made of."""
+    return await offers_to(asked.env, await asked.company_id())
+
+
 async def plan_preview(asked: Asked) -> object:
     """A signed quote."""
     payload = asked.payload
@@ -262,10 +274,13 @@ async def plan_preview(asked: Asked) -> object:
     wanted = plan_changes.ChangeRequest(
         plan=payload.plan,
         interval=None if payload.interval is None else Interval(payload.interval),
+        quantities=quantities_of(payload.quantities),
         cancel=payload.cancel,
+        resume=payload.resume,
         when=payload.when,
         trial_end=None if payload.trial_end == "now" else payload.trial_end,
         is_trial_over=payload.trial_end == "now",
+        promotion_code=payload.promotion_code,
         force=None if payload.force_reason is None else plan_changes.Force(reason=payload.force_reason),
         custom_price=_agreed(asked),
     )
@@ -408,6 +423,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
         Action("company.search", "viewer", SearchPayload, company_search),
         Action("overview.get", "viewer", Payload, overview_get),
         Action("product.get", "viewer", ProductPayload, product_get),
+        Action("plan.offers", "agent", CustomerPayload, plan_offers),
         Action("plan.preview", "agent", PreviewPayload, plan_preview),
         Action("override.grant", "agent", GrantPayload, override_grant, is_change=True),
         Action("override.edit", "agent", EditPayload, override_edit, is_change=True),

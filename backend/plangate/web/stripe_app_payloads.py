@@ -1,6 +1,6 @@
 """What the Stripe App's messages say: one payload for each kind of question and change, strict and closed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,8 @@ from plangate.engine.values import INT64_MAX
 from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, Note
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
+# `seats=5,extra=2`: keys of the catalogue with whole numbers, at most 50 of them.
+QUANTITIES: Final = r"^[a-z0-9_/-]{1,129}=[0-9]{1,7}(,[a-z0-9_/-]{1,129}=[0-9]{1,7}){0,49}$"
 
 
 class Payload(Body):
@@ -81,14 +83,19 @@ class RevokePayload(ChangePayload):
 class PreviewPayload(CustomerPayload):
     """A plan change to preview. `force_reason` goes on in spite of the limits; `trial_end` may be `now`.
 
+    `quantities` are absolute numbers as `seats=5,extra=2`, where `plan` is the plan itself; `resume` takes back what
+    is scheduled. `promotion_code` is what a customer types, or the id Stripe gave the code.
     `custom_…` are what was agreed on with the customer for the plan, flat, because a signed message holds plain values.
     """
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
+    quantities: Annotated[str, Field(max_length=7_000, pattern=QUANTITIES)] | None = None
     cancel: Literal["now", "period_end"] | None = None
+    resume: bool = False
     when: Literal["auto", "now", "period_end"] = "auto"
     trial_end: BodyInstant | Literal["now"] | None = None
+    promotion_code: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     force_reason: Note | None = None
     custom_amount_minor: Annotated[int, Field(ge=0, le=99_999_999)] | None = None
     custom_currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
