@@ -114,9 +114,8 @@ async def main(kind: str, folder: Path) -> None:
     else:
         configure_logging("info")
         app, deployment, key = await plangate(folder)
-    # As `plangate serve` is served; the floor gains as well, on uvicorn's own connection.
-    options = {**SERVED_WITH, "http": "httptools"} if kind == "bare" else SERVED_WITH
-    config = uvicorn.Config(app, port=0, lifespan="on", **options)
+    # Both as `plangate serve` is served.
+    config = uvicorn.Config(app, port=0, lifespan="on", **SERVED_WITH)
     await _TellingServer(config, key).serve()
     if deployment is not None:
         await deployment.close()

@@ -4,6 +4,8 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,8 @@ def test_a_check_is_answered_in_one_piece(server: PlangateServer) -> None:
             connection.sendall(_request(key, number) + _BODY)
             status, headers, body = _told(connection.recv(65_536))
             assert status == b"HTTP/1.1 200 OK"
+            at = parsedate_to_datetime(headers.pop("date"))
+            assert abs(at - datetime.now(UTC)) < timedelta(seconds=5)
             assert headers == {
                 "content-type": "application/json",
                 "content-length": str(len(body)),
@@ -86,6 +90,7 @@ def test_a_connection_that_ends_says_so(server: PlangateServer, more: bytes, ver
         status, headers, body = _told(_received(connection))
     assert status == b"HTTP/1.1 200 OK"
     assert headers["connection"] == "close"
+    assert "date" in headers
     assert (headers["x-request-id"], headers["content-length"]) == ("request-1", str(len(body)))
 
 

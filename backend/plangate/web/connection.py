@@ -4,7 +4,7 @@ ASGI tells the head of an answer and its body apart, and uvicorn writes each by 
 for an answer that fits into one. The hot routes know the whole answer at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -13,8 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 # Where the scope of a request holds how to send its whole answer; on any other server it holds nothing.
 WHOLE_ANSWER: Final = "plangate.whole_answer"
 
-# Sends head and body as they stand. False, and then nothing was sent, when only ASGI's messages will do.
-SendWhole: TypeAlias = Callable[[bytes], bool]
+# Sends a head, each line of it ended, and a body. False, and then nothing was sent, when only ASGI's messages will do.
+SendWhole: TypeAlias = Callable[[bytes, bytes], bool]
 
 
 class Connection(HttpToolsProtocol):
@@ -35,12 +35,30 @@ SERVED_WITH: Final[Mapping[str, Any]] = {
     "access_log": False,
     "log_config": None,
     "server_header": False,
-    "date_header": False,
     "proxy_headers": False,
 }
 
 
-def _send_whole(cycle: RequestResponseCycle, answer: bytes) -> bool:
+class _OnEveryAnswer:
+    """The lines that uvicorn adds to each head, the date among them; it makes their list anew once a second."""
+
+    __slots__ = ("_headers", "_lines")
+
+    def __init__(self) -> None:
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._lines = b""
+
+    def lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        if headers is not self._headers:
+            self._lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            self._headers = headers
+        return self._lines
+
+
+_on_every_answer: Final = _OnEveryAnswer()
+
+
+def _send_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
     """Write it and end the cycle, as uvicorn's `send` does with the last message of an answer.
 
     Only uvicorn's own access log is left out: the edge writes one.
@@ -50,12 +68,11 @@ def _send_whole(cycle: RequestResponseCycle, answer: bytes) -> bool:
         or cycle.disconnected
         or cycle.flow.write_paused
         or not cycle.keep_alive  # then the head must say so
-        or cycle.default_headers
     ):
         return False
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(answer)
+    cycle.transport.write(b"%b%b\r\n%b" % (head, _on_every_answer.lines(cycle.default_headers), body))
     cycle.message_event.set()
     cycle.on_response()
     return True
