@@ -2,7 +2,17 @@
 import type { ExtensionContextValue } from "@stripe/ui-extension-sdk/context";
 import { fetchStripeSignature } from "@stripe/ui-extension-sdk/utils";
 
-import type { Action, Answer, Mode, Payload, PlainValue, Problem } from "./types";
+import type {
+  Action,
+  Answer,
+  Mode,
+  NextAction,
+  Payload,
+  PlainValue,
+  Problem,
+  Quote,
+  Violation,
+} from "./types";
 
 /** Plangate answers within 10 seconds, and the signature is a call to Stripe before that. */
 export const TIMEOUT_SECONDS = 20;
@@ -180,7 +190,12 @@ function parsed(text: string): unknown {
 
 function problemFrom(answer: Record<string, unknown>, status: number): Problem {
   const title = textOf(answer["title"], "Plangate refused this");
+  const { quote, violations, next_action: nextAction } = answer;
   return {
+    ...(isRecord(quote) ? { quote: quote as unknown as Quote } : {}),
+    ...(Array.isArray(violations) ? { violations: violations as Violation[] } : {}),
+    ...(isRecord(nextAction) ? { next_action: nextAction as unknown as NextAction } : {}),
+    ...(answer["may_force"] === true ? { may_force: true } : {}),
     type: textOf(answer["type"], "about:blank"),
     title,
     status,

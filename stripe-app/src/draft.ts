@@ -242,7 +242,7 @@ function valueOf(draft: Draft, decision: Decision): { value: PlainValue } | { er
 }
 
 /** A whole number as typed, or null. Anything larger than JSON carries exactly is not one. */
-function wholeNumber(text: string): number | null {
+export function wholeNumber(text: string): number | null {
   const trimmed = text.trim();
   if (!/^-?\d{1,16}$/.test(trimmed)) return null;
   const value = Number(trimmed);
@@ -250,13 +250,14 @@ function wholeNumber(text: string): number | null {
 }
 
 /** The last second of a UTC day, so that “until 27 November” includes that day. */
-function endOfDay(date: string): string | undefined {
+export function endOfDay(date: string): string | undefined {
   const day = /^(\d{4})[-/](\d{2})[-/](\d{2})/.exec(date);
   if (!day) return undefined;
   const end = new Date(`${day[1]}-${day[2]}-${day[3]}T23:59:59Z`);
   return Number.isNaN(end.getTime()) ? undefined : instant(end);
 }
 
-function instant(date: Date): string {
+/** RFC 3339 in UTC, in whole seconds. */
+export function instant(date: Date): string {
   return date.toISOString().replace(/\.\d{3}Z$/, "Z");
 }

@@ -2,7 +2,7 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import { ApiProblem, newOperationId, type Api } from "./api";
-import type { Answer, CustomerPage, Mutation, Payload, ProductPage } from "./types";
+import type { Answer, CustomerPage, Mutation, Payload, PlanOffers, ProductPage } from "./types";
 
 export interface AnswerState<T> {
   answer: T | null;
@@ -94,11 +94,24 @@ export function useMappingPreview(
   return useAnswer(ask);
 }
 
+/** What the plans on sale are, and what the company holds of them. */
+export function usePlanOffers(api: Api, customer: string): AnswerState<PlanOffers> {
+  const ask = useCallback(() => api.call("plan.offers", { customer }), [api, customer]);
+  return useAnswer(ask);
+}
+
+/** What came of sending a change. One that arrived in an earlier try whose answer was lost is made, without an answer. */
+export type Sent<A extends Mutation> =
+  | { isMade: true; answer: Answer<A> | null; problem: null }
+  | { isMade: false; answer: null; problem: ApiProblem | null };
+
 export interface ChangeState<A extends Mutation> {
   isSending: boolean;
   problem: ApiProblem | null;
-  /** Sends the change and says whether it was made. The same contents sent again are the same operation. */
-  send: (payload: Omit<Payload<A>, "operation_id">) => Promise<boolean>;
+  /** Sends the change. The same contents sent again are the same operation; while one is under way nothing is sent. */
+  send: (payload: Omit<Payload<A>, "operation_id">) => Promise<Sent<A>>;
+  /** Forgets what went wrong, once something else is being asked for. */
+  forget: () => void;
 }
 
 /**
@@ -113,8 +126,8 @@ export function useChange<A extends Mutation>(api: Api, action: A): ChangeState<
   const inFlight = useRef(false);
 
   const send = useCallback(
-    async (payload: Omit<Payload<A>, "operation_id">) => {
-      if (inFlight.current) return false;
+    async (payload: Omit<Payload<A>, "operation_id">): Promise<Sent<A>> => {
+      if (inFlight.current) return { isMade: false, answer: null, problem: null };
       inFlight.current = true;
       const contents = JSON.stringify(payload);
       if (attempt.current?.contents !== contents) {
@@ -123,17 +136,18 @@ export function useChange<A extends Mutation>(api: Api, action: A): ChangeState<
       setIsSending(true);
       setProblem(null);
       try {
-        await api.call(action, { ...payload, operation_id: attempt.current.operationId } as Payload<A>);
+        const contentsSent = { ...payload, operation_id: attempt.current.operationId } as Payload<A>;
+        const answer = await api.call(action, contentsSent);
         attempt.current = null;
-        return true;
+        return { isMade: true, answer, problem: null };
       } catch (reason) {
         const found = asProblem(reason);
         const wasMade = found.problem?.code === "operation_repeated";
         if (wasMade || isFinal(found)) attempt.current = null;
         // The answer to an earlier try was lost, but the try itself arrived.
-        if (wasMade) return true;
+        if (wasMade) return { isMade: true, answer: null, problem: null };
         setProblem(found);
-        return false;
+        return { isMade: false, answer: null, problem: found };
       } finally {
         inFlight.current = false;
         setIsSending(false);
@@ -141,7 +155,10 @@ export function useChange<A extends Mutation>(api: Api, action: A): ChangeState<
     },
     [api, action],
   );
-  return { isSending, problem, send };
+  const forget = useCallback(() => {
+    setProblem(null);
+  }, []);
+  return { isSending, problem, send, forget };
 }
 
 /** A refusal that is certain to have changed nothing. A conflict may be this very operation, still under way. */
@@ -150,7 +167,8 @@ function isFinal(problem: ApiProblem): boolean {
   return status !== undefined && status >= 400 && status < 500 && status !== 409 && status !== 429;
 }
 
-function asProblem(reason: unknown): ApiProblem {
+/** Whatever was thrown, as something that can be shown. */
+export function asProblem(reason: unknown): ApiProblem {
   if (reason instanceof ApiProblem) return reason;
   return new ApiProblem(
     "unreadable",

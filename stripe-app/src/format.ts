@@ -1,11 +1,11 @@
 /** Numbers, dates and usage as people say them, in the language settings of whoever looks. */
-import type { Decision, ProductPrice, Subscription } from "./types";
+import type { Decision, ProductPrice, Rate, Subscription } from "./types";
 
 export interface Formats {
   number(value: number): string;
   /** An instant as a day in words; the year is named when it is not this one. */
   day(instant: string): string;
-  /** An amount in integer minor units of an ISO currency. */
+  /** An amount in minor units of an ISO currency: whole ones, but for rates. */
   money(amountMinor: number, currency: string): string;
 }
 
@@ -26,7 +26,10 @@ export function formatsFor(locale: string, now: Date): Formats {
     money: (amountMinor, currency) => {
       const format = new Intl.NumberFormat(known, { style: "currency", currency });
       const digits = format.resolvedOptions().maximumFractionDigits ?? 2;
-      return format.format(amountMinor / 10 ** digits);
+      if (Number.isInteger(amountMinor)) return format.format(amountMinor / 10 ** digits);
+      // A rate may be a fraction of a cent; Stripe keeps 12 places of it.
+      const exact = { style: "currency", currency, maximumFractionDigits: 12 } as const;
+      return new Intl.NumberFormat(known, exact).format(amountMinor / 10 ** digits);
     },
   };
 }
@@ -112,8 +115,7 @@ export function statusWords(status: string): {
 /** “Monthly, in USD”, as far as it is known. */
 export function billingWords(subscription: Subscription): string | null {
   const interval = subscription.interval;
-  const rhythm =
-    interval === "month" ? "Monthly" : interval === "year" ? "Yearly" : interval && `Every ${interval}`;
+  const rhythm = interval && intervalName(interval);
   const currency = subscription.currency && `in ${subscription.currency.toUpperCase()}`;
   return [rhythm, currency].filter(Boolean).join(", ") || null;
 }
@@ -134,6 +136,19 @@ export function priceWords(
       ? `An amount in ${price.currency.toUpperCase()} by tiers, packages or fractions`
       : formats.money(price.amount_minor, price.currency);
   return `${amount}${price.is_metered ? " per unit used" : ""}, ${often}`;
+}
+
+/** “US$0.002 for each”, “US$5.00 for every 1,000”; tiers are named, not listed. */
+export function rateWords(rate: Rate, formats: Formats): string {
+  if (rate.tiers && rate.tiers.length > 0) return `by tiers, in ${rate.currency.toUpperCase()}`;
+  const amount = rate.amount_decimal ? Number(rate.amount_decimal) : (rate.amount_minor ?? 0);
+  const size = rate.package_size ?? 1;
+  return `${formats.money(amount, rate.currency)} for ${size > 1 ? `every ${formats.number(size)}` : "each"}`;
+}
+
+/** “Monthly”, “Yearly”, “Every week”. */
+export function intervalName(interval: string): string {
+  return interval === "month" ? "Monthly" : interval === "year" ? "Yearly" : `Every ${interval}`;
 }
 
 /** “1 company holds it”, “12 companies hold it”. */

@@ -144,6 +144,24 @@ export interface ScheduledChange {
   effective_at: string;
 }
 
+/** What a person must still do, and where. */
+export interface NextAction {
+  kind: string;
+  url: string;
+}
+
+/** A change as it stands after it was confirmed; one that waits for the customer says in `next_action` where. */
+export interface PlanChange {
+  id: string;
+  state: string;
+  kind: string;
+  from: ChangeTarget;
+  to: ChangeTarget;
+  effective_at: string;
+  next_action: NextAction | null;
+  refusal: { code: string; detail: string } | null;
+}
+
 export interface Notice {
   kind: string;
   text: string;
@@ -155,8 +173,98 @@ export interface CustomerPage {
   entitlements: Decision[];
   overrides: Override[];
   scheduled_change: ScheduledChange | null;
+  /** A change that waits for the customer's payment or bank, or that is being made. */
+  pending_change?: PlanChange | null;
   notices: Notice[];
   role: Role;
+}
+
+/** What something costs each interval. The amount is for each unit or package, where no decimal text or tiers say it. */
+export interface Rate {
+  currency: string;
+  interval: string;
+  interval_count?: number;
+  amount_minor?: number;
+  amount_decimal?: string | null;
+  tiers?: unknown[];
+  package_size?: number;
+}
+
+/** A plan or add-on on sale. An add-on fits the plans named, or any where none is. */
+export interface Offer {
+  kind: "plan" | "add_on";
+  key: string;
+  name: string;
+  is_free: boolean;
+  contact_us: boolean;
+  trial_days: number;
+  prices: Rate[];
+  entitlements: {
+    feature: string;
+    name: string;
+    price_behaviour: string;
+    prices: Rate[];
+    units: string;
+  }[];
+  fits: string[];
+}
+
+/** What the company holds; `units` are paid in advance, by feature, of an add-on as `extra/seats`. */
+export interface Held {
+  plan: string | null;
+  interval: string | null;
+  interval_count: number;
+  currency: string | null;
+  quantity: number;
+  add_ons: Record<string, number>;
+  units: Record<string, number>;
+  is_custom: boolean;
+}
+
+export interface PlanOffers {
+  offers: Offer[];
+  held: Held;
+}
+
+export interface Money {
+  amount_minor: number;
+  currency: string;
+}
+
+export interface Violation {
+  feature: string;
+  name: string;
+  used: number;
+  limit: number;
+}
+
+/** One feature that a change gains or loses: true, a number, "unlimited", a config value or null on either side. */
+export interface Effect {
+  feature: string;
+  name: string;
+  before: unknown;
+  after: unknown;
+}
+
+/** A signed preview; `quote` is the text that confirms it. */
+export interface Quote {
+  quote: string;
+  kind: string;
+  when: string;
+  due_today: Money;
+  lines: { description: string; amount_minor: number; proration: boolean }[];
+  credit: Money | null;
+  tax: Money | null;
+  next_invoice: (Money & { at: string }) | null;
+  plus_usage: { feature: string; name: string; price: Rate }[];
+  gained: Effect[];
+  lost: Effect[];
+  violations: Violation[];
+  /** The keys of add-ons that end with it. */
+  ends: string[];
+  expires_at: string;
+  is_scheduled: boolean;
+  needs_checkout: boolean;
 }
 
 /** What a price stands for; with a feature, only what it pays for within the plan or add-on. */
@@ -219,6 +327,13 @@ export interface Problem {
   detail: string;
   errors: { pointer: string; code: string; detail: string }[];
   request_id: string;
+  /** With `over_limit`: what stands in the way, and whether staff may go on with a reason. */
+  violations?: Violation[];
+  may_force?: boolean;
+  /** With `quote_stale` and `quote_expired`: the quote that holds now. */
+  quote?: Quote;
+  /** With `action_required` and `payment_failed`: where the customer goes on. */
+  next_action?: NextAction;
 }
 
 /** What may stand in a signed payload: values that JSON writes the same way in every language. */
@@ -276,6 +391,25 @@ export interface ActionTable {
     };
     answer: ProductPage;
   };
+  "plan.offers": { payload: { customer: string }; answer: PlanOffers };
+  "plan.preview": {
+    payload: {
+      customer: string;
+      plan?: string;
+      interval?: string;
+      /** Absolute numbers as `seats=5,extra=2`; `plan` is the plan itself. */
+      quantities?: string;
+      cancel?: "now" | "period_end";
+      resume?: boolean;
+      trial_end?: string;
+      when?: "now" | "period_end";
+      promotion_code?: string;
+      force_reason?: string;
+    };
+    answer: Quote;
+  };
+  "plan.change": { payload: Change & { quote: string }; answer: PlanChange };
+  "trial.extend": { payload: Change & { trial_end: string }; answer: PlanChange };
   "plan.cancel_scheduled": { payload: Change & { change: string }; answer: Record<string, unknown> };
 }
 

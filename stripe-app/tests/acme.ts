@@ -2,7 +2,16 @@
 import type { ExtensionContextValue } from "@stripe/ui-extension-sdk/context";
 import { getMockContextProps } from "@stripe/ui-extension-sdk/testing";
 
-import type { CustomerPage, Decision, Override, ScheduledChange } from "../src/types";
+import type {
+  CustomerPage,
+  Decision,
+  Offer,
+  Override,
+  PlanChange,
+  PlanOffers,
+  Quote,
+  ScheduledChange,
+} from "../src/types";
 import { ACCOUNT, USER } from "./dashboard";
 
 export const NOW = "2026-11-20T09:00:00Z";
@@ -115,5 +124,106 @@ export function page(changes: Partial<CustomerPage> = {}): CustomerPage {
     notices: [],
     role: "agent",
     ...changes,
+  };
+}
+
+/** A quote that takes effect now and costs nothing. */
+export function quote(changes: Partial<Quote> = {}): Quote {
+  return {
+    quote: "signed-quote",
+    kind: "upgrade",
+    when: NOW,
+    due_today: { amount_minor: 0, currency: "usd" },
+    lines: [],
+    credit: null,
+    tax: null,
+    next_invoice: null,
+    plus_usage: [],
+    gained: [],
+    lost: [],
+    violations: [],
+    ends: [],
+    expires_at: "2026-11-20T09:15:00Z",
+    is_scheduled: false,
+    needs_checkout: false,
+    ...changes,
+  };
+}
+
+export function planChange(changes: Partial<PlanChange> = {}): PlanChange {
+  return {
+    id: "chg_2",
+    state: "applied",
+    kind: "upgrade",
+    from: { plan: "starter", interval: "month" },
+    to: { plan: "pro", interval: "month" },
+    effective_at: NOW,
+    next_action: null,
+    refusal: null,
+    ...changes,
+  };
+}
+
+function offer(changes: Partial<Offer> & Pick<Offer, "key" | "name">): Offer {
+  return {
+    kind: "plan",
+    is_free: false,
+    contact_us: false,
+    trial_days: 0,
+    prices: [],
+    entitlements: [],
+    fits: [],
+    ...changes,
+  };
+}
+
+function monthlyAndYearly(month: number, year: number): Offer["prices"] {
+  return [
+    { currency: "usd", interval: "month", amount_minor: month },
+    { currency: "usd", interval: "year", amount_minor: year },
+    { currency: "eur", interval: "week", amount_minor: month },
+  ];
+}
+
+/** What Acme can be moved to from Starter: Free, Pro with seats paid in advance, and an add-on that fits both. */
+export function offers(changes: Partial<PlanOffers["held"]> = {}): PlanOffers {
+  return {
+    offers: [
+      offer({ key: "free", name: "Free", is_free: true }),
+      offer({ key: "starter", name: "Starter", prices: monthlyAndYearly(1900, 18200) }),
+      offer({
+        key: "pro",
+        name: "Pro",
+        prices: monthlyAndYearly(4900, 47000),
+        entitlements: [
+          {
+            feature: "seats",
+            name: "Seats",
+            price_behaviour: "pay_in_advance",
+            units: "seats",
+            prices: [{ currency: "usd", interval: "month", amount_minor: 800 }],
+          },
+        ],
+      }),
+      offer({ key: "enterprise", name: "Enterprise", contact_us: true }),
+      offer({
+        kind: "add_on",
+        key: "extra-exports",
+        name: "Extra exports",
+        prices: monthlyAndYearly(500, 4800),
+        fits: ["starter", "pro"],
+      }),
+    ],
+    held: {
+      plan: "starter",
+      interval: "month",
+      interval_count: 1,
+      currency: "usd",
+      quantity: 1,
+      add_ons: { "extra-exports": 2 },
+      units: {},
+      is_custom: false,
+      ...changes,
+    },
   };
 }

@@ -23,6 +23,7 @@ type Responder = (request: SentRequest) => Reply;
 export const dashboard = {
   sent: [] as SentRequest[],
   toasts: [] as string[],
+  copied: [] as string[],
   /** Payloads that Stripe was asked to sign. */
   signedPayloads: [] as unknown[],
   respond: (() => json(500, {})) as Responder,
@@ -32,6 +33,7 @@ export const dashboard = {
 beforeEach(() => {
   dashboard.sent = [];
   dashboard.toasts = [];
+  dashboard.copied = [];
   dashboard.signedPayloads = [];
   dashboard.respond = () => json(500, {});
   dashboard.sign = signAsStripe;
@@ -42,6 +44,10 @@ beforeEach(() => {
         fetchStripeSignature: (payload: unknown) => {
           dashboard.signedPayloads.push(payload);
           return dashboard.sign(payload);
+        },
+        clipboardWriteText: (text: string) => {
+          dashboard.copied.push(text);
+          return Promise.resolve();
         },
         showToast: (message: string) => {
           dashboard.toasts.push(message);
@@ -91,10 +97,11 @@ export function problem(
   code: string,
   detail: string,
   errors: { pointer: string; code: string; detail: string }[] = [],
+  further: Record<string, unknown> = {},
 ): Response {
   const title = "Plangate refused this";
   const type = `https://plangate.example/problems/${code}`;
-  return json(status, { type, title, status, code, detail, errors, request_id: "req_test" });
+  return json(status, { type, title, status, code, detail, errors, request_id: "req_test", ...further });
 }
 
 function hmac(timestamp: number, message: Uint8Array): string {

@@ -1,7 +1,7 @@
 /** Granting, editing and revoking exceptions, and cancelling a scheduled change: what is sent, once, and what is said. */
 import { describe, expect, it } from "vitest";
 
-import { decision, override, page, sso, toStarter } from "./acme";
+import { decision, override, page, planChange, quote, sso, toStarter } from "./acme";
 import { dashboard, isSignatureValid, json, problem } from "./dashboard";
 import { openPanel, sentTo } from "./panel";
 
@@ -332,7 +332,7 @@ describe("a scheduled change", () => {
     expect(dashboard.toasts).toEqual(["Acme keeps Pro"]);
   });
 
-  it("that somebody made in Stripe is shown, and left to Stripe", async () => {
+  it("that somebody made in Stripe is taken back like any other, after a look at what that means", async () => {
     const panel = await openPanel({
       page: {
         scheduled_change: { id: null, kind: "cancel", plan: null, effective_at: "2026-12-03T00:00:00Z" },
@@ -341,8 +341,17 @@ describe("a scheduled change", () => {
 
     const [banner] = panel.ofType("Banner");
     expect(banner?.props["title"]).toBe("The subscription ends on 3 December");
-    expect(banner?.props["description"]).toContain("Scheduled in Stripe: cancel it there.");
-    expect(banner?.props["actions"]).toBeUndefined();
+    expect(banner?.props["description"]).toContain("It was scheduled in Stripe.");
+
+    dashboard.respond = (request) => {
+      if (request.action === "plan.preview") return json(200, quote({ kind: "resume" }));
+      return request.action === "customer.get" ? json(200, page()) : json(200, planChange());
+    };
+    await panel.press("Keep Starter");
+    expect(sentTo("plan.preview")[0]?.payload).toMatchObject({ customer: "cus_acme", resume: true });
+    await panel.press("Confirm, nothing to pay");
+    expect(sentTo("plan.change")).toHaveLength(1);
+    expect(dashboard.toasts).toEqual(["Acme keeps Starter"]);
   });
 
   it("names a change of billing interval for what it is", async () => {

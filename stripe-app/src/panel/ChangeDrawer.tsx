@@ -15,6 +15,7 @@ export const ChangeDrawer = ({
   confirmCloseMessages,
   onSubmit,
   onLeave,
+  onBack = onLeave,
   children,
 }: {
   title: string;
@@ -27,7 +28,10 @@ export const ChangeDrawer = ({
   problem: ComponentProps<typeof Trouble>["problem"] | null;
   confirmCloseMessages?: ComponentProps<typeof FocusView>["confirmCloseMessages"];
   onSubmit: () => Promise<void>;
+  /** Closes the drawer. */
   onLeave: () => void;
+  /** What the second button does where it leads one step back instead. */
+  onBack?: () => void;
   children: ReactNode;
 }) => (
   <FocusView
@@ -48,7 +52,7 @@ export const ChangeDrawer = ({
       </Button>
     }
     secondaryAction={
-      <Button disabled={isSending} onPress={onLeave}>
+      <Button disabled={isSending} onPress={onBack}>
         {leave}
       </Button>
     }

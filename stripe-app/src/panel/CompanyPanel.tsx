@@ -5,24 +5,17 @@ import { useState } from "react";
 
 import type { Api } from "../api";
 import { useCustomerPage, type PageState } from "../exchange";
-import { featureName, formatsFor, nameOf, type Formats } from "../format";
-import type { Company, CustomerPage, Decision, Override } from "../types";
+import { formatsFor, nameOf } from "../format";
+import type { Company, CustomerPage } from "../types";
 import { Entitlements } from "./Entitlements";
 import { Notices } from "./Notices";
-import { OverrideForm } from "./OverrideForm";
+import { namesOf, OpenDrawer, type Drawer } from "./OpenDrawer";
 import { Overrides } from "./Overrides";
+import { PendingChangeBanner } from "./PaymentLink";
+import { PlanActions } from "./PlanActions";
 import { PlanSummary } from "./PlanSummary";
-import { RevokeForm } from "./RevokeForm";
-import { CancelScheduledForm, changeWords, ScheduledChangeBanner } from "./ScheduledChange";
+import { changeWords, ScheduledChangeBanner } from "./ScheduledChange";
 import { Loading, Trouble } from "./Trouble";
-import { WhyDrawer } from "./WhyDrawer";
-
-type Drawer =
-  | { kind: "grant"; openedAt: Date }
-  | { kind: "edit"; override: Override; openedAt: Date }
-  | { kind: "revoke"; override: Override }
-  | { kind: "keep_plan" }
-  | { kind: "why"; decision: Decision };
 
 export const CompanyPanel = ({ api, customer, locale }: { api: Api; customer: string; locale: string }) => {
   const state = useCustomerPage(api, customer);
@@ -126,12 +119,26 @@ const LoadedPanel = ({
             isOurs={change.id !== null}
             canWrite={canWrite}
             onCancel={() => {
-              setDrawer({ kind: "keep_plan" });
+              setDrawer({ kind: change.id === null ? "resume" : "keep_plan" });
             }}
           />
         </Box>
       ) : null}
-      <PlanSummary company={company} subscription={subscription} formats={formats} />
+      {page.pending_change ? (
+        <Box css={{ marginBottom: "medium" }}>
+          <PendingChangeBanner change={page.pending_change} companyName={companyName} />
+        </Box>
+      ) : null}
+      <PlanSummary company={company} subscription={subscription} formats={formats}>
+        {canWrite ? (
+          <PlanActions
+            page={page}
+            onAction={(kind) => {
+              setDrawer({ kind });
+            }}
+          />
+        ) : null}
+      </PlanSummary>
       <Entitlements
         entitlements={page.entitlements}
         overrides={page.overrides}
@@ -161,60 +168,6 @@ const LoadedPanel = ({
     </ContextView>
   );
 };
-
-const OpenDrawer = ({
-  api,
-  customer,
-  companyName,
-  page,
-  drawer,
-  formats,
-  onClose,
-}: {
-  api: Api;
-  customer: string;
-  companyName: string;
-  page: CustomerPage;
-  drawer: Drawer;
-  formats: Formats;
-  onClose: (done: string | null) => void;
-}) => {
-  const shared = { api, customer, companyName, formats, onClose };
-  switch (drawer.kind) {
-    case "grant":
-    case "edit": {
-      const period = (page.subscription ?? page.company?.subscription)?.period;
-      return (
-        <OverrideForm
-          {...shared}
-          entitlements={page.entitlements}
-          editing={drawer.kind === "edit" ? drawer.override : undefined}
-          openedAt={drawer.openedAt}
-          periodEndsAt={period?.end ?? period?.resets_at ?? null}
-        />
-      );
-    }
-    case "revoke": {
-      const { override } = drawer;
-      const name = namesOf(page).get(override.feature) ?? nameOf({ key: override.feature });
-      return <RevokeForm {...shared} override={override} featureName={name} />;
-    }
-    case "why":
-      return <WhyDrawer {...shared} decision={drawer.decision} />;
-    case "keep_plan": {
-      const change = page.scheduled_change;
-      if (!change?.id) return null;
-      const current = page.company?.plan ? nameOf(page.company.plan) : "the current plan";
-      return (
-        <CancelScheduledForm {...shared} changeId={change.id} words={changeWords(change, current, formats)} />
-      );
-    }
-  }
-};
-
-function namesOf(page: CustomerPage): ReadonlyMap<string, string> {
-  return new Map(page.entitlements.map((decision) => [decision.feature, featureName(decision)]));
-}
 
 function companyKeys(company: Company): string {
   return Object.entries(company.keys)

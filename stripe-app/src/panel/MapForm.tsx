@@ -35,7 +35,7 @@ export const MapForm = ({
 
   const submit = async () => {
     if (!target || !shown || !answered) return;
-    if (await send({ product: page.product, ...target, mapping: answered.mapping })) {
+    if ((await send({ product: page.product, ...target, mapping: answered.mapping })).isMade) {
       onClose(`${page.name} stands for ${choice.name}`);
     }
   };

@@ -72,10 +72,10 @@ export const OverrideForm = (props: OverrideFormProps) => {
       onClose(null);
       return;
     }
-    const isDone = edit
+    const { isMade } = edit
       ? await changing.send({ customer, ...edit })
       : await granting.send({ customer, ...checked.grant });
-    if (isDone) {
+    if (isMade) {
       const name = featureName(decision);
       onClose(editing ? `${name}: override changed` : `${name}: override granted to ${props.companyName}`);
     }

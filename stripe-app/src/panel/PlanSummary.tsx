@@ -1,6 +1,8 @@
 /** What the company is on and when it pays next, in one line of sight. */
 import { Badge, Box, PropertyList, PropertyListItem } from "@stripe/ui-extension-sdk/ui";
 
+import type { ReactNode } from "react";
+
 import { billingWords, nameOf, statusWords, type Formats } from "../format";
 import type { Company, Subscription } from "../types";
 import { Section } from "./Section";
@@ -9,10 +11,13 @@ export const PlanSummary = ({
   company,
   subscription,
   formats,
+  children,
 }: {
   company: Company;
   subscription: Subscription | null;
   formats: Formats;
+  /** What can be done about it. */
+  children?: ReactNode;
 }) => {
   const status = subscription ? statusWords(subscription.status) : null;
   const billing = subscription ? billingWords(subscription) : null;
@@ -40,6 +45,7 @@ export const PlanSummary = ({
           />
         ) : null}
       </PropertyList>
+      {children}
     </Section>
   );
 };

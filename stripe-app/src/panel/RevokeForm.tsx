@@ -39,7 +39,7 @@ export const RevokeForm = ({
       setError("Write why, for whoever reads this later.");
       return;
     }
-    if (await send({ customer, override: override.id, note: reason })) {
+    if ((await send({ customer, override: override.id, note: reason })).isMade) {
       onClose(`${featureName}: override revoked`);
     }
   };

@@ -51,7 +51,7 @@ export const ScheduledChangeBanner = ({
 }: {
   words: ChangeWords;
   companyName: string;
-  /** Only a change that was made through Plangate can be cancelled through it. */
+  /** Made through Plangate; what was scheduled in Stripe itself has no id here. */
   isOurs: boolean;
   canWrite: boolean;
   onCancel: () => void;
@@ -62,10 +62,10 @@ export const ScheduledChangeBanner = ({
     description={
       isOurs
         ? `Until then ${companyName} keeps ${words.from} as it is.`
-        : `Until then ${companyName} keeps ${words.from} as it is. Scheduled in Stripe: cancel it there.`
+        : `Until then ${companyName} keeps ${words.from} as it is. It was scheduled in Stripe.`
     }
     actions={
-      canWrite && isOurs ? (
+      canWrite ? (
         <Button size="small" onPress={onCancel}>
           Keep {words.from}
         </Button>
@@ -92,7 +92,8 @@ export const CancelScheduledForm = ({
   const { isSending, problem, send } = useChange(api, "plan.cancel_scheduled");
 
   const submit = async () => {
-    if (await send({ customer, change: changeId })) onClose(`${companyName} keeps ${words.from}`);
+    const { isMade } = await send({ customer, change: changeId });
+    if (isMade) onClose(`${companyName} keeps ${words.from}`);
   };
 
   return (
