@@ -194,6 +194,38 @@ describe("a preview", () => {
     expect(panel.named("Button", "Bill US$20.00 now").props["type"]).toBe("primary");
   });
 
+  it("comes to what is due also when more is given back than billed", async () => {
+    const down = quote({
+      kind: "downgrade",
+      lines: [
+        { description: "Unused time on Pro", amount_minor: -4900, proration: true },
+        { description: "1 × Starter", amount_minor: 1900, proration: false },
+      ],
+      credit: { amount_minor: 3000, currency: "usd" },
+    });
+    const panel = await changing({ "plan.preview": () => json(200, down) });
+    await panel.choose("Plan", "free");
+    await panel.press("Preview");
+
+    const shown = panel.ofType("FocusView")[0]?.text ?? "";
+    expect(shown).toContain(
+      "Unused time on Pro-US$49.001 × StarterUS$19.00Kept as credit on the balanceUS$30.00Due todayUS$0.00",
+    );
+  });
+
+  it("puts the lines of the invoice after a trial under what is due today", async () => {
+    const later = quote({
+      lines: [{ description: "1 × Pro", amount_minor: 4900, proration: false }],
+      next_invoice: { amount_minor: 4900, currency: "usd", at: "2026-12-04T00:00:00Z" },
+    });
+    const panel = await changing({ "plan.preview": () => json(200, later) });
+    await panel.choose("Plan", "pro");
+    await panel.press("Preview");
+
+    const shown = panel.ofType("FocusView")[0]?.text ?? "";
+    expect(shown).toContain("Due todayUS$0.001 × ProUS$49.00Next payment: US$49.00 on 4 December.");
+  });
+
   it("says the day of a downgrade, what is lost with it and what usage it will meet", async () => {
     const downgrade = quote({
       kind: "downgrade",
@@ -384,6 +416,7 @@ describe("a change that waits for the customer", () => {
     expect(panel.named("Link", "Open it").props).toMatchObject({ href: checkout.url, target: "_blank" });
     await panel.press("Copy the link");
     expect(dashboard.copied).toEqual([checkout.url]);
+    expect(dashboard.toasts).toEqual(["Link copied"]);
 
     panel.served.page = page({ pending_change: waiting });
     await panel.press("Done");

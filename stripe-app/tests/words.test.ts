@@ -2,10 +2,19 @@
 import { describe, expect, it } from "vitest";
 
 import { checkDraft, draftFor, draftOf, expiryChoices, previewSentence, type DraftTimes } from "../src/draft";
-import { featureName, formatsFor, nameOf, percentUsed, statusWords, usageSentence } from "../src/format";
+import {
+  featureName,
+  formatsFor,
+  nameOf,
+  percentUsed,
+  rateWords,
+  statusWords,
+  usageSentence,
+} from "../src/format";
+import { outcomeSentence } from "../src/quoteWords";
 import type { Reason } from "../src/types";
 import { overrideEffect, whySentence } from "../src/why";
-import { decision, NOW, override, sso } from "./acme";
+import { decision, NOW, override, planChange, sso } from "./acme";
 
 const now = new Date(NOW);
 const british = formatsFor("en-GB", now);
@@ -32,6 +41,35 @@ describe("numbers and days", () => {
     expect(nameOf({ key: "extra-exports" })).toBe("Extra exports");
     expect(nameOf({ key: "pro", name: "Professional" })).toBe("Professional");
     expect(featureName({ feature: "api_calls", name: null })).toBe("Api calls");
+  });
+});
+
+describe("what usage costs", () => {
+  const rate = { currency: "usd", interval: "month" };
+
+  it.each([
+    [{ ...rate, amount_decimal: "0.2" }, "US$0.002 for each"],
+    [{ ...rate, amount_minor: 500, package_size: 1000 }, "US$5.00 for every 1,000"],
+    [{ ...rate, tiers: [{ up_to: null, amount: "5" }] }, "by tiers, in USD"],
+    [{ ...rate, currency: "jpy", amount_minor: 3, tiers: [] }, "JP¥3 for each"],
+  ])("is said for one or a package, to the last digit", (given, words) => {
+    expect(rateWords(given, british)).toBe(words);
+  });
+});
+
+describe("what became of a change", () => {
+  it.each([
+    ["applied", "Done"],
+    ["applying", "The change is being made; look again in a moment"],
+    ["requires_action", "Waiting until Acme’s bank agrees"],
+    ["awaiting_payment", "Waiting until Acme has paid"],
+    ["scheduled", "Acme switches to Pro on 20 November"],
+  ])("is a sentence when it is %s", (state, words) => {
+    expect(outcomeSentence(planChange({ state }), "Acme", "Done", british)).toBe(words);
+  });
+
+  it("is what was wanted when an earlier try arrived and only its answer was lost", () => {
+    expect(outcomeSentence(null, "Acme", "Done", british)).toBe("Done");
   });
 });
 

@@ -12,11 +12,12 @@ export const PaymentLink = ({ action }: { action: NextAction }) => (
     <Button
       size="small"
       onPress={() => {
-        clipboardWriteText(action.url).then(
-          () => showToast("Link copied"),
-          // The link beside the button can still be opened and copied by hand.
-          () => undefined,
-        );
+        clipboardWriteText(action.url)
+          .then(
+            () => showToast("Link copied"),
+            () => showToast("The link could not be copied. Open it and copy its address."),
+          )
+          .catch(() => undefined);
       }}
     >
       Copy the link

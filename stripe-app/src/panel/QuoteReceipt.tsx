@@ -13,6 +13,27 @@ export const QuoteReceipt = ({ quote, formats }: { quote: Quote; formats: Format
     ...quote.lost.map((effect) => effectSentence(effect, formats)),
     ...quote.ends.map((key) => `Ends with it: ${nameOf({ key })}`),
   ];
+  const hasLines = quote.lines.length > 0 || tax !== null || credit !== null;
+  const isLater = isOfLaterInvoice(quote);
+  const lines = (
+    <>
+      {quote.lines.map((line, index) => (
+        <Line
+          key={`${index}:${line.description}`}
+          text={line.description}
+          amount={formats.money(line.amount_minor, currency)}
+        />
+      ))}
+      {tax ? <Line text="Tax" amount={formats.money(tax.amount_minor, tax.currency)} /> : null}
+      {credit ? (
+        // What is given back and not paid out: with it the column comes to what is due.
+        <Line
+          text="Kept as credit on the balance"
+          amount={formats.money(credit.amount_minor, credit.currency)}
+        />
+      ) : null}
+    </>
+  );
   return (
     <Box css={{ stack: "y", rowGap: "medium" }}>
       <Box>{timingSentence(quote, formats)}</Box>
@@ -24,22 +45,10 @@ export const QuoteReceipt = ({ quote, formats }: { quote: Quote; formats: Format
         />
       ) : null}
       <Box css={{ stack: "y", rowGap: "xsmall" }}>
-        {quote.lines.map((line, index) => (
-          <Line
-            key={`${index}:${line.description}`}
-            text={line.description}
-            amount={formats.money(line.amount_minor, currency)}
-          />
-        ))}
-        {tax ? <Line text="Tax" amount={formats.money(tax.amount_minor, tax.currency)} /> : null}
-        {credit ? (
-          <Line
-            text="Credit to the balance"
-            amount={formats.money(-Math.abs(credit.amount_minor), credit.currency)}
-          />
-        ) : null}
-        {quote.lines.length > 0 || tax || credit ? <Divider /> : null}
+        {isLater ? null : lines}
+        {!isLater && hasLines ? <Divider /> : null}
         <Line text="Due today" amount={formats.money(quote.due_today.amount_minor, currency)} isTotal />
+        {isLater ? lines : null}
         <Box css={{ color: "secondary" }}>{nextSentence(quote, formats)}</Box>
         {quote.plus_usage.map(({ feature, name, price }) => (
           <Box key={feature} css={{ color: "secondary" }}>
@@ -69,6 +78,12 @@ const Effects = ({ title, sentences }: { title: string; sentences: string[] }) =
       ))}
     </Box>
   );
+
+/** In a trial nothing is due, and the lines are those of the invoice that ends it. */
+function isOfLaterInvoice(quote: Quote): boolean {
+  const total = quote.lines.reduce((sum, line) => sum + line.amount_minor, 0);
+  return quote.due_today.amount_minor === 0 && !quote.credit && quote.next_invoice !== null && total > 0;
+}
 
 function nextSentence(quote: Quote, formats: Formats): string {
   const usage = quote.plus_usage.length > 0;
