@@ -4,7 +4,6 @@ Run as `python -m benchmarks.servers bare|plangate FOLDER`; prints one line of J
 """
 
 import asyncio
-import gc
 import json
 import socket
 import sys
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from plangate import catalog, companies, metering
+from plangate.collecting import settle
 from plangate.deployment import Deployment, create_key
 from plangate.engine.facts import PlanSource
 from plangate.settings import EnvironmentSettings, Settings
@@ -61,8 +61,7 @@ class _TellingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         # As `plangate serve` does; the floor gains as well.
-        gc.collect()
-        gc.freeze()
+        settle()
         port = self.servers[0].sockets[0].getsockname()[1]
         sys.stdout.write(json.dumps({"port": port, "key": self._key}) + "\n")
         sys.stdout.flush()

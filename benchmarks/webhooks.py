@@ -6,7 +6,6 @@ compile the company anew.
 """
 
 import asyncio
-import gc
 import json
 import sqlite3
 import subprocess
@@ -28,6 +27,7 @@ from plangate import access
 from plangate.billing.gateway import CustomerState
 from plangate.billing.signatures import sign, verify_webhook
 from plangate.clock import wall_now
+from plangate.collecting import settle
 from plangate.deployment import Deployment
 from plangate.engine.entitlements import build_snapshot
 from plangate.environment import Environment
@@ -156,8 +156,7 @@ class _Round:
         commit = await _durable(env)
         await self._rested()
         # As `plangate serve` does; the floor gains as well.
-        gc.collect()
-        gc.freeze()
+        settle()
         for number in range(times + _WARM):
             plan = ("starter", "pro")[number % 2]
             subscription = shop.stripe.subscriptions.retrieve(subscription_id)

@@ -1,7 +1,6 @@
 """`plangate serve`, `worker` and `migrate`: the processes of a deployment, and the schema they need."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plangate.cli.opening import run
 from plangate.cli.ports import refuse_taken_port
 from plangate.cli.terminal import hint, say
+from plangate.collecting import settle
 from plangate.deployment import Deployment
 from plangate.errors import StartRefused
 from plangate.settings import load_settings, require_for_serving
@@ -92,6 +92,7 @@ def worker_command() -> None:
             deployment.start_following()
             worker = Worker(deployment.environments.values())
             await worker.start()
+            settle()
             hint("The worker runs. Ctrl-C ends it.")
             await ended.wait()
             await worker.stop()
@@ -159,9 +160,7 @@ class _Process:
         deployment = await Deployment.open(load_settings())
         try:
             self._app = create_app(deployment, has_worker=self._has_worker)
-            # All that is there now stays: no collection of garbage needs to look through it again.
-            gc.collect()
-            gc.freeze()
+            settle()
             await self._app(scope, receive, send)
         finally:
             await deployment.close()

@@ -18,8 +18,8 @@ from plangate.store.direct import SqliteConnection
 from plangate.store.used_keys import UsedKey
 
 LEAST_KEPT: Final = 32_000  # keys in memory (32 bytes each) before any are merged; as many more may lie in the log
-MOST_KEPT: Final = 500_000
-_SHARE_KEPT: Final = 16  # between the two: one in so many of the merged keys, so that each page gets several at once
+MOST_KEPT: Final = 1_000_000
+_SHARE_KEPT: Final = 8  # between the two: one in so many of the merged keys, so that each page gets several at once
 _AT_ONCE: Final = 4_000  # keys merged in one transaction, besides twice as many as it adds, so that none takes long
 _PARTS: Final = 256  # by the first byte of the key's hash
 _LEAST_FILTER: Final = 2**12  # bytes
