@@ -94,6 +94,7 @@ async def test_merged_keys_leave_the_log_but_are_not_forgotten(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent_keys, "LEAST_KEPT", 100)
+    monkeypatch.setattr(recent_keys, "_SHARE_KEPT", 1_000_000)
     monkeypatch.setattr(recent_keys, "_LEAST_FILTER", 2)  # bytes: it grows twice
     database = Database.at(database_url)
     for batch in range(60):
