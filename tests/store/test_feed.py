@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 
 from plangate import metering
 from plangate.environment import Environment
 from plangate.metering import TrackEvent
-from plangate.store.feed import announce, follow
+from plangate.store import feed
+from plangate.store.feed import announce, follow, prune_feed
 from tests.world import make_company, publish
 
 
@@ -56,6 +58,32 @@ async def test_a_rolled_back_change_is_not_heard(environment: Environment, heard
         announce(session, ["comp_kept"], origin="another")
     await _until(lambda: bool(heard))
     assert heard == [(environment.id, "comp_kept")]
+
+
+async def test_changes_are_heard_after_all_old_ones_were_dropped(
+    environment: Environment, heard: list[tuple[str, str]]
+) -> None:
+    async with environment.writing() as session:
+        announce(session, [f"comp_{number}" for number in range(20)], origin="another")
+    await _until(lambda: len(heard) == 20)
+    heard.clear()
+    async with environment.writing() as session:
+        await prune_feed(session, before=session.now + timedelta(days=1))
+    async with environment.writing() as session:
+        announce(session, ["comp_later"], origin="another")
+    await _until(lambda: heard == [(environment.id, "comp_later")])
+
+
+async def test_more_changes_than_are_read_at_once_are_all_heard_in_order(
+    environment: Environment, heard: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_AT_ONCE", 3)
+    async with environment.writing() as session:
+        for number in range(10):
+            announce(session, [f"comp_{number}"], origin="another")
+            announce(session, ["comp_mine"], origin="me")
+    await _until(lambda: len(heard) >= 10)
+    assert heard == [(environment.id, f"comp_{number}") for number in range(10)]
 
 
 @pytest.mark.parametrize("number", [1, 250])

@@ -25,7 +25,7 @@ from plangate.store.at_hand import AtHand
 from plangate.store.direct import Filled, SqliteConnection, end_with_deferred, together
 
 _BUSY_TIMEOUT_MILLISECONDS = 10_000
-_READERS = 4
+_READERS = 5  # one of them follows the change feed
 # Pages written again and again reach the database file once in sixteen megabytes of log instead of once in four.
 _PAGES_BETWEEN_CHECKPOINTS = 4_000
 _WRITER_CACHE_KIBIBYTES = 32 * 1024  # random keys of a large ledger find their pages without asking the system
@@ -195,10 +195,13 @@ class Database:
             await self._at_hand.give_back(taken, is_whole=is_whole)
 
     @asynccontextmanager
-    async def looking(self) -> AsyncIterator[AsyncConnection]:
-        """A reading connection outside any environment: the change feed, readiness."""
-        async with self._reader.begin() as connection:
-            yield connection
+    async def following(self) -> AsyncIterator[SqliteConnection]:
+        """A connection of SQLite's without a transaction, for whoever asks again and again: the change feed."""
+        async with self._reader.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            if not isinstance(driver, SqliteConnection):
+                raise TypeError("only SQLite has to be asked")
+            yield driver
 
     def plain_url(self) -> str:
         """The address for a driver used without SQLAlchemy, password included: never log it."""

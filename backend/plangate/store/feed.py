@@ -5,6 +5,7 @@ commit out of order; there NOTIFY carries the same message, delivered at commit.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final
@@ -51,6 +52,18 @@ _ANNOUNCE: Final = Direct(
     writes="change_feed",
 )
 
+_AT_ONCE: Final = 10_000
+_NEWEST: Final = "SELECT coalesce(max(sequence), 0) FROM change_feed"
+# What others changed since, after the newest sequence of all; one statement, so that nothing comes in between.
+_NEWS: Final = """
+    SELECT coalesce(max(sequence), ?), '', '' FROM change_feed
+    UNION ALL
+    SELECT * FROM (
+        SELECT sequence, environment_id, company_id FROM change_feed
+        WHERE sequence > ? AND origin <> ? ORDER BY sequence LIMIT ?
+    )
+"""
+
 
 def announce(session: StoreSession, company_ids: Iterable[str], *, origin: str) -> None:
     """Say, in the changing transaction itself, which companies it changed."""
@@ -85,30 +98,31 @@ async def follow(database: Database, *, origin: str, forget: Forget, forget_all:
                 await _listen(database, origin, forget)
             else:
                 await _poll(database, origin, forget)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.warning("change_feed_lost", error=str(error))
         forget_all()
         await asyncio.sleep(1)
 
 
 async def prune_feed(session: StoreSession, *, before: datetime) -> int:
-    """Drop old changes; every reader has long seen them. Answers how many."""
-    return (await session.run(delete(change_feed).where(change_feed.c.recorded_at < before))).rowcount
+    """Drop old changes; every reader has long seen them. Answers how many.
+
+    The newest stays: from an empty table SQLite would count anew, and whoever has seen more would miss what follows.
+    """
+    newest = select(func.max(change_feed.c.sequence)).scalar_subquery()
+    old = (change_feed.c.recorded_at < before) & (change_feed.c.sequence < newest)
+    return (await session.run(delete(change_feed).where(old))).rowcount
 
 
 async def _poll(database: Database, origin: str, forget: Forget) -> None:
-    async with database.looking() as connection:
-        seen = int((await connection.execute(select(func.max(change_feed.c.sequence)))).scalar() or 0)
-    while True:
-        await asyncio.sleep(_POLL_SECONDS)
-        async with database.looking() as connection:
-            rows = await connection.execute(
-                select(change_feed).where(change_feed.c.sequence > seen).order_by(change_feed.c.sequence).limit(10_000)
-            )
-            for row in rows.mappings():
-                seen = row["sequence"]
-                if row["origin"] != origin:
-                    forget(row["environment_id"], row["company_id"])
+    async with database.following() as driver:
+        [[(seen,)]] = await driver.together([(_NEWEST, ())])
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            [[(newest, _, _), *changes]] = await driver.together([(_NEWS, (seen, seen, origin, _AT_ONCE))])
+            for _, environment_id, company_id in changes:
+                forget(environment_id, company_id)
+            seen = newest if len(changes) < _AT_ONCE else changes[-1][0]
 
 
 async def _listen(database: Database, origin: str, forget: Forget) -> None:
