@@ -123,7 +123,11 @@ class Shop:
         return method.id
 
     async def preview(self, *, actor: Actor = CUSTOMER, **asked: Any) -> Quote:  # noqa: ANN401 - fields of ChangeRequest
-        return await plan_changes.preview(self.env, self.company_id, msgspec.convert(asked, ChangeRequest), actor=actor)
+        """A quote, held to what every quote promises: its lines come to what is due."""
+        wish = msgspec.convert(asked, ChangeRequest)
+        quote = await plan_changes.preview(self.env, self.company_id, wish, actor=actor)
+        assert_adds_up(quote)
+        return quote
 
     async def confirm(self, quote: Quote, *, actor: Actor = CUSTOMER) -> PlanChange:
         return await plan_changes.confirm(self.env, self.company_id, quote.quote, actor=actor, return_url=RETURN_URL)
@@ -174,6 +178,14 @@ class Shop:
 
     def now(self) -> datetime:
         return self.env.clock.now()
+
+
+def assert_adds_up(quote: Quote) -> None:
+    """The lines come to what is due or given back; tax is in them, or on top of them, or some of it each."""
+    credit = 0 if quote.credit is None else quote.credit.amount_minor
+    tax = 0 if quote.tax is None else quote.tax.amount_minor
+    on_top = quote.due_today.amount_minor - credit - sum(line.amount_minor for line in quote.lines)
+    assert min(0, tax) <= on_top <= max(0, tax), f"{on_top} of tax {tax} on top of {quote.lines}: {quote.due_today}"
 
 
 async def new_company(env: Environment, key: str) -> str:

@@ -213,9 +213,27 @@ describe("a preview", () => {
     );
   });
 
-  it("puts the lines of the invoice after a trial under what is due today", async () => {
+  it("comes to what is due where prices include the tax, and says how much", async () => {
+    const included = quote({
+      due_today: { amount_minor: 5500, currency: "usd" },
+      lines: [
+        { description: "1 × Pro", amount_minor: 4900, proration: false },
+        { description: "1 × Support", amount_minor: 500, proration: false },
+      ],
+      tax: { amount_minor: 882, currency: "usd" },
+    });
+    const panel = await changing({ "plan.preview": () => json(200, included) });
+    await panel.choose("Plan", "pro");
+    await panel.press("Preview");
+
+    const shown = panel.ofType("FocusView")[0]?.text ?? "";
+    expect(shown).toContain(
+      "1 × SupportUS$5.00TaxUS$1.00Due todayUS$55.00The prices above include US$7.82 tax.",
+    );
+  });
+
+  it("names the invoice that ends a trial by amount and day, under nothing due", async () => {
     const later = quote({
-      lines: [{ description: "1 × Pro", amount_minor: 4900, proration: false }],
       next_invoice: { amount_minor: 4900, currency: "usd", at: "2026-12-04T00:00:00Z" },
     });
     const panel = await changing({ "plan.preview": () => json(200, later) });
@@ -223,7 +241,7 @@ describe("a preview", () => {
     await panel.press("Preview");
 
     const shown = panel.ofType("FocusView")[0]?.text ?? "";
-    expect(shown).toContain("Due todayUS$0.001 × ProUS$49.00Next payment: US$49.00 on 4 December.");
+    expect(shown).toContain("Due todayUS$0.00Next payment: US$49.00 on 4 December.");
   });
 
   it("says the day of a downgrade, what is lost with it and what usage it will meet", async () => {

@@ -6,7 +6,7 @@ from msgspec import structs
 from plangate.engine.catalog import Price
 from plangate.engine.values import Interval
 from plangate.errors import Code, Refusal
-from plangate.shapes import ChangeKind, HeldAddOn, UsagePrice
+from plangate.shapes import ChangeKind, HeldAddOn, Money, Quote, QuoteLine, UsagePrice
 from plangate.web.fragments import render
 from plangate.web.views.plan_manager import Abilities
 from plangate.web.views.receipt import receipt_view, refusal_view
@@ -59,6 +59,44 @@ def test_the_receipt_says_what_usage_costs_beside_the_next_payment() -> None:
     html = render(receipt_view(frame, catalog, company, alone, wish={"plan": "pro"}, key="k"))
     assert "You pay for what you use:" in html
     assert "plus what you use" not in render(receipt_view(frame, catalog, company, canned.quote(), wish={}, key="k"))
+
+
+def column(quote: Quote) -> tuple[list[tuple[str, str]], str]:
+    """The amounts of the receipt from top to bottom, the total last, and all its text."""
+    view = receipt_view(canned.frame(), canned.catalog(), canned.company("pro"), quote, wish={"plan": "pro"}, key="k")
+    return [(line.text, line.amount) for line in (*view.lines, view.due)], render(view)
+
+
+def _dollars(amount_minor: int) -> Money:
+    return Money(amount_minor=amount_minor, currency="usd")
+
+
+def test_the_receipt_adds_up_when_more_is_given_back_than_charged() -> None:
+    given = QuoteLine(description="Unused time on Pro", amount_minor=-4900, proration=True)
+    taken = QuoteLine(description="1 Starter", amount_minor=1900)
+    quote = structs.replace(
+        canned.quote(), due_today=_dollars(0), lines=(given, taken), tax=_dollars(-570), credit=_dollars(3570)
+    )
+    amounts, html = column(quote)
+    assert amounts == [
+        ("Unused time on Pro", "-$49.00"),
+        ("1 Starter", "$19.00"),
+        ("Tax", "-$5.70"),
+        ("Kept as credit on your balance", "$35.70"),
+        ("Due today", "$0.00"),
+    ]
+    assert "include" not in html
+
+
+def test_the_receipt_adds_up_when_prices_include_the_tax() -> None:
+    line = QuoteLine(description="1 Pro", amount_minor=4900)
+    amounts, html = column(structs.replace(canned.quote(), lines=(line,), tax=_dollars(782)))
+    assert amounts == [("1 Pro", "$49.00"), ("Due today", "$49.00")]
+    assert "The prices above include $7.82 tax." in html
+    both = structs.replace(canned.quote(), due_today=_dollars(5000), lines=(line,), tax=_dollars(882))
+    amounts, html = column(both)
+    assert amounts == [("1 Pro", "$49.00"), ("Tax", "$1.00"), ("Due today", "$50.00")]
+    assert "The prices above include $7.82 tax." in html
 
 
 @pytest.mark.parametrize(

@@ -317,8 +317,10 @@ class _Life:
         if len(made) > 1:
             self._differs(f"{len(made)} invoices were made")
         if not made:
-            if due or credit or self._balance() != balance:
-                self._differs(f"{due} was quoted as due, credit {credit}, and there is no invoice")
+            if due or credit or tax or self._balance() != balance:
+                self._differs(f"{due} was quoted as due, credit {credit}, tax {tax}, and there is no invoice")
+            if quote.lines:
+                self._differs(f"there is no invoice to have the lines {quote.lines}")
             return
         (invoice,) = made[:1]
         if (due, credit) != (invoice["amount_due"], max(0, -invoice["total"])):

@@ -38,7 +38,7 @@ async def test_a_trial_costs_nothing_keeps_its_end_and_comes_once(trial_shop: Sh
     shop = trial_shop
     await shop.customer()
     quote = await shop.preview(plan="pro")
-    assert quote.due_today.amount_minor == 0
+    assert quote.due_today.amount_minor == sum(line.amount_minor for line in quote.lines) == 0
     assert quote.next_invoice is not None
     assert (quote.next_invoice.amount_minor, quote.next_invoice.at.date()) == (
         4900,
@@ -51,7 +51,9 @@ async def test_a_trial_costs_nothing_keeps_its_end_and_comes_once(trial_shop: Sh
     trial_end_at = subscription.trial_end_at
 
     added = await shop.preview(add_ons={"extra-exports": 2})
-    assert added.due_today.amount_minor == 0
+    assert (added.due_today.amount_minor, added.lines) == (0, ())
+    assert added.next_invoice is not None
+    assert (added.next_invoice.amount_minor, added.next_invoice.at) == (5900, trial_end_at)
     assert (await shop.confirm(added)).state is ChangeState.APPLIED
     subscription = (await shop.snapshot()).subscription
     assert subscription is not None

@@ -30,7 +30,11 @@ UNENDED: Final[StripeJson] = {"cancel_at_period_end": False}
 
 
 class Amounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The money in a quote. `credit` is what goes to the customer's balance."""
+    """The money in a quote. `credit` is what goes to the customer's balance.
+
+    `lines` are those of the invoice that is made now, so they come to `due_today` (with exclusive tax), or to minus
+    `credit`. A later invoice is `next_invoice` alone: its amount and its date.
+    """
 
     due_today: Money
     lines: tuple[QuoteLine, ...] = ()
@@ -107,8 +111,7 @@ async def _of_start(
         first = await previewed(gateway, terms, asked)
         amount = 0 if first is None else int(first["amount_due"])
         invoice = NextInvoice(amount_minor=amount, currency=currency, at=starts_at)
-        lines = () if first is None else (*_lines(first), *_taken_off(first))
-        return msgspec.structs.replace(nothing, lines=lines, next_invoice=invoice)
+        return msgspec.structs.replace(nothing, next_invoice=invoice)
     details = dict(asked["subscription_details"])
     after = _next_period(at, terms)
     if terms.trial_days:
@@ -144,7 +147,10 @@ async def _of_update(
         asked = await asked_anew(gateway, drafted, subscription)
         total = await renewal_amount(gateway, drafted, asked, renews_at=ends_at)
         at_end = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
-        return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_end)
+        amounts = Amounts(due_today=nothing)
+        if invoice is not None and not int(invoice["total"]):
+            amounts = _of_invoice(invoice, currency)
+        return msgspec.structs.replace(amounts, next_invoice=at_end)
     if terms.params["proration_behavior"] != "always_invoice" and not is_restarted:
         # Nothing is charged now: what Stripe previews is the next regular invoice, prorations included.
         if subscription.stripe_schedule_id is None:
@@ -154,7 +160,7 @@ async def _of_update(
         invoice = await previewed(gateway, terms, asked)
         regular = _catalogue_total(due.lines) if invoice is None else int(invoice["amount_due"])
         at_renewal = NextInvoice(amount_minor=regular, currency=currency, at=renews_at)
-        return Amounts(due_today=nothing, lines=() if invoice is None else _lines(invoice), next_invoice=at_renewal)
+        return Amounts(due_today=nothing, next_invoice=at_renewal)
     invoice = await previewed(gateway, terms, {**known, **redeemed(terms), "subscription_details": shared})
     if invoice is None:
         following = NextInvoice(amount_minor=_catalogue_total(due.lines), currency=currency, at=renews_at)
@@ -243,14 +249,21 @@ def _of_invoice(invoice: StripeJson, currency: str) -> Amounts:
 
 
 def _lines(invoice: StripeJson) -> tuple[QuoteLine, ...]:
-    return tuple(
+    """The invoice's lines; of a very long one the last are one line together."""
+    entries: list[StripeJson] = invoice["lines"]["data"]
+    shown = tuple(
         QuoteLine(
             description=entry.get("description") or "",
             amount_minor=int(entry["amount"]),
             proration=_is_proration(entry),
         )
-        for entry in invoice["lines"]["data"][:_LINES_SHOWN_MAX]
+        for entry in entries[:_LINES_SHOWN_MAX]
     )
+    rest = entries[_LINES_SHOWN_MAX:]
+    if not rest:
+        return shown
+    amount = sum(int(entry["amount"]) for entry in rest)
+    return (*shown, QuoteLine(description=f"{len(rest)} more", amount_minor=amount))
 
 
 def _taken_off(invoice: StripeJson) -> tuple[QuoteLine, ...]:

@@ -216,6 +216,7 @@ class ReceiptLine(msgspec.Struct, frozen=True, kw_only=True):
 class ReceiptView(Fragment, frozen=True, kw_only=True):
     """A quote as a small receipt; the confirm button repeats the amount or the date.
 
+    The amounts of `lines` come to that of `due`; `tax_note` says what tax is in them.
     `usage` says what is billed as it is used, beside the next payment that `following` names.
     With `is_ending` the way back is offered first, and the key Enter does not cancel a subscription.
     """
@@ -225,6 +226,7 @@ class ReceiptView(Fragment, frozen=True, kw_only=True):
     lead: str
     lines: tuple[ReceiptLine, ...]
     due: ReceiptLine
+    tax_note: str = ""
     following: str
     usage: tuple[str, ...] = ()
     gained: tuple[str, ...]

@@ -7,33 +7,13 @@ import type { Quote } from "../types";
 
 export const QuoteReceipt = ({ quote, formats }: { quote: Quote; formats: Formats }) => {
   const { currency } = quote.due_today;
-  const tax = quote.tax?.amount_minor ? quote.tax : null;
+  const { onTop, included } = taxOf(quote);
   const credit = quote.credit?.amount_minor ? quote.credit : null;
   const lost = [
     ...quote.lost.map((effect) => effectSentence(effect, formats)),
     ...quote.ends.map((key) => `Ends with it: ${nameOf({ key })}`),
   ];
-  const hasLines = quote.lines.length > 0 || tax !== null || credit !== null;
-  const isLater = isOfLaterInvoice(quote);
-  const lines = (
-    <>
-      {quote.lines.map((line, index) => (
-        <Line
-          key={`${index}:${line.description}`}
-          text={line.description}
-          amount={formats.money(line.amount_minor, currency)}
-        />
-      ))}
-      {tax ? <Line text="Tax" amount={formats.money(tax.amount_minor, tax.currency)} /> : null}
-      {credit ? (
-        // What is given back and not paid out: with it the column comes to what is due.
-        <Line
-          text="Kept as credit on the balance"
-          amount={formats.money(credit.amount_minor, credit.currency)}
-        />
-      ) : null}
-    </>
-  );
+  const hasLines = quote.lines.length > 0 || onTop !== 0 || credit !== null;
   return (
     <Box css={{ stack: "y", rowGap: "medium" }}>
       <Box>{timingSentence(quote, formats)}</Box>
@@ -45,10 +25,28 @@ export const QuoteReceipt = ({ quote, formats }: { quote: Quote; formats: Format
         />
       ) : null}
       <Box css={{ stack: "y", rowGap: "xsmall" }}>
-        {isLater ? null : lines}
-        {!isLater && hasLines ? <Divider /> : null}
+        {quote.lines.map((line, index) => (
+          <Line
+            key={`${index}:${line.description}`}
+            text={line.description}
+            amount={formats.money(line.amount_minor, currency)}
+          />
+        ))}
+        {onTop ? <Line text="Tax" amount={formats.money(onTop, currency)} /> : null}
+        {credit ? (
+          // What is given back and not paid out: with it the column comes to what is due.
+          <Line
+            text="Kept as credit on the balance"
+            amount={formats.money(credit.amount_minor, credit.currency)}
+          />
+        ) : null}
+        {hasLines ? <Divider /> : null}
         <Line text="Due today" amount={formats.money(quote.due_today.amount_minor, currency)} isTotal />
-        {isLater ? lines : null}
+        {included > 0 ? (
+          <Box css={{ color: "secondary" }}>
+            The prices above include {formats.money(included, currency)} tax.
+          </Box>
+        ) : null}
         <Box css={{ color: "secondary" }}>{nextSentence(quote, formats)}</Box>
         {quote.plus_usage.map(({ feature, name, price }) => (
           <Box key={feature} css={{ color: "secondary" }}>
@@ -79,10 +77,13 @@ const Effects = ({ title, sentences }: { title: string; sentences: string[] }) =
     </Box>
   );
 
-/** In a trial nothing is due, and the lines are those of the invoice that ends it. */
-function isOfLaterInvoice(quote: Quote): boolean {
-  const total = quote.lines.reduce((sum, line) => sum + line.amount_minor, 0);
-  return quote.due_today.amount_minor === 0 && !quote.credit && quote.next_invoice !== null && total > 0;
+/** Tax beside the lines, which come to what is due with it, and tax that is in them already. */
+function taxOf(quote: Quote): { onTop: number; included: number } {
+  const tax = quote.tax?.amount_minor ?? 0;
+  if (tax === 0) return { onTop: 0, included: 0 };
+  const lines = quote.lines.reduce((sum, line) => sum + line.amount_minor, 0);
+  const onTop = quote.due_today.amount_minor - (quote.credit?.amount_minor ?? 0) - lines;
+  return { onTop, included: tax - onTop };
 }
 
 function nextSentence(quote: Quote, formats: Formats): string {

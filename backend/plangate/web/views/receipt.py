@@ -33,24 +33,17 @@ def receipt_view(
     held = company.plan.key if company.plan else None
     target = wish.get("plan") or held
     plan, current = name_of(catalog, target), name_of(catalog, held)
-    lines = [
-        ReceiptLine(text=line.description, amount=reader.money(line.amount_minor, quote.due_today.currency))
-        for line in quote.lines
-    ]
-    if quote.tax is not None and quote.tax.amount_minor:
-        tax = reader.money(quote.tax.amount_minor, quote.tax.currency)
-        lines.append(ReceiptLine(text=reader.say("receipt.tax"), amount=tax))
-    if quote.credit is not None and quote.credit.amount_minor:
-        credit = reader.money(-abs(quote.credit.amount_minor), quote.credit.currency)
-        lines.append(ReceiptLine(text=reader.say("receipt.credit"), amount=credit))
-    due = reader.money(quote.due_today.amount_minor, quote.due_today.currency)
+    currency = quote.due_today.currency
+    column, included = _column(reader, quote)
+    due = reader.money(quote.due_today.amount_minor, currency)
     return ReceiptView(
         frame=frame,
         notice=Notice(text=reader.say("receipt.stale"), tone="warn") if is_fresh_price else None,
         title=_title(reader, catalog, company, quote, wish=wish, plan=plan, is_same_plan=target == held),
         lead=_lead(reader, quote, company, plan=plan, current=current),
-        lines=tuple(lines),
+        lines=tuple(ReceiptLine(text=text, amount=reader.money(amount, currency)) for text, amount in column),
         due=ReceiptLine(text=reader.say("receipt.due"), amount=due),
+        tax_note=reader.say("receipt.tax_included", amount=reader.money(included, currency)) if included > 0 else "",
         following=_following(reader, quote),
         usage=tuple(_usage(reader, catalog, one, plan=target) for one in quote.plus_usage),
         gained=tuple(_effect(reader, catalog, effect) for effect in quote.gained),
@@ -97,6 +90,22 @@ def refusal_view(
         action=_way_out(reader, catalog, company, refusal, abilities),
         close_label=reader.say("refusal.close"),
     )
+
+
+def _column(reader: Reader, quote: Quote) -> tuple[list[tuple[str, int]], int]:
+    """The lines that come to what is due, in minor units, and the tax that is in them already.
+
+    What is given back beyond what is charged is not paid out: kept as credit, it brings the column up to nothing due.
+    """
+    column = [(line.description, line.amount_minor) for line in quote.lines]
+    credit = 0 if quote.credit is None else quote.credit.amount_minor
+    tax = 0 if quote.tax is None else quote.tax.amount_minor
+    on_top = quote.due_today.amount_minor - credit - sum(amount for _, amount in column) if tax else 0
+    if on_top:
+        column.append((reader.say("receipt.tax"), on_top))
+    if credit:
+        column.append((reader.say("receipt.credit"), credit))
+    return column, tax - on_top
 
 
 def _way_out(
