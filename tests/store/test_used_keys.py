@@ -38,8 +38,8 @@ async def _used(database: Database, hashes: Sequence[bytes]) -> dict[bytes, tupl
 
 
 async def _rows(database: Database, table: str) -> int:
-    async with database.looking() as connection:
-        return int((await connection.execute(text(f"SELECT COUNT(*) FROM {table}"))).scalar() or 0)  # noqa: S608 - ours
+    async with database.reading("env_one", wall_now()) as session:
+        return int(await session.scalar(text(f"SELECT COUNT(*) FROM {table}")) or 0)  # noqa: S608 - ours
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -143,6 +143,6 @@ async def test_what_was_committed_before_a_kill_is_used_and_nothing_is_used_by_h
         await database.close()
     database = Database.at(database_url)
     assert await _rows(database, "usage_keys") > 256
-    async with database.looking() as connection:
-        assert (await connection.execute(text("PRAGMA integrity_check"))).scalar() == "ok"
+    async with database.reading("env_one", wall_now()) as session:
+        assert await session.scalar(text("PRAGMA integrity_check")) == "ok"
     await database.close()

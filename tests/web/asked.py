@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from sqlalchemy import func, select
 
+from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.store.tables import metadata
 from plangate.web.api import OPERATIONS
@@ -74,9 +75,9 @@ def holdings(front: Front) -> Mapping[str, int]:
     """How many rows each table holds, but for bookkeeping that any request may leave."""
 
     async def counted(deployment: Deployment) -> dict[str, int]:
-        async with deployment.database.looking() as connection:
+        async with deployment.database.reading("every", wall_now()) as session:
             return {
-                table.name: int((await connection.execute(select(func.count()).select_from(table))).scalar() or 0)
+                table.name: int(await session.scalar(select(func.count()).select_from(table)) or 0)
                 for table in metadata.sorted_tables
                 if table.name not in {"change_feed", "idempotency", "leases"}
             }

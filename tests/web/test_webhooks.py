@@ -42,11 +42,11 @@ def deliver(
 def stored(front: Front) -> list[tuple[str, str, str]]:
     async def read(deployment: Deployment) -> list[tuple[str, str, str]]:
         names = {env.id: env.settings.name for env in deployment.environments.values()}
-        async with deployment.database.looking() as connection:
+        async with deployment.database.reading("every", wall_now()) as session:
             # Linking a customer that cannot be fetched leaves a note to itself there as well.
             arrived = select(inbox).where(inbox.c.stripe_event_id.startswith("evt_"))
-            rows = await connection.execute(arrived.order_by(inbox.c.stripe_event_id))
-            return [(names[row["environment_id"]], row["stripe_event_id"], row["state"]) for row in rows.mappings()]
+            rows = await session.all(arrived.order_by(inbox.c.stripe_event_id))
+            return [(names[row["environment_id"]], row["stripe_event_id"], row["state"]) for row in rows]
 
     return front.server.run(read)
 
