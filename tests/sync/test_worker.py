@@ -113,7 +113,9 @@ async def test_tidying_drops_what_everybody_has_seen(shop: Shop) -> None:
     assert await tidy(shop.env) > 0
     async with shop.env.reading() as session:
         assert await session.scalar(select(func.count()).select_from(leases)) == 0
-        assert await session.scalar(select(func.count()).select_from(change_feed)) == 0
+        # The newest change stays, so that SQLite goes on counting from it; PostgreSQL needs no rows at all.
+        left = await session.scalar(select(func.count()).select_from(change_feed))
+        assert left == (0 if shop.env.database.is_postgresql else 1)
 
 
 def test_pauses_grow_while_it_fails_and_end_while_there_is_work() -> None:
