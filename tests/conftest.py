@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from plangate import leasing
 from plangate.deployment import Deployment
 from plangate.environment import Environment
 from plangate.settings import EnvironmentSettings, Settings
@@ -140,3 +141,10 @@ def environment(deployment: Deployment) -> Environment:
 def connected_environment(connected: Deployment) -> Environment:
     """The only environment of `connected`."""
     return connected.named(None)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are renewed, and fall silent, in tenths of seconds."""
+    monkeypatch.setattr(leasing, "RENEWED_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(leasing, "SILENT_SECONDS", 0.6)

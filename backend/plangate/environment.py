@@ -17,7 +17,7 @@ from plangate.clock import BusinessClock, wall_now
 from plangate.engine.catalog import Catalog
 from plangate.engine.facts import WindowCounter
 from plangate.errors import Code, Refusal
-from plangate.leasing import RENEWED, Heart, Watch
+from plangate.leasing import Heart, Watch
 from plangate.settings import EnvironmentSettings
 from plangate.standing import CounterKey, Standing, Standings
 from plangate.store import catalog as catalog_store
@@ -149,7 +149,10 @@ class Environment:
     async def claim(
         self, session: StoreSession, row: InboxRow, key: tuple[str, str], *, until: datetime
     ) -> tuple[Arrived, Lease | None]:
-        """Store a webhook that is due; where its company is known and free, claimed `until` then with its lease."""
+        """Store a webhook that is due; where its company is known and free, claimed `until` then with its lease.
+
+        The lease is to be held by `keeping`, in every case.
+        """
         claiming = Claiming(key, _new_holder(), _LEASE_SECONDS, wall_now(), until)
         arrived = await store_and_claim(session, row, claiming)
         if arrived.company_id is None or arrived.fence is None:
@@ -243,8 +246,8 @@ class Environment:
     async def lease(self, company_id: str, *, wait_seconds: float = 8) -> AsyncIterator[Lease]:
         """Hold the company's lease while talking to Stripe; no transaction is open meanwhile.
 
-        It is renewed until it is given back; one whose holder died is taken over within seconds. Raises Refusal (try
-        again) when somebody else holds it for longer than `wait_seconds`.
+        One whose holder died is taken over within seconds. Raises Refusal (try again) when somebody else holds it for
+        longer than `wait_seconds`.
         """
         give_up_at = asyncio.get_running_loop().time() + wait_seconds
         while True:
@@ -259,9 +262,15 @@ class Environment:
                     headers={"Retry-After": "3"},
                 )
             await asyncio.sleep(_LEASE_POLL_SECONDS)
+        async with self.keeping(lease):
+            yield lease
+
+    @asynccontextmanager
+    async def keeping(self, lease: Lease) -> AsyncIterator[None]:
+        """Renew a lease that was taken until it is given back: at the end, if no transaction did so before."""
         heart = Heart(partial(self._renew, lease))
         try:
-            yield lease
+            yield
         finally:
             await heart.stop()
             if not lease.is_over:
@@ -270,7 +279,7 @@ class Environment:
 
     async def _leased(self, session: StoreSession, company_id: str) -> Lease | None:
         """The company's lease, free or fallen silent; None while somebody else is at work with it."""
-        subject, holder, now = COMPANY + company_id, RENEWED + _new_holder(), wall_now()
+        subject, holder, now = COMPANY + company_id, _new_holder(), wall_now()
         (rows,) = await together(session, taking_lease(session, subject, holder, wall_now=now, seconds=_LEASE_SECONDS))
         fence: int | None = rows[0][0] if rows else None
         if fence is None:

@@ -15,7 +15,6 @@ from plangate.store.database import StoreSession
 from plangate.store.direct import together
 from plangate.store.leases import asking_lease, taking_silent_lease
 
-RENEWED: Final = "renewed:"  # begins the name of a holder that renews what it holds
 RENEWED_EVERY_SECONDS = 1.0
 SILENT_SECONDS = 4.0
 _WATCHED_MAX: Final = 1_000
@@ -39,7 +38,7 @@ class Watch:
     ) -> int | None:
         """The fence of a lease that fell silent and is the new holder's now; None while it is renewed, or not yet."""
         (rows,) = await together(session, asking_lease(session, subject))
-        if not rows or not str(rows[0][0] or "").startswith(RENEWED):
+        if not rows or rows[0][0] is None:
             self._seen.pop(subject, None)
             return None
         _, fence, expires_at = rows[0]

@@ -239,15 +239,16 @@ async def _store_missed(env: Environment, page: Sequence[Mapping[str, Any]]) -> 
 
 async def act_on(env: Environment, claim: Claim) -> None:
     """Refetch the company of an event claimed by `receive_to_act`; its lease is given back in every case."""
-    try:
-        await _act_on(env, claim.row.stripe_customer_id, [claim.row], claim)
-    except asyncio.CancelledError:
-        # The process is stopping; another may act at once.
-        if not claim.lease.is_over:
-            async with env.writing() as session:
-                claim.lease.give_back(session)
-                settle_event(session, claim.row.stripe_event_id, state=InboxState.PENDING, wall_now=wall_now())
-        raise
+    async with env.keeping(claim.lease):
+        try:
+            await _act_on(env, claim.row.stripe_customer_id, [claim.row], claim)
+        except asyncio.CancelledError:
+            # The process is stopping; another may act at once.
+            if not claim.lease.is_over:
+                async with env.writing() as session:
+                    claim.lease.give_back(session)
+                    settle_event(session, claim.row.stripe_event_id, state=InboxState.PENDING, wall_now=wall_now())
+            raise
 
 
 async def _act_on(

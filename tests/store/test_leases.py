@@ -5,11 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from plangate import leasing
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
-from plangate.leasing import RENEWED
 from plangate.store.database import StoreSession
 from plangate.store.direct import together
 from plangate.store.leases import drop_old_leases, free_lease, holds_lease, taking_lease
@@ -77,13 +75,6 @@ async def test_the_environment_waits_for_a_lease_and_gives_it_back(environment: 
         assert again.fence == lease.fence + 1
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Renewals and silence in tenths of seconds."""
-    monkeypatch.setattr(leasing, "RENEWED_EVERY_SECONDS", 0.1)
-    monkeypatch.setattr(leasing, "SILENT_SECONDS", 0.6)
-
-
 @pytest.mark.usefixtures("soon")
 async def test_a_lease_whose_holder_is_at_work_is_not_taken_over(environment: Environment) -> None:
     async with environment.lease("comp_1") as lease:
@@ -100,7 +91,7 @@ async def test_a_lease_whose_holder_is_at_work_is_not_taken_over(environment: En
 @pytest.mark.usefixtures("soon")
 async def test_a_lease_whose_holder_died_is_taken_over_by_one_of_those_who_wait(environment: Environment) -> None:
     async with environment.writing() as session:
-        dead = await take_lease(session, "company:comp_1", f"{RENEWED}dead", wall_now=wall_now(), seconds=30)
+        dead = await take_lease(session, "company:comp_1", "dead", wall_now=wall_now(), seconds=30)
     assert dead == 1
     holding, fences = 0, []
 
@@ -119,13 +110,3 @@ async def test_a_lease_whose_holder_died_is_taken_over_by_one_of_those_who_wait(
     assert fences == [2, 3, 4, 5]
     async with environment.reading() as session:
         assert not await holds_lease(session, "company:comp_1", dead)
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_lease_that_nobody_renews_by_design_lasts_its_time(environment: Environment) -> None:
-    """As that of a webhook, which is held for one fetch."""
-    async with environment.writing() as session:
-        await take_lease(session, "company:comp_1", "webhook", wall_now=wall_now(), seconds=30)
-    with pytest.raises(Refusal):
-        async with environment.lease("comp_1", wait_seconds=1):
-            raise AssertionError("two hold it")

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from plangate import sync
 from plangate.clock import wall_now
+from plangate.errors import Code, Refusal
 from plangate.store.database import Database, StoreSession
 from plangate.store.inbox import InboxState, inbox
 from plangate.store.leases import leases
@@ -128,6 +129,30 @@ async def test_w20_while_somebody_is_at_work_on_the_company_the_event_waits(shop
     assert claim is None
     assert await sync.work_inbox(shop.env) == 1
     assert await shop.plan() == "pro"
+
+
+@pytest.mark.usefixtures("soon")
+async def test_w20_a_fetch_that_takes_long_keeps_its_lease(shop: Shop) -> None:
+    claim = await claimed(shop)
+    shop.sandbox.control("POST", "faults", {"fault": "timeout", "path": "/v1/customers/*", "seconds": 1.5})
+    acting = asyncio.create_task(sync.act_on(shop.env, claim))
+    with pytest.raises(Refusal) as refused:
+        async with shop.env.lease(shop.company_id, wait_seconds=1.2):
+            raise AssertionError("two hold it")
+    assert refused.value.code is Code.CHANGE_IN_PROGRESS
+    await acting
+    assert await shop.plan() == "pro"
+    assert await holders(shop) == [None]
+
+
+@pytest.mark.usefixtures("soon")
+async def test_w20_the_lease_of_a_process_killed_while_it_fetched_is_taken_over(shop: Shop) -> None:
+    killed = await claimed(shop)
+    async with shop.env.lease(shop.company_id, wait_seconds=4) as lease:
+        assert lease.fence == killed.lease.fence + 1
+    await sync.act_on(shop.env, killed)
+    assert await shop.plan() == "free"
+    assert set((await states(shop)).values()) == {"pending"}
 
 
 async def test_w20_a_lease_that_was_taken_over_writes_nothing(shop: Shop) -> None:
