@@ -2,15 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from plangate.drift import DriftKind
-from plangate.errors import CATALOGUE
+from plangate.engine.plan_change import Refused
+from plangate.errors import CATALOGUE, Code
 from plangate.shapes import ChangeState, Quote
 from plangate.store.version_migrations import RETRIED, PriceOutcome
+from plangate.web.api import OPERATIONS
 from plangate.web.schemas import CustomPriceBody
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference" / "plan-changes.md").read_text("utf-8")
+_AS_EVERYWHERE = {Code.NOT_FOUND, Code.IDEMPOTENCY_CONFLICT}
 _ENDED = {ChangeState.APPLIED, ChangeState.CANCELLED, ChangeState.REFUSED, ChangeState.FAILED}
 
 
@@ -31,11 +35,18 @@ def test_the_diagram_enters_every_state_and_leaves_those_that_do_not_end() -> No
         assert targets, state
 
 
-def test_refusals_and_members_exist() -> None:
+def test_every_refusal_of_a_change_is_listed_with_its_status_and_way_out() -> None:
     part = PAGE.split("## Refusals")[1].split("## While")[0]
-    codes = re.findall(r"^\| `(\w+)` \| .+ \|$", part, re.MULTILINE)
-    assert len(codes) > 15
-    assert set(codes) <= {code.value for code in CATALOGUE}
+    listed = re.findall(r"^\| `(\w+)` \| (\d{3}) \| .+ \| .+ \|$", part, re.MULTILINE)
+    declared = {code for one in OPERATIONS if one.tag == "Plan changes" for code in one.problems} - _AS_EVERYWHERE
+    assert {(code, int(status)) for code, status in listed} == {
+        (code.value, CATALOGUE[code].status) for code in declared
+    }
+    ways = set(re.findall(r"\(`(\w+)`\)", part))
+    assert ways | {"none"} == set(get_args(get_type_hints(Refused)["way_out"]))
+
+
+def test_members_of_a_quote_exist() -> None:
     members = re.findall(
         r"^\| `(\w+)` \| [a-z].+ \|$", PAGE.split("## What a quote")[1].split("## Refusals")[0], re.MULTILINE
     )
