@@ -147,21 +147,22 @@ def test_a_schedule_not_started_has_all_phases_ahead() -> None:
 
 
 @pytest.mark.parametrize("shape", ["new", "old"])
-def test_s3_past_due_since_the_oldest_open_invoice_was_tried(shape: str) -> None:
+def test_s3_past_due_since_the_oldest_unpaid_invoice_was_tried(shape: str) -> None:
     def invoice(finalized_at: int | None, subscription: str = "sub_1") -> dict[str, Any]:
         named: dict[str, Any] = (
             {"parent": {"subscription_details": {"subscription": subscription}}}
             if shape == "new"
             else {"subscription": subscription}
         )
-        return {"id": "in_1", "created": START + 5, "status_transitions": {"finalized_at": finalized_at}, **named}
+        told = {"status": "open", "status_transitions": {"finalized_at": finalized_at}}
+        return {"id": "in_1", "created": START + 5, **told, **named}
 
     subscription = a_subscription(status="past_due")
     invoices = [invoice(START + 9000), invoice(START + 3600), invoice(START, "sub_other")]
-    assert subscription_fact(subscription, open_invoices=invoices).past_due_since == at(START + 3600)
-    assert subscription_fact(subscription, open_invoices=[invoice(None)]).past_due_since == at(START + 5)
+    assert subscription_fact(subscription, unpaid_invoices=invoices).past_due_since == at(START + 3600)
+    assert subscription_fact(subscription, unpaid_invoices=[invoice(None)]).past_due_since == at(START + 5)
     assert subscription_fact(subscription).past_due_since == at(START)
-    assert subscription_fact(a_subscription(), open_invoices=invoices).past_due_since is None
+    assert subscription_fact(a_subscription(), unpaid_invoices=invoices).past_due_since is None
 
 
 def test_the_hash_depends_on_the_facts_alone() -> None:

@@ -66,6 +66,62 @@ async def test_s3_past_due_keeps_access_for_the_grace_days_then_falls_back(shop:
     assert "past_due" in {entry.after["status"] for entry in entries if entry.action == "subscription.changed"}
 
 
+async def past_due_since(shop: Shop) -> float | None:
+    (fact,) = (await shop.snapshot()).facts.subscriptions
+    return None if fact.past_due_since is None else fact.past_due_since.timestamp()
+
+
+def failed_first_at(shop: Shop, number: int) -> float:
+    """When one of the invoices, in their order, was finalized, which is when it was charged first."""
+    at: float = sorted(shop.objects("invoice"), key=lambda one: one["created"])[number]["status_transitions"][
+        "finalized_at"
+    ]
+    return at
+
+
+async def test_s3_the_grace_days_of_an_invoice_that_was_sent_count_from_its_due_date(shop: Shop) -> None:
+    await subscribe(shop, collection_method="send_invoice", days_until_due=30)
+    (invoice,) = shop.objects("invoice")
+    shop.advance("P29D")
+    await refetch(shop.env, shop.company_id)
+    assert (await shop.plan(), await notices(shop)) == ("pro", [])
+    shop.advance("P2D")
+    await refetch(shop.env, shop.company_id)
+    assert (await past_due_since(shop), await shop.plan()) == (invoice["due_date"], "pro")
+    shop.advance("P6D")
+    assert (await shop.plan(), await notices(shop)) == ("free", ["grace_ended"])
+
+
+async def test_s3_a_second_failed_invoice_and_a_debt_written_off_give_no_new_grace_days(shop: Shop) -> None:
+    await subscribe(shop)
+    await fail_renewal(shop)
+    shop.sandbox.app_state.sandbox.world.store.get("invoice", await open_invoice(shop))["next_payment_attempt"] = None
+    shop.advance("P10D")
+    assert await shop.plan() == "free"
+    shop.advance("P21D")
+    await refetch(shop.env, shop.company_id)
+    first = failed_first_at(shop, 1)
+    assert len([one for one in shop.objects("invoice") if one["status"] == "open"]) == 2
+    assert (await past_due_since(shop), await shop.plan()) == (first, "free")
+    shop.stripe.invoices.mark_uncollectible(shop.objects("invoice")[1]["id"])
+    await refetch(shop.env, shop.company_id)
+    assert (await past_due_since(shop), await shop.plan()) == (first, "free")
+    # Whoever pays the newest is active again, and a later failure has grace days of its own.
+    (customer,) = shop.objects("customer")
+    shop.new_card(customer["id"], "pm_card_visa")
+    shop.stripe.invoices.pay(await open_invoice(shop))
+    await refetch(shop.env, shop.company_id)
+    assert (await past_due_since(shop), await shop.plan()) == (None, "pro")
+    await fail_renewal(shop)
+    assert (await past_due_since(shop), await shop.plan()) == (failed_first_at(shop, 3), "pro")
+
+
+async def open_invoice(shop: Shop) -> str:
+    """The invoice that waits for its payment."""
+    (found,) = [one["id"] for one in shop.objects("invoice") if one["status"] == "open"]
+    return str(found)
+
+
 async def test_s3_a_company_may_have_grace_days_of_its_own(shop: Shop) -> None:
     await subscribe(shop)
     await fail_renewal(shop)

@@ -4,7 +4,7 @@ Objects come back as plain values (`StripeJson`), because a `StripeObject` is no
 `StripeFailure`, which is a `Refusal`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -14,20 +14,22 @@ import msgspec
 from plangate.billing.catalog_calls import CatalogCalls
 from plangate.billing.meter_calls import MeterCalls
 from plangate.billing.pacing import Pace, paced
-from plangate.billing.payment_calls import PaymentCalls
+from plangate.billing.payment_calls import PaymentCalls, invoice_subscription
 from plangate.billing.schedule_calls import ScheduleCalls
 from plangate.billing.transport import StripeJson, Transport
 
 LIVE_SCHEDULE_STATUSES: Final = frozenset({"active", "not_started"})
-_UNPAID_STATUSES: Final = frozenset({"past_due", "unpaid", "incomplete"})
+_UNPAID_STATUSES: Final = frozenset({"past_due", "unpaid"})
+_OWED: Final = frozenset({"open", "uncollectible"})
 _INVOICE_EXPANSION: Final = "latest_invoice.payments.data.payment.payment_intent"
 
 
 class CustomerState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of one Stripe customer that decides, as fetched just now.
 
-    `subscriptions` have all their items, of any status; `schedules` are those still in force; `open_invoices` are
-    fetched only when a subscription is unpaid. A deleted customer has `is_deleted` and nothing else.
+    `subscriptions` have all their items, of any status; `schedules` are those still in force; `unpaid_invoices` are
+    those of subscriptions that are unpaid, since each was last paid. A deleted customer has `is_deleted` and nothing
+    else.
     """
 
     stripe_customer_id: str
@@ -35,7 +37,7 @@ class CustomerState(msgspec.Struct, frozen=True, kw_only=True):
     is_deleted: bool = False
     subscriptions: tuple[StripeJson, ...] = ()
     schedules: tuple[StripeJson, ...] = ()
-    open_invoices: tuple[StripeJson, ...] = ()
+    unpaid_invoices: tuple[StripeJson, ...] = ()
 
 
 class LineItem(NamedTuple):
@@ -121,15 +123,13 @@ class StripeGateway:
                 subscription["schedule"] = schedule["id"]
                 if schedule["status"] in LIVE_SCHEDULE_STATUSES:
                     schedules.append(schedule)
-        open_invoices: list[StripeJson] = []
-        if any(subscription["status"] in _UNPAID_STATUSES for subscription in subscriptions):
-            open_invoices = await self.list_invoices(stripe_customer_id, status="open")
+        unpaid = {subscription["id"] for subscription in subscriptions if subscription["status"] in _UNPAID_STATUSES}
         return CustomerState(
             stripe_customer_id=stripe_customer_id,
             customer=customer,
             subscriptions=tuple(subscriptions),
             schedules=tuple(schedules),
-            open_invoices=tuple(open_invoices),
+            unpaid_invoices=tuple(await self._unpaid_invoices(stripe_customer_id, unpaid)),
         )
 
     async def fetch_customer(self, stripe_customer_id: str) -> StripeJson | None:
@@ -231,20 +231,18 @@ class StripeGateway:
         subscription_metadata: Mapping[str, str],
         idempotency_key: str,
         client_reference_id: str | None = None,
-        trial_end_at: datetime | None = None,
-        trial_days: int | None = None,
+        trial: StripeJson | None = None,
         promotion_code: str | None = None,
     ) -> StripeJson:
-        """A hosted Checkout page that starts a subscription. Its metadata names our company and change."""
+        """A hosted Checkout page that starts a subscription. Its metadata names our company and change.
+
+        `trial` says in Stripe's parameters that it begins with one.
+        """
         line_items = [
             {"price": item.stripe_price_id} | ({"quantity": item.quantity} if item.quantity is not None else {})
             for item in items
         ]
-        subscription: StripeJson = {"metadata": dict(subscription_metadata)}
-        if trial_end_at is not None:
-            subscription["trial_end"] = int(trial_end_at.timestamp())
-        elif trial_days:
-            subscription["trial_period_days"] = trial_days
+        subscription: StripeJson = {"metadata": dict(subscription_metadata), **(trial or {})}
         params: StripeJson = {
             "mode": "subscription",
             "ui_mode": "hosted_page",
@@ -302,14 +300,34 @@ class StripeGateway:
             invoice["lines"]["has_more"] = False
         return invoice
 
-    async def list_invoices(self, stripe_customer_id: str, *, status: str | None = None) -> list[StripeJson]:
+    async def list_invoices(self, stripe_customer_id: str) -> list[StripeJson]:
         """The customer's invoices, newest first."""
-        params: StripeJson = {"customer": stripe_customer_id}
-        if status is not None:
-            params["status"] = status
-        return await self._transport.all(
-            lambda asked, options: self._v1.invoices.list_async(_any(asked), options), params
+        return [invoice async for page in self._invoice_pages(stripe_customer_id) for invoice in page]
+
+    def _invoice_pages(self, stripe_customer_id: str) -> AsyncIterator[Sequence[StripeJson]]:
+        return self._transport.pages(
+            lambda asked, options: self._v1.invoices.list_async(_any(asked), options), {"customer": stripe_customer_id}
         )
+
+    async def _unpaid_invoices(self, stripe_customer_id: str, subscriptions: Set[str]) -> list[StripeJson]:
+        """What each of these subscriptions was billed and did not pay since it last paid, newest first.
+
+        What was written off was not paid either; a voided invoice was never owed.
+        """
+        found: list[StripeJson] = []
+        if not subscriptions:
+            return found
+        waiting = set(subscriptions)
+        async for page in self._invoice_pages(stripe_customer_id):
+            for invoice in page:
+                name = invoice_subscription(invoice)
+                if name in waiting and invoice["status"] == "paid":
+                    waiting.discard(name)
+                elif name in waiting and invoice["status"] in _OWED:
+                    found.append(invoice)
+            if not waiting:
+                break
+        return found
 
     async def void_invoice(self, stripe_invoice_id: str, *, idempotency_key: str) -> StripeJson:
         """Give up an open invoice; the pending update that waits for it is dropped with it."""

@@ -38,7 +38,7 @@ def mirrored(state: CustomerState) -> tuple[SubscriptionFact, ...]:
         subscription_fact(
             subscription,
             schedule=schedules.get(subscription["id"]),
-            open_invoices=state.open_invoices,
+            unpaid_invoices=state.unpaid_invoices,
         )
         for subscription in state.subscriptions
     )
@@ -46,7 +46,7 @@ def mirrored(state: CustomerState) -> tuple[SubscriptionFact, ...]:
 
 
 def subscription_fact(
-    subscription: StripeJson, *, schedule: StripeJson | None = None, open_invoices: Sequence[StripeJson] = ()
+    subscription: StripeJson, *, schedule: StripeJson | None = None, unpaid_invoices: Sequence[StripeJson] = ()
 ) -> SubscriptionFact:
     """One subscription with all its items, its status verbatim, and the later phases of its schedule."""
     items = tuple(_item(entry, subscription) for entry in subscription["items"]["data"])
@@ -66,7 +66,7 @@ def subscription_fact(
         ),
         ended_at=_instant(subscription.get("ended_at")),
         trial_end_at=_instant(subscription.get("trial_end")),
-        past_due_since=_past_due_since(subscription, open_invoices),
+        past_due_since=_past_due_since(subscription, unpaid_invoices),
         is_collection_paused=subscription.get("pause_collection") is not None,
         stripe_schedule_id=schedule["id"] if schedule is not None else reference(subscription.get("schedule")),
         is_schedule_ours=CHANGE_METADATA in metadata or COMPANY_METADATA in metadata,
@@ -169,22 +169,29 @@ def _period_bound(member: str, entry: StripeJson, subscription: StripeJson) -> d
     return _at(own if own is not None else subscription[member])
 
 
-def _past_due_since(subscription: StripeJson, open_invoices: Sequence[StripeJson]) -> datetime | None:
-    """When the oldest unpaid invoice was first tried: its finalisation, which is when Stripe first charges.
+def _past_due_since(subscription: StripeJson, unpaid_invoices: Sequence[StripeJson]) -> datetime | None:
+    """When the oldest unpaid invoice failed first: at its finalisation, which is when Stripe charges, or its due date.
 
-    Without that invoice in hand, a subscription that says `past_due` is so since its period began.
+    One that was written off without being tried, as in a pause, never failed. Without an invoice in hand, a
+    subscription that says `past_due` is so since its period began.
     """
     if subscription["status"] not in {"past_due", "unpaid"}:
         return None
     tried = [
-        _at((invoice.get("status_transitions") or {}).get("finalized_at") or invoice["created"])
-        for invoice in open_invoices
+        _failed_at(invoice)
+        for invoice in unpaid_invoices
         if invoice_subscription(invoice) == subscription["id"]
+        and (invoice["status"] == "open" or invoice.get("due_date") or invoice.get("attempted"))
     ]
     if tried:
         return min(tried)
     starts = [_period_bound("current_period_start", entry, subscription) for entry in subscription["items"]["data"]]
     return max(starts, default=_at(subscription["start_date"]))
+
+
+def _failed_at(invoice: StripeJson) -> datetime:
+    finalized_at = (invoice.get("status_transitions") or {}).get("finalized_at")
+    return _at(invoice.get("due_date") or finalized_at or invoice["created"])
 
 
 def _later_phases(schedule: StripeJson) -> tuple[ScheduledPhase, ...]:

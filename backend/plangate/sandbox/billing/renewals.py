@@ -13,7 +13,7 @@ from .collecting import collect, finalize, void, write_off
 from .ending import clear_pending_update, end_subscription, expire_incomplete
 from .invoicing import draft_invoice
 from .lines import interval_of, is_metered, period_line, usage_line
-from .standing import subscription_of
+from .standing import after_failed, subscription_of
 
 Obj = dict[str, Any]
 
@@ -117,6 +117,8 @@ def invoice_due(invoice: Obj) -> int | None:
     """The next instant at which an invoice moves by itself."""
     if invoice["status"] == "draft" and invoice["auto_advance"]:
         due = invoice["automatically_finalizes_at"]
+    elif invoice["status"] == "open" and invoice["collection_method"] == "send_invoice":
+        due = None if invoice.get("_is_overdue") else invoice["due_date"]
     elif invoice["status"] == "open":
         due = invoice["next_payment_attempt"]
     else:
@@ -125,7 +127,10 @@ def invoice_due(invoice: Obj) -> int | None:
 
 
 def act_on_invoice(world: World, invoice: Obj) -> None:
-    """Finalize and charge a draft whose hour is over, or charge again; the last failure has consequences."""
+    """Finalize and charge a draft whose hour is over, or charge again; the last failure has consequences.
+
+    An invoice that was sent makes its subscription past due when its due date comes.
+    """
     subscription = subscription_of(world, invoice)
     if invoice["status"] == "draft":
         finalize(world, invoice)
@@ -136,6 +141,11 @@ def act_on_invoice(world: World, invoice: Obj) -> None:
             collect(world, invoice)
         elif invoice["status"] == "open":
             world.emit("invoice.sent", invoice)
+        return
+    if invoice["collection_method"] == "send_invoice":
+        with world.changing(invoice, None):
+            invoice["_is_overdue"] = True
+        after_failed(world, invoice)
         return
     collected = collect(world, invoice)
     if collected == "paid" or invoice["next_payment_attempt"] is not None or subscription is None:
