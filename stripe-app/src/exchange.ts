@@ -1,8 +1,19 @@
 /** How a view waits for Plangate: some hooks ask and ask again, and one makes a change exactly once. */
-import { useCallback, useEffect, useRef, useState } from "react";
+import type { ExtensionContextValue } from "@stripe/ui-extension-sdk/context";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 
-import { ApiProblem, newOperationId, type Api } from "./api";
+import { ApiProblem, connectionFrom, createApi, newOperationId, type Api } from "./api";
 import type { Answer, CustomerPage, Mutation, Payload, PlanOffers, ProductPage } from "./types";
+
+/** The API of the view's connection. `identity` is the key of what is shown: when it differs, all starts again. */
+export function useApi(context: ExtensionContextValue): { api: Api; identity: string } {
+  const connection = connectionFrom(context);
+  // The dashboard hands over new objects with every render; only what they say counts.
+  const identity = connection instanceof ApiProblem ? connection.message : JSON.stringify(connection);
+  // eslint-disable-next-line react-hooks/exhaustive-deps -- `identity` stands for the contents of `connection`.
+  const api = useMemo(() => createApi(connection), [identity]);
+  return { api, identity };
+}
 
 export interface AnswerState<T> {
   answer: T | null;

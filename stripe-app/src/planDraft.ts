@@ -1,5 +1,5 @@
 /** A plan change while it is put together: what can be chosen, what is still wrong, and the request it amounts to. */
-import { wholeNumber } from "./draft";
+import { wholeNumber } from "./typed";
 import { intervalName, nameOf, type Formats } from "./format";
 import type { Held, Offer, Payload, PlanOffers, Rate } from "./types";
 

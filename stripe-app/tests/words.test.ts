@@ -1,7 +1,14 @@
 /** The sentences people read: numbers, dates, reasons and previews, in the words of the product. */
 import { describe, expect, it } from "vitest";
 
-import { checkDraft, draftFor, draftOf, expiryChoices, previewSentence, type DraftTimes } from "../src/draft";
+import {
+  checkDraft,
+  draftFor,
+  draftOf,
+  expiryChoices,
+  previewSentence,
+  type DraftTimes,
+} from "../src/overrideDraft";
 import {
   featureName,
   formatsFor,
@@ -222,7 +229,7 @@ describe("a draft", () => {
 
   it("does not offer a billing period that has ended", () => {
     const past = { ...times, periodEndsAt: "2026-11-01T00:00:00Z" };
-    expect(expiryChoices(past, british).map(({ expiry }) => expiry)).not.toContain("period");
+    expect(expiryChoices(past, british).map(({ value }) => value)).not.toContain("period");
   });
 
   it("ends when its choice says", () => {

@@ -1,8 +1,8 @@
 /** One customer's panel: loads the page, shows its parts, and opens one drawer at a time. */
 import { Box, Button, ContextView, Inline } from "@stripe/ui-extension-sdk/ui";
-import { showToast } from "@stripe/ui-extension-sdk/utils";
 import { useState } from "react";
 
+import { announce } from "../announce";
 import type { Api } from "../api";
 import { useCustomerPage, type PageState } from "../exchange";
 import { formatsFor, nameOf } from "../format";
@@ -173,9 +173,4 @@ function companyKeys(company: Company): string {
   return Object.entries(company.keys)
     .map(([name, value]) => `${name}: ${value}`)
     .join(", ");
-}
-
-/** A toast that cannot be shown must not make a change that was made look like one that failed. */
-function announce(sentence: string): void {
-  showToast(sentence, { type: "success" }).catch(() => undefined);
 }

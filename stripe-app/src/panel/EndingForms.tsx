@@ -1,8 +1,9 @@
 /** The drawers in which a subscription is cancelled, and in which an end or a change that was set is taken back. */
-import { Box, Select } from "@stripe/ui-extension-sdk/ui";
+import { Box } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import { useQuotedChange } from "../quoting";
+import { Choice } from "./fields";
 import { QuoteDrawer, type QuotedFormProps } from "./QuoteDrawer";
 
 export const CancelForm = ({
@@ -13,6 +14,7 @@ export const CancelForm = ({
   const { api, customer, companyName, formats } = props;
   const [when, setWhen] = useState<"period_end" | "now">("period_end");
   const quoted = useQuotedChange(api, customer);
+  const day = periodEndsAt ? `, ${formats.day(periodEndsAt)}` : "";
   return (
     <QuoteDrawer
       {...props}
@@ -26,21 +28,18 @@ export const CancelForm = ({
         Afterwards {companyName} is on the plan without a subscription. Usage so far, overrides and the
         history are kept. An end that is still to come can be taken back until then.
       </Box>
-      <Select
+      <Choice
         label="When"
         value={when}
-        onChange={(event) => {
-          setWhen(event.target.value === "now" ? "now" : "period_end");
+        options={[
+          { value: "period_end", label: `At the end of the paid period${day}` },
+          { value: "now", label: "Now" },
+        ]}
+        onChange={(chosen) => {
+          setWhen(chosen);
           quoted.forget();
         }}
-      >
-        <option value="period_end">
-          {periodEndsAt
-            ? `At the end of the paid period, ${formats.day(periodEndsAt)}`
-            : "At the end of the paid period"}
-        </option>
-        <option value="now">Now</option>
-      </Select>
+      />
     </QuoteDrawer>
   );
 };

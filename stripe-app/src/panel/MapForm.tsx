@@ -1,5 +1,5 @@
 /** The drawer in which prices are mapped: the target, what that would do, and the confirmation. */
-import { Box, Select, Spinner } from "@stripe/ui-extension-sdk/ui";
+import { Box, Spinner } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
@@ -7,6 +7,7 @@ import { useChange, useMappingPreview } from "../exchange";
 import { holdersWords, type Formats } from "../format";
 import type { MappingPreview, ProductPage } from "../types";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Choice } from "./fields";
 import { Trouble } from "./Trouble";
 
 export const MapForm = ({
@@ -53,20 +54,18 @@ export const MapForm = ({
         onClose(null);
       }}
     >
-      <Select
+      <Choice
         label="Plan or add-on"
         value={chosen}
-        onChange={(event) => {
-          setChosen(event.target.value);
-        }}
-      >
-        <option value="">Choose…</option>
-        {page.choices.map((one) => (
-          <option key={idOf(one)} value={idOf(one)}>
-            {one.kind === "plan" ? one.name : `${one.name} (add-on)`}
-          </option>
-        ))}
-      </Select>
+        options={[
+          { value: "", label: "Choose…" },
+          ...page.choices.map((one) => ({
+            value: idOf(one),
+            label: one.kind === "plan" ? one.name : `${one.name} (add-on)`,
+          })),
+        ]}
+        onChange={setChosen}
+      />
       {choice && preview.isLoading ? <Spinner size="small" /> : null}
       {choice && preview.problem ? <Trouble problem={preview.problem} onRetry={preview.reload} /> : null}
       {shown && choice ? <Consequences preview={shown} name={choice.name} formats={formats} /> : null}

@@ -1,8 +1,10 @@
 /** The drawer in which an override is granted or edited, with what it will change said before it is done. */
-import { Banner, Box, DateField, Select, TextArea, TextField } from "@stripe/ui-extension-sdk/ui";
+import { Banner, Box } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
+import { useChange } from "../exchange";
+import { featureName, type Formats } from "../format";
 import {
   checkDraft,
   draftFor,
@@ -10,19 +12,15 @@ import {
   effectsFor,
   expiryChoices,
   isWritableHere,
-  NOTE_LENGTH,
   previewSentence,
   type Draft,
   type DraftErrors,
   type DraftTimes,
-  type Effect,
-  type Expiry,
   type Grant,
-} from "../draft";
-import { useChange } from "../exchange";
-import { featureName, type Formats } from "../format";
+} from "../overrideDraft";
 import type { Decision, Override, Payload } from "../types";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Choice, Day, Entry, Note } from "./fields";
 
 export interface OverrideFormProps {
   api: Api;
@@ -107,92 +105,66 @@ export const OverrideForm = (props: OverrideFormProps) => {
       {editing ? (
         <Box css={{ font: "subheading" }}>{decision ? featureName(decision) : editing.feature}</Box>
       ) : (
-        <Select
+        <Choice
           label="Feature"
           value={draft.feature}
+          options={writable.map((one) => ({ value: one.feature, label: featureName(one) }))}
           error={said.feature}
-          invalid={Boolean(said.feature)}
-          onChange={(event) => {
-            const chosen = writable.find(({ feature }) => feature === event.target.value);
-            const { effect } = draftFor(chosen);
-            write({ feature: event.target.value, effect, amount: "" });
+          onChange={(feature) => {
+            const { effect } = draftFor(writable.find((one) => one.feature === feature));
+            write({ feature, effect, amount: "" });
           }}
-        >
-          {writable.map((option) => (
-            <option key={option.feature} value={option.feature}>
-              {featureName(option)}
-            </option>
-          ))}
-        </Select>
+        />
       )}
       {decision && !editing ? (
-        <Select
+        <Choice
           label="What to do"
           value={draft.effect}
+          options={effectsFor(decision)}
           error={said.effect}
-          invalid={Boolean(said.effect)}
-          onChange={(event) => {
-            write({ effect: event.target.value as Effect });
+          onChange={(effect) => {
+            write({ effect });
           }}
-        >
-          {effectsFor(decision).map(({ effect, label }) => (
-            <option key={effect} value={effect}>
-              {label}
-            </option>
-          ))}
-        </Select>
+        />
       ) : null}
       {draft.effect === "add" || draft.effect === "set" ? (
-        <TextField
+        <Entry
           label={amountLabel(draft.effect, decision)}
           type={decision && takesNumber(decision) ? "number" : "text"}
           value={draft.amount}
           error={said.amount}
-          invalid={Boolean(said.amount)}
-          onChange={(event) => {
-            write({ amount: event.target.value });
+          onChange={(amount) => {
+            write({ amount });
           }}
         />
       ) : null}
-      <Select
+      <Choice
         label="How long"
         value={draft.expiry}
+        options={expiryChoices(times, formats)}
         error={said.expiry}
-        invalid={Boolean(said.expiry)}
-        onChange={(event) => {
-          write({ expiry: event.target.value as Expiry });
+        onChange={(expiry) => {
+          write({ expiry });
         }}
-      >
-        {expiryChoices(times, formats).map(({ expiry, label }) => (
-          <option key={expiry} value={expiry}>
-            {label}
-          </option>
-        ))}
-      </Select>
+      />
       {draft.expiry === "date" ? (
-        <DateField
+        <Day
           label="Last day"
           description="Counts until the end of this day, UTC."
           value={draft.date}
           error={said.date}
-          invalid={Boolean(said.date)}
           onChange={(date) => {
             write({ date });
           }}
         />
       ) : null}
-      <TextArea
-        label="Why"
+      <Note
         description="Kept in the history for ever."
         placeholder="Bridging until their contract is signed"
         value={draft.note}
-        rows={3}
-        maxLength={NOTE_LENGTH}
-        required
         error={said.note}
-        invalid={Boolean(said.note)}
-        onChange={(event) => {
-          write({ note: event.target.value });
+        onChange={(note) => {
+          write({ note });
         }}
       />
       {preview ? <Banner title="What changes" description={preview} /> : null}

@@ -1,7 +1,8 @@
 /** What a change waits for when the customer has a step to take, and the link that leads there. */
 import { Banner, Box, Button, FocusView, Link } from "@stripe/ui-extension-sdk/ui";
-import { clipboardWriteText, showToast } from "@stripe/ui-extension-sdk/utils";
+import { clipboardWriteText } from "@stripe/ui-extension-sdk/utils";
 
+import { announce } from "../announce";
 import { nameOf } from "../format";
 import { webAction } from "../quoting";
 import type { NextAction, PlanChange } from "../types";
@@ -12,12 +13,14 @@ export const PaymentLink = ({ action }: { action: NextAction }) => (
     <Button
       size="small"
       onPress={() => {
-        clipboardWriteText(action.url)
-          .then(
-            () => showToast("Link copied"),
-            () => showToast("The link could not be copied. Open it and copy its address."),
-          )
-          .catch(() => undefined);
+        clipboardWriteText(action.url).then(
+          () => {
+            announce("Link copied");
+          },
+          () => {
+            announce("The link could not be copied. Open it and copy its address.", "caution");
+          },
+        );
       }}
     >
       Copy the link

@@ -1,8 +1,8 @@
 /** One product's panel: what its prices stand for, who holds them, and the way to map what stands for nothing. */
 import { Badge, Box, Button, ContextView, Divider, Inline, Link } from "@stripe/ui-extension-sdk/ui";
-import { showToast } from "@stripe/ui-extension-sdk/utils";
 import { Fragment, useState } from "react";
 
+import { announce } from "../announce";
 import type { Api } from "../api";
 import { useProductPage } from "../exchange";
 import { formatsFor, holdersWords, nameOf, priceWords, type Formats } from "../format";
@@ -50,7 +50,7 @@ const LoadedProduct = ({
   const close = (done: string | null) => {
     setMapping(null);
     if (done === null) return;
-    void showToast(done, { type: "success" });
+    announce(done);
     reload();
   };
   return (

@@ -1,14 +1,15 @@
 /** The drawer of every change that is quoted first: what is wanted, the receipt, the confirmation, and what follows. */
-import { Banner, Box, Spinner, TextArea } from "@stripe/ui-extension-sdk/ui";
+import { Banner, Box, Spinner } from "@stripe/ui-extension-sdk/ui";
 import { useEffect, useState, type ReactNode } from "react";
 
 import type { Api } from "../api";
-import { NOTE_LENGTH } from "../draft";
 import type { Formats } from "../format";
 import { confirmWords, outcomeSentence, violationSentence } from "../quoteWords";
 import type { QuotedChange, QuoteRequest } from "../quoting";
+import { NOTE_MISSING } from "../typed";
 import type { Problem } from "../types";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Note } from "./fields";
 import { PaymentLink, PaymentLinkDrawer } from "./PaymentLink";
 import { QuoteReceipt } from "./QuoteReceipt";
 
@@ -59,7 +60,7 @@ export const QuoteDrawer = ({
     if (!wanted) return;
     const force = reason.trim();
     if (mayForce && force === "") {
-      setReasonError("Write why, for whoever reads this later.");
+      setReasonError(NOTE_MISSING);
       return;
     }
     await quoted.ask({ ...wanted, ...(mayForce ? { force_reason: force } : {}) });
@@ -105,17 +106,13 @@ export const QuoteDrawer = ({
       {quote ? <QuoteReceipt quote={quote} formats={formats} /> : children}
       {isAsking && !isForm ? <Spinner size="small" /> : null}
       {mayForce && !quote ? (
-        <TextArea
+        <Note
           label="Why go on all the same"
           description={`Kept in the history. ${companyName} keeps what it has used and is refused more until usage is below the limits above.`}
           value={reason}
-          rows={3}
-          maxLength={NOTE_LENGTH}
-          required
           error={reasonError}
-          invalid={Boolean(reasonError)}
-          onChange={(event) => {
-            setReason(event.target.value);
+          onChange={(written) => {
+            setReason(written);
             setReasonError(undefined);
           }}
         />

@@ -1,14 +1,15 @@
 /** The drawer in which an override is revoked: a reason, and what is kept. */
-import { Box, TextArea } from "@stripe/ui-extension-sdk/ui";
+import { Box } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import type { Api } from "../api";
-import { NOTE_LENGTH } from "../draft";
 import { useChange } from "../exchange";
 import type { Formats } from "../format";
+import { NOTE_MISSING } from "../typed";
 import type { Override } from "../types";
 import { overrideEffect, overrideSpan } from "../why";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Note } from "./fields";
 
 export interface RevokeFormProps {
   api: Api;
@@ -36,7 +37,7 @@ export const RevokeForm = ({
   const submit = async () => {
     const reason = note.trim();
     if (reason === "") {
-      setError("Write why, for whoever reads this later.");
+      setError(NOTE_MISSING);
       return;
     }
     if ((await send({ customer, override: override.id, note: reason })).isMade) {
@@ -64,16 +65,11 @@ export const RevokeForm = ({
         From the next check on, {companyName} has what its plan and add-ons grant. Usage so far and this
         override’s history are kept. To undo this, grant the override again.
       </Box>
-      <TextArea
-        label="Why"
+      <Note
         value={note}
-        rows={3}
-        maxLength={NOTE_LENGTH}
-        required
         error={error}
-        invalid={Boolean(error)}
-        onChange={(event) => {
-          setNote(event.target.value);
+        onChange={(written) => {
+          setNote(written);
           setError(undefined);
         }}
       />

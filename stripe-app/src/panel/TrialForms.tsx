@@ -1,11 +1,12 @@
 /** The drawers about a running trial: letting it end later, and ending it now. */
-import { Box, DateField, Select } from "@stripe/ui-extension-sdk/ui";
+import { Box } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
-import { endOfDay, instant } from "../draft";
 import { useChange } from "../exchange";
 import { useQuotedChange } from "../quoting";
+import { endOfDay, instant } from "../typed";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Choice, Day } from "./fields";
 import { QuoteDrawer, type QuotedFormProps } from "./QuoteDrawer";
 
 const DAY_MS = 86_400_000;
@@ -20,14 +21,18 @@ export const ExtendTrialForm = ({
   onClose,
   trialEnd,
 }: QuotedFormProps & { trialEnd: string }) => {
-  const [choice, setChoice] = useState<string>("7");
+  const [choice, setChoice] = useState("7");
   const [date, setDate] = useState("");
   const [error, setError] = useState<string | undefined>();
-  const { isSending, problem, send } = useChange(api, "trial.extend");
+  const { isSending, problem, send, forget } = useChange(api, "trial.extend");
 
   const later = (days: number) => instant(new Date(new Date(trialEnd).getTime() + days * DAY_MS));
   const endsAt = choice === "date" ? endOfDay(date) : later(Number(choice));
 
+  const startOver = () => {
+    setError(undefined);
+    forget();
+  };
   const submit = async () => {
     if (endsAt === undefined) {
       setError("Choose a day.");
@@ -59,31 +64,30 @@ export const ExtendTrialForm = ({
         onClose(null);
       }}
     >
-      <Select
+      <Choice
         label="How much longer"
         value={choice}
-        onChange={(event) => {
-          setChoice(event.target.value);
-          setError(undefined);
+        options={[
+          ...DAYS.map((days) => ({
+            value: String(days),
+            label: `${days} days, until ${formats.day(later(days))}`,
+          })),
+          { value: "date", label: "Until a day I choose" },
+        ]}
+        onChange={(chosen) => {
+          setChoice(chosen);
+          startOver();
         }}
-      >
-        {DAYS.map((days) => (
-          <option key={days} value={String(days)}>
-            {`${days} days, until ${formats.day(later(days))}`}
-          </option>
-        ))}
-        <option value="date">Until a day I choose</option>
-      </Select>
+      />
       {choice === "date" ? (
-        <DateField
+        <Day
           label="Last day"
           description="The trial goes on until the end of this day, UTC."
           value={date}
           error={error ?? dayError}
-          invalid={Boolean(error ?? dayError)}
           onChange={(chosen) => {
             setDate(chosen);
-            setError(undefined);
+            startOver();
           }}
         />
       ) : null}

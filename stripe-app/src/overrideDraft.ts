@@ -1,8 +1,7 @@
 /** An override while it is being written: which choices a feature offers, what is still missing, and what it will do. */
 import { featureName, isMetered, type Formats } from "./format";
+import { endOfDay, instant, NOTE_LENGTH, NOTE_MISSING, wholeNumber } from "./typed";
 import type { Decision, Override, OverrideMode, PlainValue } from "./types";
-
-export const NOTE_LENGTH = 500;
 
 /** What the override does, in the words of the form. Each maps to a mode and, where it needs one, a value. */
 export type Effect = "on" | "add" | "set" | "unlimited" | "deny";
@@ -43,24 +42,24 @@ const DAY_MS = 86_400_000;
 const EXPIRY_DAYS = { day: 1, week: 7, month: 30 } as const;
 
 /** The effects that make sense for a feature, the usual one first. */
-export function effectsFor(decision: Decision): { effect: Effect; label: string }[] {
+export function effectsFor(decision: Decision): { value: Effect; label: string }[] {
   if (decision.type === "boolean") {
     return [
-      { effect: "on", label: "Switch it on" },
-      { effect: "deny", label: "Deny it" },
+      { value: "on", label: "Switch it on" },
+      { value: "deny", label: "Deny it" },
     ];
   }
   if (decision.type === "config") {
     return [
-      { effect: "set", label: "Set a value" },
-      { effect: "deny", label: "Deny it" },
+      { value: "set", label: "Set a value" },
+      { value: "deny", label: "Deny it" },
     ];
   }
   return [
-    { effect: "add", label: "Add to what is granted" },
-    { effect: "set", label: "Set the limit" },
-    { effect: "unlimited", label: "Make it unlimited" },
-    { effect: "deny", label: "Deny it" },
+    { value: "add", label: "Add to what is granted" },
+    { value: "set", label: "Set the limit" },
+    { value: "unlimited", label: "Make it unlimited" },
+    { value: "deny", label: "Deny it" },
   ];
 }
 
@@ -71,7 +70,7 @@ export function isWritableHere(decision: Decision): boolean {
 
 /** A new draft for a feature: its usual effect, for a week. */
 export function draftFor(decision: Decision | undefined): Draft {
-  const effect = decision ? (effectsFor(decision)[0]?.effect ?? "set") : "set";
+  const effect = decision ? (effectsFor(decision)[0]?.value ?? "set") : "set";
   return { feature: decision?.feature ?? "", effect, amount: "", expiry: "week", date: "", note: "" };
 }
 
@@ -109,7 +108,7 @@ export function checkDraft(
   }
 
   const note = draft.note.trim();
-  if (note === "") errors.note = "Write why, for whoever reads this later.";
+  if (note === "") errors.note = NOTE_MISSING;
   else if (note.length > NOTE_LENGTH) errors.note = `Keep the note under ${NOTE_LENGTH} characters.`;
 
   if (Object.keys(errors).length > 0 || !decision || !value || "error" in value)
@@ -143,26 +142,26 @@ export function expiryOf(draft: Pick<Draft, "expiry" | "date">, times: DraftTime
 }
 
 /** The expiry choices with the day each one means. */
-export function expiryChoices(times: DraftTimes, formats: Formats): { expiry: Expiry; label: string }[] {
+export function expiryChoices(times: DraftTimes, formats: Formats): { value: Expiry; label: string }[] {
   const until = (expiry: Expiry) => formats.day(expiryOf({ expiry, date: "" }, times) ?? "");
-  const choices: { expiry: Expiry; label: string }[] = [];
+  const choices: { value: Expiry; label: string }[] = [];
   if (times.keptExpiresAt) {
-    choices.push({ expiry: "kept", label: `As it is, until ${formats.day(times.keptExpiresAt)}` });
+    choices.push({ value: "kept", label: `As it is, until ${formats.day(times.keptExpiresAt)}` });
   }
   choices.push(
-    { expiry: "day", label: `One day, until ${until("day")}` },
-    { expiry: "week", label: `One week, until ${until("week")}` },
-    { expiry: "month", label: `30 days, until ${until("month")}` },
+    { value: "day", label: `One day, until ${until("day")}` },
+    { value: "week", label: `One week, until ${until("week")}` },
+    { value: "month", label: `30 days, until ${until("month")}` },
   );
   if (times.periodEndsAt && new Date(times.periodEndsAt) > times.now) {
     choices.push({
-      expiry: "period",
+      value: "period",
       label: `The billing period, until ${formats.day(times.periodEndsAt)}`,
     });
   }
-  choices.push({ expiry: "date", label: "Until a day I choose" });
+  choices.push({ value: "date", label: "Until a day I choose" });
   // An expiry cannot be taken off again by editing: the request has no way to say “never”.
-  if (!times.keptExpiresAt) choices.push({ expiry: "none", label: "No expiry" });
+  if (!times.keptExpiresAt) choices.push({ value: "none", label: "No expiry" });
   return choices;
 }
 
@@ -239,25 +238,4 @@ function valueOf(draft: Draft, decision: Decision): { value: PlainValue } | { er
       return { value: text };
     }
   }
-}
-
-/** A whole number as typed, or null. Anything larger than JSON carries exactly is not one. */
-export function wholeNumber(text: string): number | null {
-  const trimmed = text.trim();
-  if (!/^-?\d{1,16}$/.test(trimmed)) return null;
-  const value = Number(trimmed);
-  return Number.isSafeInteger(value) ? value : null;
-}
-
-/** The last second of a UTC day, so that “until 27 November” includes that day. */
-export function endOfDay(date: string): string | undefined {
-  const day = /^(\d{4})[-/](\d{2})[-/](\d{2})/.exec(date);
-  if (!day) return undefined;
-  const end = new Date(`${day[1]}-${day[2]}-${day[3]}T23:59:59Z`);
-  return Number.isNaN(end.getTime()) ? undefined : instant(end);
-}
-
-/** RFC 3339 in UTC, in whole seconds. */
-export function instant(date: Date): string {
-  return date.toISOString().replace(/\.\d{3}Z$/, "Z");
 }

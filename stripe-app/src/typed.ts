@@ -1,0 +1,28 @@
+/** What people type and pick, as the values that travel: numbers, days, and how long a note may be. */
+
+/** Characters of a note; the server allows no more. */
+export const NOTE_LENGTH = 500;
+
+/** What a form says of a note that is empty. */
+export const NOTE_MISSING = "Write why, for whoever reads this later.";
+
+/** A whole number as typed, or null. Anything larger than JSON carries exactly is not one. */
+export function wholeNumber(text: string): number | null {
+  const trimmed = text.trim();
+  if (!/^-?\d{1,16}$/.test(trimmed)) return null;
+  const value = Number(trimmed);
+  return Number.isSafeInteger(value) ? value : null;
+}
+
+/** The last second of a UTC day, so that “until 27 November” includes that day. */
+export function endOfDay(date: string): string | undefined {
+  const day = /^(\d{4})[-/](\d{2})[-/](\d{2})/.exec(date);
+  if (!day) return undefined;
+  const end = new Date(`${day[1]}-${day[2]}-${day[3]}T23:59:59Z`);
+  return Number.isNaN(end.getTime()) ? undefined : instant(end);
+}
+
+/** RFC 3339 in UTC, in whole seconds. */
+export function instant(date: Date): string {
+  return date.toISOString().replace(/\.\d{3}Z$/, "Z");
+}
