@@ -24,19 +24,17 @@ from plangate.billing.mirror import (
 from plangate.billing.transport import StripeJson
 from plangate.engine.catalog import Catalog
 from plangate.engine.entitlements import build_snapshot
-from plangate.engine.facts import CompanyFacts, PlanRef, PlanSource, SubscriptionFact
-from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.facts import CompanyFacts, SubscriptionFact
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
-from plangate.ids import new_id
+from plangate.newcomers import is_subscriber, make_companies
+from plangate.recording import plan_meant, subscription_entries
 from plangate.settling import STRIPE, WATCHED, Awaited, look_up, settle_changes
 from plangate.standing import Standing
-from plangate.store.audit import AuditRow, append_audit, append_entries, audit_entry
+from plangate.store.audit import AuditRow, append_audit, append_entries
 from plangate.store.companies import (
     STRIPE_CUSTOMER_KEY,
-    CompanyRow,
     add_keys,
-    assign,
     company_row,
     keys_of,
     owner_of_key,
@@ -47,7 +45,6 @@ from plangate.store.direct import together
 from plangate.store.ledger import lock_pairs, locking
 from plangate.store.plan_changes import PlanChangeRow, changes_in
 from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
-from plangate.store.snapshot import company_facts
 from plangate.store.subscriptions import (
     newest_state_at,
     save_subscriptions,
@@ -283,7 +280,7 @@ async def _stored_at_once(
         if is_changed:
             facts = msgspec.structs.replace(facts, last_mapped_plan=meant or before.last_mapped_plan)
             after = msgspec.structs.replace(after, facts=facts)
-            entries = _entries(session, company_id, known, found)
+            entries = subscription_entries(session, company_id, known, found)
             await env.touch(session, company_id, is_locked=True)
         if closing is not None:
             await closing(session)
@@ -317,7 +314,7 @@ async def _write_back(
         session, before.company_id, states_found, mapped_plan=plan_meant(after), stored=stored
     )
     if is_changed:
-        await append_entries(session, _entries(session, before.company_id, known, found))
+        await append_entries(session, subscription_entries(session, before.company_id, known, found))
         await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
     return is_changed
 
@@ -364,15 +361,6 @@ async def company_of_customer(session: StoreSession, stripe_customer_id: str) ->
     return await owner_of_key(session, STRIPE_CUSTOMER_KEY, stripe_customer_id)
 
 
-def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
-    """The plan the subscriptions mean, None when a price among them is unknown or none of them grants."""
-    is_known = all(notice.code != "unmapped_price" for notice in snapshot.notices)
-    plan = snapshot.plan
-    if plan is None or plan.source is not PlanSource.SUBSCRIPTION or not is_known:
-        return None
-    return PlanRef(plan.key, plan.version)
-
-
 async def _completed(
     env: Environment, states: Sequence[CustomerState], known: Sequence[SubscriptionFact]
 ) -> tuple[SubscriptionFact, ...]:
@@ -398,43 +386,19 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
     named = owning_company(metadata)
     is_ours = metadata.get(ENVIRONMENT_METADATA) in {None, "", env.id}
     catalog = await env.catalog()
-    is_subscriber = any(
-        item["price"]["id"] in catalog.price_owners
-        for subscription in state.subscriptions
-        for item in subscription["items"]["data"]
-    )
+    is_wanted = is_every_customer_wanted or is_subscriber(catalog, state.subscriptions)
     key = (STRIPE_CUSTOMER_KEY, state.stripe_customer_id)
     try:
         async with env.writing() as session:
             row = await company_row(session, named) if named is not None and is_ours else None
-            if row is not None:
-                # Stripe goes on naming a company that was merged; its customers belong to the one it became.
-                company_id = row.merged_into or row.id
-            elif is_subscriber or is_every_customer_wanted:
-                company_id = new_id("comp")
-                name = state.customer.get("name")
-                await session.add(
-                    CompanyRow(
-                        id=company_id,
-                        environment_id=env.id,
-                        name=name,
-                        created_at=session.now,
-                        updated_at=session.now,
-                    )
-                )
-                if catalog.initial_plan is not None:
-                    await assign(session, company_id, key=catalog.initial_plan, source=PlanSource.INITIAL)
-            else:
-                return None
+            if row is None:
+                made = await make_companies(session, catalog, [state]) if is_wanted else {}
+                return made.get(state.stripe_customer_id)
+            # Stripe goes on naming a company that was merged; its customers belong to the one it became.
+            company_id = row.merged_into or row.id
             await lock_pairs(session, [key])
             await add_keys(session, company_id, [key])
             await env.touch(session, company_id)
-            if row is None:
-                # Nobody else can know of a company made here, so its state needs no lease.
-                found = with_holding_times(mirrored(state), (), at=session.now)
-                made = await company_facts(session, company_id)
-                if made is not None:
-                    await _write_back(env, session, catalog, made, (), found, stored={})
             await attribute_waiting(session, catalog, company_id, [key])
             await append_audit(
                 session,
@@ -449,37 +413,3 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
         async with env.reading() as session:
             return await company_of_customer(session, state.stripe_customer_id)
     return company_id
-
-
-def _entries(
-    session: StoreSession, company_id: str, known: Sequence[SubscriptionFact], found: Sequence[SubscriptionFact]
-) -> list[AuditRow]:
-    """One audit entry for each subscription that changed: its status and prices before and after."""
-    entries = []
-    before = {fact.stripe_subscription_id: fact for fact in known}
-    for fact in found:
-        earlier = before.get(fact.stripe_subscription_id)
-        # What is not told of an entry, such as the next period, is in the mirror's own history.
-        if earlier is not None and _summary(earlier) == _summary(fact):
-            continue
-        entries.append(
-            audit_entry(
-                session,
-                actor=STRIPE,
-                action="subscription.changed",
-                subject=fact.stripe_subscription_id,
-                company_id=company_id,
-                before=None if earlier is None else _summary(earlier),
-                after=_summary(fact),
-            )
-        )
-    return entries
-
-
-def _summary(fact: SubscriptionFact) -> dict[str, object]:
-    return {
-        "status": fact.status,
-        "prices": {item.stripe_price_id: item.quantity for item in fact.items},
-        "scheduled_end_at": fact.scheduled_end_at,
-        "phases": len(fact.phases),
-    }

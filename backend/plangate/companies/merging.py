@@ -13,7 +13,7 @@ from plangate.engine.facts import AssignmentFact, CompanyFacts, Override, PlanSo
 from plangate.environment import Environment, Lease, one_owner
 from plangate.errors import Code, FieldError, Refusal, invalid
 from plangate.keys import checked_keys
-from plangate.mirroring import plan_meant
+from plangate.recording import plan_meant
 from plangate.shapes import Actor, ChangeState, Company
 from plangate.store.audit import append_audit
 from plangate.store.companies import CompanyRow, company_row, owners_of_keys, set_traits

@@ -64,12 +64,17 @@ _APPEND: Final = Direct(
     sqlite="""
         INSERT INTO audit (environment_id, sequence, company_id, actor, action, subject, before, after, note, at,
             previous_hash, entry_hash)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+            json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+            json_extract(value, '$[9]'), json_extract(value, '$[10]')
+        FROM json_each(?2)
     """,
     postgresql="""
         INSERT INTO audit (environment_id, sequence, company_id, actor, action, subject, before, after, note, at,
             previous_hash, entry_hash)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::bigint[], $11::text[], $12::text[])
     """,
     writes="audit",
 )
@@ -147,14 +152,13 @@ def audit_entry(
 
 def appending(entries: Sequence[AuditRow], sequence: int, head: str) -> list[Filled]:
     """The statements that append entries after the one of this sequence number and hash, which end the chain."""
-    statements: list[Filled] = []
+    rows: list[tuple[object, ...]] = []
     for row in entries:
         row.sequence, row.previous_hash = sequence + 1, head
         sequence, head = row.sequence, entry_hash(row)
         row.entry_hash = head
-        statements.append(
-            _APPEND.of(
-                row.environment_id,
+        rows.append(
+            (
                 row.sequence,
                 row.company_id,
                 json_text(row.actor),
@@ -168,9 +172,10 @@ def appending(entries: Sequence[AuditRow], sequence: int, head: str) -> list[Fil
                 row.entry_hash,
             )
         )
-    if entries:
-        statements.append(_MOVE_HEAD.of(entries[-1].environment_id, sequence, head))
-    return statements
+    if not rows:
+        return []
+    environment_id = entries[-1].environment_id
+    return [_APPEND.for_all(rows, environment_id), _MOVE_HEAD.of(environment_id, sequence, head)]
 
 
 async def audit_of(

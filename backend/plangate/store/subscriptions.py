@@ -1,16 +1,16 @@
 """The mirror of Stripe subscriptions: what each fetch found, kept as history of what we knew when."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Text, cast, func, select, text
+from sqlalchemy import func, or_, select, text
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.engine.facts import PlanRef, SubscriptionFact
 from plangate.ids import new_id
-from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
+from plangate.store.columns import Instant, JsonText, json_text, mentions, to_microseconds
 from plangate.store.companies import known_at
 from plangate.store.database import StoreSession, table_of
 from plangate.store.direct import Direct, Filled, Rows, together
@@ -93,18 +93,18 @@ _SUPERSEDE: Final = Direct(
 )
 _SAVE: Final = Direct(
     sqlite="""
-        INSERT INTO subscriptions (environment_id, company_id, recorded_at, id, stripe_customer_id,
+        INSERT INTO subscriptions (environment_id, recorded_at, company_id, id, stripe_customer_id,
             stripe_subscription_id, status, document, state_hash, mapped_plan)
-        SELECT ?1, ?2, ?3, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        SELECT ?1, ?2, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
             json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-            json_extract(value, '$[6]')
-        FROM json_each(?4)
+            json_extract(value, '$[6]'), json_extract(value, '$[7]')
+        FROM json_each(?3)
     """,
     postgresql="""
-        INSERT INTO subscriptions (environment_id, company_id, recorded_at, id, stripe_customer_id,
+        INSERT INTO subscriptions (environment_id, recorded_at, company_id, id, stripe_customer_id,
             stripe_subscription_id, status, document, state_hash, mapped_plan)
-        SELECT $1, $2, $3, *
-        FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+        SELECT $1, $2, *
+        FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
     """,
     writes="subscriptions",
     # Two states of one subscription are never current at the same time, not even for an instant.
@@ -126,6 +126,24 @@ async def subscriptions_of(
         .order_by(subscriptions.c.stripe_subscription_id)
     )
     return tuple(msgspec.convert(row["document"], SubscriptionFact) for row in rows)
+
+
+async def trials_of(session: StoreSession, company_id: str) -> tuple[SubscriptionFact, ...]:
+    """The states in which the company was on trial; of a trial that was over when it was first seen, the newest one."""
+    rows = await session.all(
+        select(subscriptions.c.document).where(
+            subscriptions.c.environment_id == session.environment_id,
+            subscriptions.c.company_id == company_id,
+            or_(subscriptions.c.status == "trialing", subscriptions.c.superseded_at.is_(None)),
+        )
+    )
+    states = [msgspec.convert(row["document"], SubscriptionFact) for row in rows]
+    seen = {state.stripe_subscription_id for state in states if state.status == "trialing"}
+    return tuple(
+        state
+        for state in states
+        if state.status == "trialing" or (state.trial_end_at is not None and state.stripe_subscription_id not in seen)
+    )
 
 
 async def newest_state_at(session: StoreSession, company_id: str) -> datetime | None:
@@ -183,15 +201,13 @@ async def _companies_where(session: StoreSession, condition: str, *, after: str,
 
 async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:
     """Whether any subscription that has not ended holds the price, now or in a later phase of its schedule."""
-    quoted = stripe_price_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     found = await session.scalar(
         select(subscriptions.c.id)
         .where(
             subscriptions.c.environment_id == session.environment_id,
             subscriptions.c.superseded_at.is_(None),
             subscriptions.c.status.not_in(ENDED),
-            # The documents are text; an index would have to follow every item for a question asked once a month.
-            cast(subscriptions.c.document, Text).like(f'%"{quoted}"%', escape="\\"),
+            mentions(subscriptions.c.document, stripe_price_id),
         )
         .limit(1)
     )
@@ -243,23 +259,27 @@ async def save_subscriptions(
     ]
     if not changed:
         return False
-    now = to_microseconds(session.now)
-    meant = json_text(mapped_plan)
+    superseded = [fact.stripe_subscription_id for fact, _ in changed]
+    session.defer(
+        _SUPERSEDE.of(session.environment_id, to_microseconds(session.now), superseded),
+        saving_states(session, [(company_id, fact, state_hash, mapped_plan) for fact, state_hash in changed]),
+    )
+    return True
+
+
+def saving_states(session: StoreSession, states: Iterable[tuple[str, SubscriptionFact, str, PlanRef | None]]) -> Filled:
+    """The statement that stores states as current: `(company, fact, state hash, plan meant)`, whatever was known."""
     rows = [
         (
+            company_id,
             new_id("subv"),
             fact.stripe_customer_id,
             fact.stripe_subscription_id,
             fact.status,
             json_text(fact),
             state_hash,
-            meant,
+            json_text(mapped_plan),
         )
-        for fact, state_hash in changed
+        for company_id, fact, state_hash, mapped_plan in states
     ]
-    superseded = [fact.stripe_subscription_id for fact, _ in changed]
-    session.defer(
-        _SUPERSEDE.of(session.environment_id, now, superseded),
-        _SAVE.for_all(rows, session.environment_id, company_id, now),
-    )
-    return True
+    return _SAVE.for_all(rows, session.environment_id, to_microseconds(session.now))

@@ -266,6 +266,26 @@ async def known_windows(
     }
 
 
+async def awaited_keys(session: StoreSession, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of these company keys that events wait for."""
+    values: dict[str, list[str]] = {}
+    for name, value in keys:
+        values.setdefault(name, []).append(value)
+    found: list[tuple[str, str]] = []
+    for name, wanted in values.items():
+        rows = await session.all(
+            select(unattributed_events.c.key_value)
+            .distinct()
+            .where(
+                unattributed_events.c.environment_id == session.environment_id,
+                unattributed_events.c.key_name == name,
+                unattributed_events.c.key_value.in_(wanted),
+            )
+        )
+        found += [(name, row["key_value"]) for row in rows]
+    return found
+
+
 async def take_unattributed(
     session: StoreSession, keys: Sequence[tuple[str, str]], *, since: datetime
 ) -> list[UnattributedEventRow]:
