@@ -347,3 +347,15 @@ async def test_seats_in_advance_are_bought_and_overage_is_told(front: Front) -> 
     await metering.record(shop.env, [event])
     usage = (await front.get("usage")).text
     assert "500 over the 1,000 exports included: $1.00 so far, $0.002 per export." in usage
+
+
+async def test_a_trial_is_offered_once(front: Front) -> None:
+    shop = front.shop
+    document = deepcopy(DOCUMENT)
+    document["plans"]["pro"]["trial_days"] = 14
+    await catalog.apply(shop.env, document, actor=Actor(kind="cli", id="tests"))
+    assert "14-day trial" in (await front.get("pricing-table")).text
+    await shop.subscribed()
+    await shop.change(cancel="now")
+    assert "14-day trial" not in (await front.get("pricing-table")).text
+    assert "14-day trial" not in (await front.get("plan-manager", view="choices")).text

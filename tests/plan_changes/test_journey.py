@@ -3,11 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from plangate import plan_changes
+from plangate.billing.gateway import StripeGateway
 from plangate.errors import Code, Refusal
-from plangate.shapes import ChangeKind, ChangeState
+from plangate.shapes import ChangeKind, ChangeState, Quote
 from tests.shop import CUSTOMER, RETURN_URL, STAFF, Shop
 
 
@@ -52,6 +54,47 @@ async def test_s26_choosing_another_plan_closes_the_first_page(shop: Shop) -> No
     two = await shop.change(plan="starter")
     assert (await plan_changes.get(shop.env, shop.company_id, one.id)).state is ChangeState.CANCELLED
     assert two.state is ChangeState.AWAITING_PAYMENT
+    assert sorted(session["status"] for session in shop.objects("checkout.session")) == ["expired", "open"]
+
+
+@pytest.mark.parametrize("paid", ["before it is looked at", "before it is closed"])
+async def test_s26_a_page_paid_while_another_plan_is_confirmed_is_the_only_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, paid: str
+) -> None:
+    """The customer pays in one tab in the very moment in which another plan is confirmed in the other one."""
+    first = await shop.change(plan="pro")
+    assert first.next_action is not None
+    url = first.next_action.url
+    quote = await shop.preview(plan="starter")
+    name = "preview_invoice" if paid == "before it is looked at" else "expire_checkout_session"
+    call = getattr(StripeGateway, name)
+
+    async def paying(gateway: StripeGateway, *given: object, **named: object) -> object:
+        monkeypatch.setattr(StripeGateway, name, call)
+        assert shop.pay(url) == 303
+        return await call(gateway, *given, **named)
+
+    monkeypatch.setattr(StripeGateway, name, paying)
+    with pytest.raises(Refusal) as caught:
+        await shop.confirm(quote)
+    assert caught.value.code is Code.QUOTE_STALE
+    fresh = msgspec.convert(caught.value.extra["quote"], Quote)
+    assert (fresh.kind, fresh.is_scheduled, fresh.due_today.amount_minor) == (ChangeKind.DOWNGRADE, True, 0)
+    assert [(row.target["plan"], row.state) for row in await shop.rows()] == [("pro", "applied")]
+    assert [one["status"] for one in shop.objects("subscription")] == ["active"]
+    assert await shop.plan() == "pro"
+
+
+async def test_a_page_that_could_not_be_closed_is_closed_at_the_next_try(shop: Shop) -> None:
+    await shop.change(plan="pro")
+    quote = await shop.preview(plan="starter")
+    fault = {"fault": "fail_call", "path": "/v1/checkout/sessions/*/expire", "count": None, "status": 500}
+    shop.sandbox.control("POST", "faults", fault)
+    with pytest.raises(Refusal) as caught:
+        await shop.confirm(quote)
+    assert caught.value.code is Code.STRIPE_BUSY
+    shop.sandbox.control("DELETE", "faults")
+    assert (await shop.confirm(quote)).state is ChangeState.AWAITING_PAYMENT
     assert sorted(session["status"] for session in shop.objects("checkout.session")) == ["expired", "open"]
 
 

@@ -14,6 +14,7 @@ from plangate.plan_changes.journey import (
 from plangate.plan_changes.records import completed
 from plangate.plan_changes.repricing import carry_on_repricing
 from plangate.plan_changes.request import ChangeRequest, Force
+from plangate.plan_changes.trials import plans_tried
 
 __all__ = [
     "ChangeRequest",
@@ -25,6 +26,7 @@ __all__ = [
     "confirm",
     "get",
     "listing",
+    "plans_tried",
     "portal_url",
     "preview",
     "resume_unfinished",

@@ -25,6 +25,7 @@ from plangate.plan_changes.endings import end_now
 from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.records import moved
 from plangate.plan_changes.steps import operations, step
+from plangate.plan_changes.trials import trial_params
 from plangate.shapes import Actor, ChangeState, NextAction
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys, company_row
 from plangate.store.plan_changes import (
@@ -127,7 +128,12 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
         env,
         row,
         "checkout",
-        {"customer": stripe_customer_id, "metadata": marks(env, row), "return_url": row.return_url},
+        {
+            "customer": stripe_customer_id,
+            "metadata": marks(env, row),
+            "return_url": row.return_url,
+            "trial": trial_params(terms),
+        },
         lambda params, key: env.gateway.create_checkout_session(
             stripe_customer_id=params["customer"],
             items=[LineItem(line.stripe_price_id, line.quantity) for line in terms.lines],
@@ -135,7 +141,7 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
             cancel_url=params["return_url"],
             subscription_metadata=params["metadata"],
             client_reference_id=row.id,
-            trial_days=terms.trial_days or None,
+            trial=params["trial"],
             promotion_code=terms.promotion_code,
             idempotency_key=key,
         ),
@@ -160,6 +166,7 @@ async def _create(env: Environment, row: PlanChangeRow, terms: Terms) -> PlanCha
         "customer": stripe_customer_id,
         "items": start_items(terms.lines),
         "metadata": marks(env, row),
+        **trial_params(terms),
         **terms.collection,
     }
     if terms.collection.get("collection_method") != "send_invoice":
@@ -167,8 +174,6 @@ async def _create(env: Environment, row: PlanChangeRow, terms: Terms) -> PlanCha
         if method is None:
             return await _check_out(env, row, terms)
         params |= {"default_payment_method": method, "payment_behavior": "error_if_incomplete"}
-    if terms.trial_days:
-        params["trial_period_days"] = terms.trial_days
     if terms.promotion_code is not None:
         params["discounts"] = [{"promotion_code": terms.promotion_code}]
     try:

@@ -24,10 +24,11 @@ from plangate.ids import new_id
 from plangate.mirroring import Mirrored, buying_customers_of, refetch_held
 from plangate.plan_changes.carrying import KEY_LIFETIME, POLL_SECONDS, carry_out, clear_up, put_back
 from plangate.plan_changes.endings import is_given_back
-from plangate.plan_changes.preview import Proposal, propose, refuse_foreign
+from plangate.plan_changes.preview import Proposal, propose
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over
 from plangate.plan_changes.records import current, moved, refusal_view, shown, side
 from plangate.plan_changes.request import ChangeRequest
+from plangate.plan_changes.terms import refuse_foreign
 from plangate.shapes import Actor, ChangeState, PlanChange, Quote
 from plangate.store.audit import append_audit
 from plangate.store.companies import is_company
@@ -85,7 +86,7 @@ async def confirm(
                 return shown(await continued(env, await current(env, known), lease))
             await refetch_held(env, company_id, lease)
             proposal = await _held_to(env, promise, actor=actor)
-            same = await _make_room(env, company_id, proposal)
+            same = await _make_room(env, promise, proposal, lease, actor=actor)
             if same is not None:
                 return shown(same)
             row = await _record(env, proposal, promise, actor=actor, return_url=return_to)
@@ -329,14 +330,16 @@ async def _refuse_if_over(env: Environment, promise: Promise, expires_at: dateti
         raise Refusal(refusal.code, refusal.detail, extra={"quote": msgspec.to_builtins(newest.quote)}) from None
 
 
-async def _make_room(env: Environment, company_id: str, proposal: Proposal) -> PlanChangeRow | None:
+async def _make_room(
+    env: Environment, promise: Promise, proposal: Proposal, lease: Lease, *, actor: Actor
+) -> PlanChangeRow | None:
     """See to changes that are still open. The same checkout asked for again is answered with the open page.
 
     Another checkout is closed, so that it can no longer be paid beside the new change. Anything else under way is
     finished first: Raises Refusal (change_in_progress).
     """
     async with env.reading() as session:
-        rows = await changes_in(session, company_id, (*_UNDER_WAY, *_WAITING))
+        rows = await changes_in(session, promise.company_id, (*_UNDER_WAY, *_WAITING))
     target = msgspec.to_builtins(side(resolved(await env.catalog(), proposal.target)))
     for row in rows:
         if row.state != ChangeState.AWAITING_PAYMENT.value or row.stripe_checkout_session_id is None:
@@ -345,18 +348,34 @@ async def _make_room(env: Environment, company_id: str, proposal: Proposal) -> P
                 "Another change is under way; finish it, or wait a moment and try again.",
                 extra={"change": row.id, "next_action": row.next_action},
             )
-        session_object = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
-        is_open = session_object is not None and session_object["status"] == "open"
+        page = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
+        is_open = page is not None and page["status"] == "open"
         terms, open_terms = proposal.drafted.terms, msgspec.convert(row.terms, Terms)
         is_same = row.target == target and open_terms.promotion_code == terms.promotion_code
         if is_open and is_same and terms.action is Action.CHECKOUT:
             return row
-        if is_open:
-            await env.gateway.expire_checkout_session(
-                row.stripe_checkout_session_id, idempotency_key=f"{row.id}:expire"
-            )
+        is_paid = page is not None and page["status"] == "complete"
+        if is_paid or (is_open and not await _is_page_closed(env, row.stripe_checkout_session_id)):
+            # What the page began is not bought beside: the quote is held to what the company has now (S26).
+            await refetch_held(env, promise.company_id, lease)
+            await _held_to(env, promise, actor=actor)
+            raise Refusal(Code.CHANGE_IN_PROGRESS, "Another change was just paid for; look at it in a moment.")
         await moved(env, row, ChangeState.CANCELLED, actor=_SYSTEM, next_action=None)
     return None
+
+
+async def _is_page_closed(env: Environment, stripe_session_id: str) -> bool:
+    """Close an open page; False when somebody was faster and paid.
+
+    The page was looked at just before, so each try has a key of its own: a failed one is not answered for a day.
+    """
+    try:
+        await env.gateway.expire_checkout_session(stripe_session_id, idempotency_key=new_id("expire"))
+    except StripeFailure as failure:
+        if failure.kind is FailureKind.REFUSED:
+            return False
+        raise
+    return True
 
 
 async def _record(

@@ -1,6 +1,7 @@
 """Works out a change without making it: when it happens, what it costs, what is gained and lost; and signs that."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, NoReturn
@@ -9,7 +10,7 @@ import msgspec
 
 from plangate.billing.mirror import state_hash
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import LIVE_STATUSES, Action, Line, Terms
+from plangate.change_terms import LIVE_STATUSES, Action, Terms
 from plangate.clock import wall_now
 from plangate.engine.catalog import Catalog
 from plangate.engine.effects import Effect, effects, violations
@@ -28,7 +29,6 @@ from plangate.engine.plan_change import (
     timing,
 )
 from plangate.engine.snapshot import CompanySnapshot
-from plangate.engine.values import Interval
 from plangate.engine.what_if import with_holding
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
@@ -40,7 +40,8 @@ from plangate.plan_changes.lines import target_lines
 from plangate.plan_changes.promotions import promotion_of
 from plangate.plan_changes.quotes import Promise, signed
 from plangate.plan_changes.request import ChangeRequest, checked, target_holding
-from plangate.plan_changes.terms import Drafted, draft
+from plangate.plan_changes.terms import Drafted, draft, refuse_foreign
+from plangate.plan_changes.trials import moved_trial, trial_days
 from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Quote, UsagePrice, Violation
 from plangate.standing import Standing
 from plangate.store.plan_changes import changes_in
@@ -109,7 +110,7 @@ async def propose(
         drafted = (
             _kept(catalog, subscription, current, company_id)
             if request.resume
-            else _trial(catalog, subscription, current, request, actor, at, company_id)
+            else moved_trial(catalog, subscription, current, request, actor, at, company_id)
         )
         if request.moves_trial:
             kind = ChangeKind.UPGRADE
@@ -137,11 +138,13 @@ async def propose(
             subscription,
             company_id=company_id,
             has_card=has_card,
-            trial_days=_trial_days(catalog, standing, target) if subscription is None else 0,
+            trial_days=await trial_days(env, company_id, catalog, target) if subscription is None else 0,
             proration_at=datetime.fromtimestamp(prorated_at, UTC),
             promotion_code=None if promotion is None else promotion["id"],
             custom=request.custom_price,
         )
+        if subscription is not None:
+            _refuse_scheduled_already(subscription, drafted.terms)
         if drafted.terms.action is Action.START_LATER:
             effective_at = datetime.fromtimestamp(drafted.terms.boundary or 0, UTC)
         after = _after(standing, target, effective_at)
@@ -224,6 +227,19 @@ def _judged(
     return verdict, shown if verdict.kind is EngineKind.DOWNGRADE or verdict.violations else ()
 
 
+def _refuse_scheduled_already(subscription: SubscriptionFact, terms: Terms) -> None:
+    """Raise Refusal when the change waits for that very day already: a second one would be scheduled beside it."""
+    if terms.action is not Action.SCHEDULE or terms.promotion_code is not None or terms.own is not None:
+        return
+    wanted = Counter((line.stripe_price_id, line.quantity) for line in terms.lines)
+    for phase in subscription.phases if subscription.is_schedule_ours else ():
+        if int(phase.starts_at.timestamp()) == terms.boundary and Counter(phase.prices) == wanted:
+            raise Refusal(
+                Code.NO_CHANGE,
+                f"That is scheduled already, for {phase.starts_at.date().isoformat()}: nothing would change.",
+            )
+
+
 def _starts_at_period_end(request: ChangeRequest, snapshot: CompanySnapshot) -> bool:
     """Whether what was agreed on begins where the paid period of a running subscription ends."""
     custom = request.custom_price
@@ -278,65 +294,6 @@ def _kept(catalog: Catalog, subscription: SubscriptionFact | None, current: Hold
     refuse_foreign(subscription)
     terms = Terms(action=Action.KEEP, stripe_schedule_id=subscription.stripe_schedule_id)
     return Drafted(terms=terms, lines=target_lines(catalog, current, subscription, company_id=company_id))
-
-
-def refuse_foreign(subscription: SubscriptionFact) -> None:
-    """Raise Refusal when another system's schedule manages the subscription: it is respected, never overwritten."""
-    if subscription.stripe_schedule_id is not None and not subscription.is_schedule_ours:
-        raise Refusal(
-            Code.FOREIGN_SCHEDULE,
-            "Another system schedules changes of this subscription: release its schedule in Stripe first.",
-        )
-
-
-def _trial(
-    catalog: Catalog,
-    subscription: SubscriptionFact | None,
-    current: Holding,
-    request: ChangeRequest,
-    actor: Actor,
-    at: datetime,
-    company_id: str,
-) -> Drafted:
-    """The terms of moving the end of a running trial, or of ending it at once: staff only."""
-    if actor.kind == "customer":
-        raise Refusal(Code.FORBIDDEN, "Only staff may move the end of a trial.")
-    if subscription is None or subscription.status != "trialing":
-        raise Refusal(Code.SUBSCRIPTION_INACTIVE, "No trial is running, so its end cannot be moved.")
-    refuse_foreign(subscription)
-    if subscription.phases or subscription.scheduled_end_at is not None:
-        raise Refusal(
-            Code.DOWNGRADE_SCHEDULED,
-            "A change waits for the end of this trial: take it back first, then move the end.",
-            extra={"way_out": "cancel_scheduled"},
-        )
-    lines = target_lines(catalog, current, subscription, company_id=company_id)
-    ends = None if request.trial_end is None or request.trial_end <= at else int(request.trial_end.timestamp())
-    return Drafted(
-        terms=Terms(
-            action=Action.UPDATE,
-            lines=tuple(Line(line.stripe_price_id, line.quantity) for line in lines),
-            params={"trial_end": "now" if ends is None else ends, "proration_behavior": "none"},
-            interval=current.interval or Interval.MONTH,
-            interval_count=current.interval_count,
-            trial_end=ends,
-            is_trial_over=ends is None,
-        ),
-        lines=lines,
-    )
-
-
-def _trial_days(catalog: Catalog, standing: Standing, target: Holding) -> int:
-    """The days of trial a company gets when it subscribes: once per plan."""
-    plan = catalog.newest("plan", target.plan) if target.plan is not None else None
-    if plan is None or not plan.trial_days:
-        return 0
-    for subscription in standing.facts.subscriptions:
-        owners = (catalog.price_owners.get(item.stripe_price_id) for item in subscription.items)
-        is_of_plan = any(owner is not None and (owner.kind, owner.key) == ("plan", plan.key) for owner in owners)
-        if subscription.trial_end_at is not None and is_of_plan:
-            return 0
-    return plan.trial_days
 
 
 def _fingerprint(standing: Standing, terms: Terms) -> str:

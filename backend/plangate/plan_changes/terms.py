@@ -92,6 +92,15 @@ def draft(
     return Drafted(terms=msgspec.structs.replace(base, params=params), lines=lines)
 
 
+def refuse_foreign(subscription: SubscriptionFact) -> None:
+    """Raise Refusal when another system's schedule manages the subscription: it is respected, never overwritten."""
+    if subscription.stripe_schedule_id is not None and not subscription.is_schedule_ours:
+        raise Refusal(
+            Code.FOREIGN_SCHEDULE,
+            "Another system schedules changes of this subscription: release its schedule in Stripe first.",
+        )
+
+
 def update_params(
     catalog: Catalog,
     verdict: Immediate,

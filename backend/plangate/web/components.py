@@ -241,6 +241,7 @@ async def _plan_manager(visit: Visit) -> Response:
             company,
             wish=_pricing_wish(visit),
             can_change=visit.abilities.can_change,
+            tried=await plan_changes.plans_tried(visit.env, visit.company_id),
             back=back,
         )
         return fragment_response(view)
@@ -278,6 +279,7 @@ async def _component(visit: Visit, name: str, *, notice: Notice | None = None) -
             company,
             wish=_pricing_wish(visit),
             can_change=visit.abilities.can_change,
+            tried=await plan_changes.plans_tried(env, visit.company_id),
             notice=notice,
             banners=change_banners(frame.reader, catalog, company, pending, abilities=visit.abilities),
         )

@@ -1,7 +1,7 @@
 """The pricing table: which plans are on sale to this reader, at what price, and what one button each says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
@@ -55,7 +55,7 @@ class _Table:
     held_amount: Fraction = Fraction(0)
     scheduled: str | None = None
     scheduled_at: datetime | None = None
-    trials_used: frozenset[str] = field(default_factory=frozenset)
+    tried: frozenset[str] = frozenset()
 
 
 def pricing_view(
@@ -65,11 +65,15 @@ def pricing_view(
     *,
     wish: PricingWish,
     can_change: bool,
+    tried: frozenset[str] = frozenset(),
     notice: Notice | None = None,
     banners: Sequence[Banner] = (),
     back: Action | None = None,
 ) -> PricingView:
-    """The table for a visitor (`company` None) or for a company, whose own plan and currency then decide."""
+    """The table for a visitor (`company` None) or for a company, whose own plan and currency then decide.
+
+    `tried` are the plans whose trial the company had: it is offered once.
+    """
     plans = _on_sale(catalog, wish.plans, held=None if company is None or company.plan is None else company.plan.key)
     currencies = _currencies(plans, company)
     currency = (
@@ -77,7 +81,9 @@ def pricing_view(
     )
     prices = [price for plan in plans for price in plan.prices if price.currency == currency]
     intervals = tuple(interval for interval in INTERVAL_ORDER if any(price.interval is interval for price in prices))
-    table = _table(frame.reader, catalog, company, can_change=can_change, currency=currency, intervals=intervals)
+    table = _table(
+        frame.reader, catalog, company, can_change=can_change, tried=tried, currency=currency, intervals=intervals
+    )
     wanted = wish.interval or table.held_interval or ""
     chosen = wanted if wanted in intervals else (intervals[0] if intervals else "")
     cards = [_card(table, plan, plans[index - 1] if index else None) for index, plan in enumerate(plans)]
@@ -120,11 +126,12 @@ def _table(
     company: Company | None,
     *,
     can_change: bool,
+    tried: frozenset[str],
     currency: str,
     intervals: tuple[Interval, ...],
 ) -> _Table:
     if company is None or company.plan is None:
-        return _Table(reader, catalog, company, can_change, currency, intervals)
+        return _Table(reader, catalog, company, can_change, currency, intervals, tried=tried)
     held_interval = company.subscription.interval if company.subscription else None
     held = catalog.plans.get(company.plan.key)
     price = price_of(held, currency=currency, interval=held_interval) if held and held_interval else None
@@ -141,6 +148,7 @@ def _table(
         held_amount=monthly_amount(price) if price else Fraction(0),
         scheduled=scheduled.plan if scheduled else None,
         scheduled_at=scheduled.effective_at if scheduled else None,
+        tried=tried,
     )
 
 
@@ -165,7 +173,8 @@ def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Car
     reader = table.reader
     is_current = plan.key == table.held
     gains, everything = _features(table, plan, previous)
-    trial_days = plan.trial_days if table.company is None or table.company.subscription is None else 0
+    is_begun = table.company is not None and table.company.subscription is not None
+    trial_days = 0 if is_begun or plan.key in table.tried else plan.trial_days
     badge = ""
     if is_current:
         badge = reader.say("pricing.yours")
