@@ -10,7 +10,7 @@ from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.environment import Environment
 from plangate.store.catalog import StripePriceRow, all_stripe_prices, revision_row, save_stripe_price
 from plangate.store.database import StoreSession
-from plangate.store.plan_changes import has_open
+from plangate.store.plan_changes import has_open, is_price_promised
 from plangate.store.subscriptions import is_price_held
 
 LEASE: Final = "catalog"  # held by whoever changes what is on sale
@@ -62,14 +62,15 @@ async def unneeded(
 ) -> list[StripePriceRow]:
     """Those of the prices that nobody needs.
 
-    A price is needed while a subscription holds it, now or in a scheduled phase: Stripe takes no inactive price when
-    the subscription is written anew. Then all prices of the version it is of are needed too, if companies were left on
-    that version: they may change what they hold of it.
+    A price is needed while a subscription holds it, now or in a scheduled phase, and while a change under way leads to
+    it, such as a Checkout that nobody has paid yet: Stripe takes no inactive price when a subscription is made or
+    written anew. Then all prices of the version it is of are needed too, if companies were left on that version: they
+    may change what they hold of it.
     """
     kept = [_price_ids(version) for version in _kept_versions(catalog)]
     held: set[str] = set()
     for stripe_price_id in {row.stripe_price_id for row in candidates}.union(*kept):
-        if await is_price_held(session, stripe_price_id):
+        if await is_price_held(session, stripe_price_id) or await is_price_promised(session, stripe_price_id):
             held.add(stripe_price_id)
     # What is agreed on with a company may wait for its day, or for somebody to pay.
     for row in candidates:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Dialect, Integer, Text
+from sqlalchemy import BigInteger, ColumnElement, Dialect, Integer, Text, cast
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,6 +32,12 @@ def json_text(value: object) -> str | None:
 def json_value(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
     """The JSON value of a stored text."""
     return None if text is None else msgspec.json.decode(text)
+
+
+def mentions(document: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Whether the stored JSON holds this text as a value of its own. No index helps: for questions asked seldom."""
+    quoted = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return cast(document, Text).like(f'%"{quoted}"%', escape="\\")
 
 
 class Instant(TypeDecorator[datetime]):

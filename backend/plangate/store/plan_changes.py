@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import select, text, update
 from sqlmodel import Field, Index, SQLModel
 
-from plangate.store.columns import Instant, JsonText
+from plangate.store.columns import Instant, JsonText, mentions
 from plangate.store.database import StoreSession, table_of
 from plangate.store.direct import Direct, together
 
@@ -139,6 +139,20 @@ async def changes_in(session: StoreSession, company_id: str, states: Sequence[st
 async def has_open(session: StoreSession, company_id: str) -> bool:
     """Whether any change of the company is under way, or waits for its date."""
     return bool(await changes_in(session, company_id, (*_UNFINISHED, "scheduled")))
+
+
+async def is_price_promised(session: StoreSession, stripe_price_id: str) -> bool:
+    """Whether a change under way, or one that waits for its date, leads to the price: an open Checkout for example."""
+    found = await session.scalar(
+        select(plan_changes.c.id)
+        .where(
+            plan_changes.c.environment_id == session.environment_id,
+            plan_changes.c.state.in_((*_UNFINISHED, "scheduled")),
+            mentions(plan_changes.c.terms, stripe_price_id),
+        )
+        .limit(1)
+    )
+    return found is not None
 
 
 async def unfinished_changes(session: StoreSession, *, due_at: datetime, limit: int) -> list[PlanChangeRow]:

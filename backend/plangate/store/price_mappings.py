@@ -4,12 +4,12 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, cast, or_, select
+from sqlalchemy import or_, select
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.ids import new_id
 from plangate.store.catalog import StripePriceRow, all_stripe_prices, save_stripe_price
-from plangate.store.columns import Instant, JsonText, from_microseconds, to_microseconds
+from plangate.store.columns import Instant, JsonText, from_microseconds, mentions, to_microseconds
 from plangate.store.database import StoreSession, table_of
 from plangate.store.subscriptions import ENDED, subscriptions
 
@@ -70,15 +70,13 @@ async def companies_holding(session: StoreSession, stripe_price_ids: Collection[
     if not stripe_price_ids:
         return []
     held = subscriptions.c
-    quoted = [one.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for one in stripe_price_ids]
     rows = await session.all(
         select(held.company_id)
         .where(
             held.environment_id == session.environment_id,
             held.superseded_at.is_(None),
             held.status.not_in(ENDED),
-            # The documents are text; an index would have to follow every item for a question people ask now and then.
-            or_(*(cast(held.document, Text).like(f'%"{one}"%', escape="\\") for one in quoted)),
+            or_(*(mentions(held.document, one) for one in stripe_price_ids)),
         )
         .distinct()
         .order_by(held.company_id)
