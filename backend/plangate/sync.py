@@ -26,7 +26,6 @@ from plangate.store.inbox import (
     InboxState,
     claim_events,
     cursor,
-    is_any_due,
     known_event_ids,
     set_cursor,
     settle_event,
@@ -182,10 +181,6 @@ def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: dateti
 
 async def work_inbox(env: Environment, *, limit: int = _CLAIMED_AT_ONCE) -> int:
     """Act on due events, one refetch for each customer they name. Answers how many events were claimed."""
-    async with env.at_once(only_reads=True) as session:
-        # Nearly always there is nothing, and nobody else who writes shall wait for that.
-        if not await is_any_due(session, wall_now=wall_now()):
-            return 0
     async with env.writing() as session:
         claimed = await claim_events(session, wall_now=wall_now(), lease_seconds=_CLAIM_SECONDS, limit=limit)
     by_subject: dict[tuple[str | None, str | None], list[InboxRow]] = {}

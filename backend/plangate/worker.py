@@ -17,6 +17,7 @@ from plangate import catalog, grace, metering, plan_changes, sync
 from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Refusal
+from plangate.store import due
 from plangate.store.feed import prune_feed
 from plangate.store.idempotency import prune_requests
 from plangate.store.leases import drop_old_leases
@@ -34,11 +35,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Loop(msgspec.Struct, frozen=True):
-    """One kind of work: `run` answers how much it found; when that is none it rests for `every_seconds`."""
+    """One kind of work: `run` answers how much it found; when that is none it rests for `every_seconds`.
+
+    With a `look` it is only run when there is something.
+    """
 
     name: str
     run: Callable[[Environment], Awaitable[int]]
     every_seconds: float
+    look: due.Look | None = None
 
 
 async def tidy(env: Environment) -> int:
@@ -56,15 +61,15 @@ async def tidy(env: Environment) -> int:
 
 
 LOOPS: Final = (
-    Loop("inbox", sync.work_inbox, 0.5),
-    Loop("plan_changes", plan_changes.resume_unfinished, 2.0),
-    Loop("reservations", metering.release_expired, 0.5),
-    Loop("migrations", catalog.carry_on_migrations, 2.0),
-    Loop("repricing", plan_changes.carry_on_repricing, 2.0),
+    Loop("inbox", sync.work_inbox, 0.5, due.EVENTS),
+    Loop("plan_changes", plan_changes.resume_unfinished, 2.0, due.CHANGES),
+    Loop("reservations", metering.release_expired, 0.5, due.RESERVATIONS),
+    Loop("migrations", catalog.carry_on_migrations, 2.0, due.MIGRATIONS),
+    Loop("repricing", plan_changes.carry_on_repricing, 2.0, due.MIGRATIONS),
     Loop("shelf", catalog.tidy_shelf, _SWEEP_SECONDS),
     Loop("grace", grace.note_ended_grace, 60.0),
     Loop("overage", metering.keep_overage_settled, 5.0),
-    Loop("meters", metering.forward, 1.0),
+    Loop("meters", metering.forward, 1.0, due.METERS),
     Loop("pulled_meters", metering.pull, 300.0),
     Loop("sweep", sync.sweep, _SWEEP_SECONDS),
     Loop("tidy", tidy, _TIDY_SECONDS),
@@ -133,7 +138,7 @@ class Worker:
                 self._woken[env.id].clear()
             found = 0
             try:
-                found = await loop.run(env)
+                found = await _found(env, loop)
                 failures = 0
             except Refusal as refusal:
                 failures += 1
@@ -147,6 +152,14 @@ class Worker:
                     await asyncio.wait_for(self._woken[env.id].wait(), pause)
             else:
                 await asyncio.sleep(pause)
+
+
+async def _found(env: Environment, loop: Loop) -> int:
+    if loop.look is not None:
+        async with env.at_once(only_reads=True) as session:
+            if not await due.is_any_due(session, loop.look, wall_now=wall_now()):
+                return 0
+    return await loop.run(env)
 
 
 def pause_after(loop: Loop, *, found: int, failures: int) -> float:

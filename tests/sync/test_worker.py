@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
+import msgspec
+import pytest
 from sqlalchemy import func, select, update
+from sqlmodel import SQLModel
 
 from plangate import plan_changes, sync, worker
 from plangate.clock import wall_now
@@ -14,9 +18,14 @@ from plangate.shapes import ChangeState
 from plangate.store.feed import change_feed
 from plangate.store.idempotency import IdempotencyRow, begin_request, idempotency
 from plangate.store.leases import leases
+from plangate.store.meter_outbox import MeterEventRow
+from plangate.store.plan_changes import PlanChangeRow
 from plangate.store.plan_changes import plan_changes as rows_table
-from plangate.worker import Loop, Worker, tidy
+from plangate.store.reservations import ReservationRow
+from plangate.store.version_migrations import VersionMigrationRow
+from plangate.worker import LOOPS, Loop, Worker, tidy
 from tests.shop import Shop
+from tests.sync.test_webhooks import an_event
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 5) -> None:
@@ -89,6 +98,58 @@ async def test_a_loop_survives_what_it_meets(shop: Shop) -> None:
     count = len(met)
     await asyncio.sleep(0.05)
     assert len(met) == count
+
+
+def _waiting(loop: str, env: Environment) -> SQLModel:
+    """A row that the loop has something to do about."""
+    told: dict[str, Any] = {"environment_id": env.id, "company_id": "comp_1"}
+    now = env.clock.now()
+    if loop == "inbox":
+        return sync.inbox_row(env, an_event(), received_at=wall_now())
+    if loop == "plan_changes":
+        times: dict[str, Any] = {"available_at": wall_now(), "effective_at": now, "created_at": now, "updated_at": now}
+        texts: dict[str, Any] = {
+            "quote_id": "q",
+            "state": "requested",
+            "kind": "move",
+            "held": {},
+            "target": {},
+            "terms": {},
+        }
+        return PlanChangeRow(id="chg_1", requested_by={}, **texts, **times, **told)
+    if loop == "reservations":
+        times: dict[str, Any] = {"reserved_at": now, "expires_at": now, "recorded_at": now}
+        return ReservationRow(id="rsv_1", feature="exports", event="exports", quantity=1, **times, **told)
+    if loop == "meters":
+        times: dict[str, Any] = {"occurred_at": now, "recorded_at": now, "available_at": now}
+        return MeterEventRow(id="met_1", feature="exports", meter="exports", quantity=1, **times, **told)
+    told = {"environment_id": env.id, "author": {}, "created_at": now}
+    return VersionMigrationRow(id="mig_1", kind="plan", key="pro", version=1, mode="all", **told)
+
+
+@pytest.mark.parametrize("loop", [loop for loop in LOOPS if loop.look is not None], ids=lambda loop: loop.name)
+async def test_a_loop_rests_until_somebody_wrote_what_it_looks_for(shop: Shop, loop: Loop) -> None:
+    ran: list[str] = []
+
+    async def run(env: Environment) -> int:
+        ran.append(env.id)
+        return 0
+
+    running = Worker([shop.env], loops=[msgspec.structs.replace(loop, run=run, every_seconds=0.01)])
+    await running.start()
+
+    async def has_run() -> bool:
+        return bool(ran)
+
+    try:
+        await asyncio.sleep(0.1)
+        assert not ran
+        # Nothing is said in this process: the row is all there is.
+        async with shop.env.database.writing(shop.env.id, shop.now()) as session:
+            await session.add(_waiting(loop.name, shop.env))
+        await until(has_run)
+    finally:
+        await running.stop()
 
 
 async def test_answers_for_repeats_are_kept_a_day_whatever_the_business_clock_says(shop: Shop) -> None:

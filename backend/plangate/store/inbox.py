@@ -76,10 +76,6 @@ _CLAIM: Final = Direct(
     postgresql="UPDATE inbox SET attempts = $3, available_at = $4 WHERE environment_id = $1 AND stripe_event_id = $2",
     writes="inbox",
 )
-_DUE: Final = Direct(
-    sqlite="SELECT 1 FROM inbox WHERE environment_id = ? AND state = 'pending' AND available_at <= ? LIMIT 1",
-    postgresql="SELECT 1 FROM inbox WHERE environment_id = $1 AND state = 'pending' AND available_at <= $2 LIMIT 1",
-)
 _SETTLE: Final = Direct(
     sqlite="""
         UPDATE inbox SET state = ?3, last_error = ?4, processed_at = ?5, available_at = ?6
@@ -115,12 +111,6 @@ def storing_event(row: InboxRow) -> Filled:
         None if row.processed_at is None else to_microseconds(row.processed_at),
         row.last_error,
     )
-
-
-async def is_any_due(session: StoreSession, *, wall_now: datetime) -> bool:
-    """Whether `claim_events` would find anything; it only reads."""
-    (rows,) = await together(session, _DUE.of(session.environment_id, to_microseconds(wall_now)))
-    return bool(rows)
 
 
 async def claim_events(session: StoreSession, *, wall_now: datetime, lease_seconds: int, limit: int) -> list[InboxRow]:
