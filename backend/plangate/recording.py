@@ -10,12 +10,13 @@ from plangate.store.database import StoreSession
 
 
 def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
-    """The plan the subscriptions mean, None when a price among them is unknown or none of them grants."""
-    is_known = all(notice.code != "unmapped_price" for notice in snapshot.notices)
-    plan = snapshot.plan
-    if plan is None or plan.source is not PlanSource.SUBSCRIPTION or not is_known:
+    """The base plan that a price says; None without a subscription, and where the last one stands in for a price."""
+    plan, subscription = snapshot.plan, snapshot.subscription
+    if plan is None or plan.source is not PlanSource.SUBSCRIPTION or subscription is None:
         return None
-    return PlanRef(plan.key, plan.version)
+    owners = [snapshot.catalog.owner_of(item.stripe_price_id, snapshot.company_id) for item in subscription.items]
+    is_said = any(owner is not None and (owner.kind, owner.key) == ("plan", plan.key) for owner in owners)
+    return PlanRef(plan.key, plan.version) if is_said else None
 
 
 def subscription_entries(

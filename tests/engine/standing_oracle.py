@@ -163,7 +163,13 @@ class Standing:
             self.plans = together([one[3] for one in paid])
             self.source, self.carrier = PlanSource.SUBSCRIPTION, paid[0][4]
             return
-        paying = [one for one in self.company.subscriptions if one.status not in {"incomplete", "incomplete_expired"}]
+        # One that holds no price of ours, and never did, is another product's.
+        paying = [
+            one
+            for one in self.company.subscriptions
+            if one.status not in {"incomplete", "incomplete_expired"}
+            and (self.company.last_mapped_plan is not None or len(self._unknown(one)) < len(one.items))
+        ]
         for source in (PlanSource.ASSIGNMENT, PlanSource.AUDIENCE, PlanSource.INITIAL):
             if source is PlanSource.AUDIENCE and self.catalog.audiences:
                 if self._by_audience():

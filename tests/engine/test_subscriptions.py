@@ -64,6 +64,21 @@ def test_an_unmapped_price_never_takes_the_plan_away() -> None:
     assert "price_mystery_month_usd" in notice.detail
 
 
+def test_an_unmapped_price_alone_leaves_the_initial_plan() -> None:
+    # Another product's subscription, live or ended, says nothing of ours; one of ours does.
+    catalog = msgspec.structs.replace(SHOP, initial_plan="gift", plans={**SHOP.plans, "gift": plan("gift")})
+    for subscription, last, expected in (
+        (subscribed("mystery"), None, ("gift", PlanSource.INITIAL)),
+        (subscribed("mystery", status="canceled", ended_at=NOW), None, ("gift", PlanSource.INITIAL)),
+        (subscribed("mystery", status="canceled", ended_at=NOW), PlanRef("pro", 1), ("free", PlanSource.FALLBACK)),
+        (subscribed("pro", status="canceled", ended_at=NOW), None, ("free", PlanSource.FALLBACK)),
+    ):
+        company = facts(subscriptions=(subscription,), last_mapped_plan=last)
+        held = build_snapshot(catalog, company, NOW).plan
+        assert held is not None
+        assert (held.key, held.source) == expected
+
+
 def test_an_unmapped_price_beside_a_mapped_one_is_only_noticed() -> None:
     company = facts(subscriptions=(subscribed("starter", "mystery"),), last_mapped_plan=PlanRef("pro", 1))
     snapshot = build_snapshot(SHOP, company, NOW)

@@ -1,6 +1,7 @@
 """Writing back is for the holder of the lease alone, and only differences are written."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
@@ -137,15 +138,33 @@ async def test_s11_an_unknown_price_keeps_the_last_known_plan_and_says_so(shop: 
     stripe_subscription_id = await started(shop)
     await refetch(shop.env, shop.company_id)
     assert await shop.plan() == "pro"
-    product = shop.stripe.products.create({"name": "Made by hand"})
-    price = shop.stripe.prices.create(
-        {"product": product.id, "currency": "usd", "unit_amount": 1_000, "recurring": {"interval": "month"}}
-    )
     (item,) = shop.stripe.subscriptions.retrieve(stripe_subscription_id)["items"].data
-    shop.stripe.subscriptions.update(stripe_subscription_id, {"items": [{"id": item.id, "price": price.id}]})
+    by_hand = made_by_hand(shop)
+    shop.stripe.subscriptions.update(stripe_subscription_id, {"items": [{"id": item.id, "price": by_hand}]})
     await refetch(shop.env, shop.company_id)
     assert await shop.plan() == "pro"
     assert [notice.code for notice in (await shop.snapshot()).notices] == ["unmapped_price"]
+
+
+async def test_s11_the_plan_is_known_beside_an_unknown_price_and_stays_when_its_own_becomes_one(shop: Shop) -> None:
+    price = (await shop.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+    asked: Any = {"customer": await shop.customer(), "items": [{"price": price}, {"price": made_by_hand(shop)}]}
+    made = shop.stripe.subscriptions.create(asked)
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    (item,) = [one.id for one in made["items"].data if one.price.id == price]
+    shop.stripe.subscriptions.update(made.id, {"items": [{"id": item, "price": made_by_hand(shop)}]})
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+
+
+def made_by_hand(shop: Shop) -> str:
+    """A price that no plan or add-on names."""
+    product = shop.stripe.products.create({"name": "Made by hand"})
+    recurring: Any = {"interval": "month"}
+    return shop.stripe.prices.create(
+        {"product": product.id, "currency": "usd", "unit_amount": 1_000, "recurring": recurring}
+    ).id
 
 
 async def test_usage_that_waited_for_a_stripe_customer_counts_once_it_is_linked(shop: Shop) -> None:

@@ -141,8 +141,8 @@ class VersionPin(msgspec.Struct, frozen=True):
 class CompanyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything stored that decides about one company, as known at one instant. `version` counts its changes.
 
-    `last_mapped_plan` is the plan the company's subscriptions last mapped to while all their prices were known:
-    it stays in force when a price becomes unknown. `past_due_grace_days` replaces the catalogue's setting. `withheld`
+    `last_mapped_plan` is the base plan that a price of the company's subscriptions said last: it stays in force when
+    that price becomes unknown. `past_due_grace_days` replaces the catalogue's setting. `withheld`
     are Stripe subscriptions that grant nothing, because a refund or dispute of them took their access away.
     """
 

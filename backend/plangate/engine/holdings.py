@@ -5,7 +5,7 @@ initial plan of a company that never had a subscription, the plan for trials tha
 fallback plan.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import TypeAlias
@@ -125,7 +125,10 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
     base: _Base | None = None
     if not candidates:
         names_held = frozenset(version.key for version, _ in add_ons)
-        base = _unsubscribed(catalog, facts, assigned_plans, at, products=products, add_ons=names_held)
+        subscribed = [one.subscription for one in mapped if _is_of_ours(facts, one)]
+        base = _unsubscribed(
+            catalog, facts, assigned_plans, at, subscribed=subscribed, products=products, add_ons=names_held
+        )
     if carrier is not None:
         item = candidates[0].item if candidates else next(iter(carrier.items), None)
         cycle = _cycle(catalog, carrier, item)
@@ -285,16 +288,26 @@ def _monthly(mapping: _Mapping, currency: str | None) -> Fraction:
     )
 
 
+def _is_of_ours(facts: CompanyFacts, one: _Mapped) -> bool:
+    """Whether a subscription ever was one to our plans: another product's on the same account takes no plan away."""
+    is_known = bool(one.plans or one.add_ons or one.paid_for) or facts.last_mapped_plan is not None
+    return is_known and one.subscription.status not in NEVER_LIVE
+
+
 def _unsubscribed(
     catalog: Catalog,
     facts: CompanyFacts,
     assigned: list[tuple[AssignmentFact, PlanVersion]],
     at: datetime,
     *,
+    subscribed: Sequence[SubscriptionFact],
     products: frozenset[str],
     add_ons: frozenset[str],
 ) -> _Base | None:
-    """The base plan without a live subscription to a known plan; None when no rule gives one."""
+    """The base plan without a live subscription to a known plan; None when no rule gives one.
+
+    `subscribed` are the subscriptions, ended ones too, after which the initial plan is no longer due.
+    """
 
     def assigned_as(source: PlanSource) -> _Base | None:
         for assignment, version in assigned:
@@ -312,12 +325,12 @@ def _unsubscribed(
         by_audience = assigned_as(PlanSource.AUDIENCE)
     found = assigned_as(PlanSource.ASSIGNMENT) or by_audience
     # Who fell back keeps the version of then; while a subscription is only suspended, nobody took any.
-    ends = [one.ended_at for one in facts.subscriptions if one.status not in NEVER_LIVE]
+    ends = [one.ended_at for one in subscribed]
     fell_at = max((at for at in ends if at is not None), default=None) if None not in ends else None
     since = fell_at if ends else facts.created_at
     fallback = role(catalog.fallback_plan, PlanSource.FALLBACK, since)
-    if any(one.status not in NEVER_LIVE for one in facts.subscriptions):
-        is_trial_over = is_trial_what_ended_last(facts.subscriptions, at)
+    if subscribed:
+        is_trial_over = is_trial_what_ended_last(subscribed, at)
         expired = role(catalog.trial_expiry_plan, PlanSource.TRIAL_EXPIRY, since) if is_trial_over else None
         return found or expired or fallback
     return (

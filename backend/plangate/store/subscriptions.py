@@ -23,7 +23,7 @@ _PAUSED: Final = """superseded_at IS NULL AND document LIKE '%"is_collection_pau
 class SubscriptionRow(SQLModel, table=True):
     """One fetched state of one subscription. `document` is a SubscriptionFact; `state_hash` tells states apart.
 
-    `mapped_plan` is the base plan the company's subscriptions meant then, left out when a price was unknown.
+    `mapped_plan` is the base plan that a price of the company's subscriptions said then, if one did.
     """
 
     __tablename__ = "subscriptions"
@@ -215,7 +215,7 @@ async def is_price_held(session: StoreSession, stripe_price_id: str) -> bool:
 
 
 async def last_mapped_plan(session: StoreSession, company_id: str, *, at: datetime | None = None) -> PlanRef | None:
-    """The base plan the company's subscriptions last meant while all their prices were known, as known at `at`."""
+    """The base plan that a price of the company's subscriptions said last, as known at `at`."""
     query = select(subscriptions.c.mapped_plan).where(
         subscriptions.c.environment_id == session.environment_id,
         subscriptions.c.company_id == company_id,
@@ -247,7 +247,7 @@ async def save_subscriptions(
 ) -> bool:
     """Record what a fetch found: `(fact, state_hash)` of every subscription of the company's customers.
 
-    `mapped_plan` is the base plan they mean together, None when a price among them is unknown or none grants.
+    `mapped_plan` is the base plan that a price among them says, None when none does.
     Only states that differ from the last known (`stored`, read here without it) are stored. Answers whether anything
     changed.
     """
