@@ -102,29 +102,22 @@ async def test_a_loop_survives_what_it_meets(shop: Shop) -> None:
 
 def _waiting(loop: str, env: Environment) -> SQLModel:
     """A row that the loop has something to do about."""
-    told: dict[str, Any] = {"environment_id": env.id, "company_id": "comp_1"}
     now = env.clock.now()
+    told: dict[str, Any] = {"environment_id": env.id, "company_id": "comp_1"}
+    used: dict[str, Any] = {**told, "feature": "exports", "quantity": 1, "recorded_at": now}
     if loop == "inbox":
         return sync.inbox_row(env, an_event(), received_at=wall_now())
     if loop == "plan_changes":
-        times: dict[str, Any] = {"available_at": wall_now(), "effective_at": now, "created_at": now, "updated_at": now}
-        texts: dict[str, Any] = {
-            "quote_id": "q",
-            "state": "requested",
-            "kind": "move",
-            "held": {},
-            "target": {},
-            "terms": {},
-        }
-        return PlanChangeRow(id="chg_1", requested_by={}, **texts, **times, **told)
+        told |= {"quote_id": "q", "state": "requested", "kind": "move", "held": {}, "target": {}, "terms": {}}
+        told |= {"requested_by": {}, "effective_at": now, "created_at": now, "updated_at": now}
+        return PlanChangeRow(id="chg_1", available_at=wall_now(), **told)
     if loop == "reservations":
-        times: dict[str, Any] = {"reserved_at": now, "expires_at": now, "recorded_at": now}
-        return ReservationRow(id="rsv_1", feature="exports", event="exports", quantity=1, **times, **told)
+        return ReservationRow(id="rsv_1", event="exports", reserved_at=now, expires_at=now, **used)
     if loop == "meters":
-        times: dict[str, Any] = {"occurred_at": now, "recorded_at": now, "available_at": now}
-        return MeterEventRow(id="met_1", feature="exports", meter="exports", quantity=1, **times, **told)
-    told = {"environment_id": env.id, "author": {}, "created_at": now}
-    return VersionMigrationRow(id="mig_1", kind="plan", key="pro", version=1, mode="all", **told)
+        return MeterEventRow(id="met_1", meter="exports", occurred_at=now, available_at=now, **used)
+    return VersionMigrationRow(
+        id="mig_1", environment_id=env.id, kind="plan", key="pro", version=1, mode="all", author={}, created_at=now
+    )
 
 
 @pytest.mark.parametrize("loop", [loop for loop in LOOPS if loop.look is not None], ids=lambda loop: loop.name)
