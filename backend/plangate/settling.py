@@ -56,12 +56,14 @@ async def settle_changes(
     """Move recorded changes on to what the facts say became of them. Answers whether any moved.
 
     `awaited` is what the changes wait for; None when nobody looked, and then nothing is concluded from its absence. The
-    newest change comes first: one that waits for its
-    date is not over while an upgrade that took it away may still come to nothing, and is made again if it does.
+    newest change comes first: one that waits for its date is not over while an upgrade that took it away may still come
+    to nothing, and is made again if it does. Of several that were scheduled one after the other, the newest is what the
+    schedule holds: it replaced those before it.
     """
     by_id = {fact.stripe_subscription_id: fact for fact in facts}
     open_upgrades: set[str] = set()
     undone_upgrades: set[str] = set()
+    scheduled: set[str] = set()
     is_moved = False
     for row in await changes_in(session, company_id, WATCHED):
         terms = msgspec.convert(row.terms, Terms)
@@ -75,6 +77,11 @@ async def settle_changes(
             subscriptions=subscriptions,
             schedules=None if awaited is None else awaited.schedules,
         )
+        if terms.action is Action.SCHEDULE:
+            if row.state == ChangeState.SCHEDULED.value and stripe_subscription_id in scheduled:
+                reached = ChangeState.CANCELLED
+            elif reached in {ChangeState.SCHEDULED, ChangeState.APPLIED}:
+                scheduled.add(stripe_subscription_id)
         if reached is None and awaited is not None and row.id in awaited.closed:
             reached = ChangeState.CANCELLED
         if terms.action is Action.UPDATE:
@@ -131,7 +138,7 @@ async def _move(
     if started is not None:
         values["stripe_subscription_id"] = started["id"]
     if reached is ChangeState.FAILED:
-        detail = "The payment was not confirmed in time; nothing was changed."
+        detail = "The payment was not confirmed with the bank; nothing was changed."
         values["refusal"] = {"code": Code.PAYMENT_FAILED.value, "detail": detail}
     await update_change(session, row.id, **values)
     await append_audit(

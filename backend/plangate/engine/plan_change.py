@@ -320,9 +320,12 @@ def _refused_by_catalogue(
             )
     after = version_held(catalog, target)
     is_listed = target.own_price is None and after is not None and not after.is_contact_us
-    if target.currency is not None and after is not None and is_listed and _is_paid(after, target):
-        price = price_for(after, currency=target.currency, interval=target.interval)
-        if price is None or (target.interval is not None and price.interval is not target.interval):
+    every = (target.interval, target.interval_count)
+    # Whoever pays for the plan as often already keeps that price, listed or not.
+    is_kept = current.plan == target.plan and every == (current.interval, current.interval_count)
+    if target.currency is not None and after is not None and is_listed and not is_kept and _is_paid(after, target):
+        price = price_for(after, currency=target.currency, interval=target.interval, interval_count=every[1])
+        if price is None or (target.interval is not None and (price.interval, price.interval_count) != every):
             return Refused(
                 code=Code.INVALID,
                 detail=f"{after.name} is not sold in that currency and interval: choose another.",
@@ -461,7 +464,7 @@ def _monthly_base(version: PlanVersion | None, holding: Holding, currency: str) 
     own = holding.own_price
     if own is not None:
         return monthly_amount(own, holding.quantity) if own.currency == currency else None
-    price = price_for(version, currency=currency, interval=holding.interval)
+    price = price_for(version, currency=currency, interval=holding.interval, interval_count=holding.interval_count)
     if price is None:
         return None
     # A plan without a price of its own costs what is used.
@@ -469,5 +472,5 @@ def _monthly_base(version: PlanVersion | None, holding: Holding, currency: str) 
 
 
 def _monthly(prices: Sequence[Price], holding: Holding, currency: str, quantity: int) -> Fraction:
-    price = price_among(prices, currency=currency, interval=holding.interval)
+    price = price_among(prices, currency=currency, interval=holding.interval, interval_count=holding.interval_count)
     return Fraction(0) if price is None else monthly_amount(price, quantity)

@@ -42,13 +42,16 @@ def monthly_amount(price: Price, quantity: int | None = None) -> Fraction:
     return _exact(price, units) / units / months_in(price.interval, price.interval_count)
 
 
-def price_for(version: PlanVersion, *, currency: str | None, interval: Interval | None = None) -> Price | None:
-    """The version's price in a currency (None: its first one), preferring the interval asked for.
+def price_for(
+    version: PlanVersion, *, currency: str | None, interval: Interval | None = None, interval_count: int = 1
+) -> Price | None:
+    """The version's price in a currency (None: its first one), preferring what is billed as often as asked for.
 
-    Without a price of that interval the one that is cheapest each month is taken; None when there is no price in
-    that currency. Of a version that costs nothing but what it grants it is a price of that.
+    Without it, one of another number of such intervals is taken (a quarterly price where a monthly one is asked for),
+    and without that any other, of several the one that is cheapest each month; None when there is no price in that
+    currency. Of a version that costs nothing but what it grants it is a price of that.
     """
-    return price_among(prices_of(version), currency=currency, interval=interval)
+    return price_among(prices_of(version), currency=currency, interval=interval, interval_count=interval_count)
 
 
 def prices_of(version: PlanVersion) -> Sequence[Price]:
@@ -56,12 +59,15 @@ def prices_of(version: PlanVersion) -> Sequence[Price]:
     return version.prices or tuple(price for one in version.entitlements for price in one.prices)
 
 
-def price_among(prices: Sequence[Price], *, currency: str | None, interval: Interval | None = None) -> Price | None:
-    """The price in a currency (None: that of the first), preferring the interval asked for, as `price_for`."""
+def price_among(
+    prices: Sequence[Price], *, currency: str | None, interval: Interval | None = None, interval_count: int = 1
+) -> Price | None:
+    """The price in a currency (None: that of the first), preferring what is billed as often, as `price_for`."""
     wanted = currency if currency is not None else (prices[0].currency if prices else None)
     found = [price for price in prices if price.currency == wanted]
-    exact = [price for price in found if price.interval is interval and price.interval_count == 1]
-    return min(exact or found, key=monthly_amount, default=None)
+    alike = [price for price in found if price.interval is interval]
+    exact = [price for price in alike if price.interval_count == interval_count]
+    return min(exact or alike or found, key=monthly_amount, default=None)
 
 
 def _exact(price: Price, quantity: int) -> Fraction:

@@ -218,7 +218,10 @@ class _Explainer:
         """What more of it costs, or all of it, in words that follow the amount; nothing where it is included."""
         subscription = self.snapshot.subscription
         currency = None if subscription is None else subscription.currency
-        price = price_among(entitlement.prices, currency=currency, interval=self.snapshot.cycle.interval)
+        cycle = self.snapshot.cycle
+        price = price_among(
+            entitlement.prices, currency=currency, interval=cycle.interval, interval_count=cycle.interval_count
+        )
         if price is None or one.amount is None:
             return ""
         rate = rate_text(self.feature, price)

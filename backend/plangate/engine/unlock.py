@@ -102,7 +102,12 @@ def _more_units(
     found: list[tuple[tuple[int, Fraction, int], Unlock]] = []
     wanted = (decision.used or 0) + (decision.reserved or 0) + quantity
     for key, granted in sold_in_advance(plan).items():
-        price = price_among(granted.prices, currency=current.currency, interval=current.interval)
+        price = price_among(
+            granted.prices,
+            currency=current.currency,
+            interval=current.interval,
+            interval_count=current.interval_count,
+        )
         held = current.units.get(key, 0)
         # What else is granted beside it stays: only what is missing is bought.
         units = wanted - decision.limit + (held or _included(granted, snapshot.facts))
@@ -180,14 +185,21 @@ def _monthly(version: PlanVersion | None, current: Holding, more: int = 1) -> Fr
     """What a version adds to the bill each month; nothing when it is free, None when it is sold by hand."""
     if version is None or version.is_free:
         return Fraction(0)
-    price = price_for(version, currency=current.currency, interval=current.interval)
+    price = _price(version, current)
     if price is None or version.is_contact_us:
         return None
     return _amount(version, price, current, more) / months_in(price.interval, price.interval_count)
 
 
+def _price(version: PlanVersion, current: Holding) -> Price | None:
+    """What a version is sold for to who pays in this currency, billed as often as they are where it is sold so."""
+    return price_for(
+        version, currency=current.currency, interval=current.interval, interval_count=current.interval_count
+    )
+
+
 def _unlock(version: PlanVersion, current: Holding, answer: Decision, more: int = 1) -> Unlock:
-    price = price_for(version, currency=current.currency, interval=current.interval)
+    price = _price(version, current)
     is_by_hand = version.is_contact_us
     return Unlock(
         kind="contact_us" if is_by_hand else version.kind,

@@ -145,7 +145,8 @@ def _items(
     currency = holding.currency or (base.currency if base is not None else None)
     found: list[SubscriptionItem] = []
     for feature, prices, number in parts:
-        price = price_among(prices, currency=currency, interval=holding.interval or Interval.MONTH)
+        interval, count = holding.interval or Interval.MONTH, holding.interval_count
+        price = price_among(prices, currency=currency, interval=interval, interval_count=count)
         stripe_price_id = None if price is None else _known_as(catalog, company_id, version, feature, price)
         if price is not None and stripe_price_id is not None:
             found.append(_item(version, feature, price, stripe_price_id, number, base, at))

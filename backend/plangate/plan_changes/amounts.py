@@ -8,20 +8,19 @@ import msgspec
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.gateway import StripeGateway
 from plangate.billing.transport import StripeJson
-from plangate.change_terms import Action, Terms
+from plangate.change_terms import Action
 from plangate.engine.facts import SubscriptionFact
-from plangate.engine.periods import window_at
-from plangate.engine.values import PeriodKind
 from plangate.plan_changes.asking import (
     asked_anew,
     previewed,
     redeemed,
     renewal_asked,
+    started_items,
     with_discounts,
     with_least_usage,
 )
 from plangate.plan_changes.lines import TargetLine, start_items
-from plangate.plan_changes.renewals import first_renewal, is_cycle_restarted
+from plangate.plan_changes.renewals import first_renewal, first_renewal_from, is_cycle_restarted
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
 
@@ -84,7 +83,7 @@ async def amounts_of(
         lines = tuple(line for line in amounts.lines if line.amount_minor)
         return msgspec.structs.replace(amounts, lines=lines)
     if terms.action is Action.KEEP:
-        ends_at, due = first_renewal(drafted, subscription, begins_at=None)
+        ends_at, due = first_renewal(drafted, subscription)
         asked = await renewal_asked(gateway, drafted, subscription, UNENDED)
         total = await renewal_amount(gateway, due, asked, renews_at=ends_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
@@ -113,13 +112,14 @@ async def _of_start(
         invoice = NextInvoice(amount_minor=amount, currency=currency, at=starts_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
     details = dict(asked["subscription_details"])
-    after = _next_period(at, terms)
+    after, due = first_renewal_from(drafted, at)
     if terms.trial_days:
         details["trial_end"] = int(at.timestamp()) + terms.trial_days * 86_400
-        after = datetime.fromtimestamp(details["trial_end"], UTC)
+        after, due = datetime.fromtimestamp(details["trial_end"], UTC), drafted
     first = await previewed(gateway, terms, {**asked, "subscription_details": details})
     amounts = nothing if first is None else _of_invoice(first, currency)
-    total = await renewal_amount(gateway, drafted, with_least_usage(asked, drafted), first=first, renews_at=after)
+    renewed = {**asked, "subscription_details": {"items": started_items(due)}}
+    total = await renewal_amount(gateway, due, with_least_usage(renewed, due), first=first, renews_at=after)
     following = NextInvoice(amount_minor=total, currency=currency, at=after)
     return msgspec.structs.replace(amounts, next_invoice=following)
 
@@ -138,7 +138,7 @@ async def _of_update(
     # The last thing a scheduled end or a schedule leaves is the change itself, which takes them away first.
     undone: StripeJson = UNENDED if terms.is_end_undone else {}
     is_restarted = is_cycle_restarted(drafted, subscription)
-    renews_at, due = first_renewal(drafted, subscription, begins_at=at if is_restarted else None)
+    renews_at, due = first_renewal_from(drafted, at) if is_restarted else first_renewal(drafted, subscription)
     nothing = Money(amount_minor=0, currency=currency)
     if terms.trial_end is not None:
         ends_at = datetime.fromtimestamp(terms.trial_end, UTC)
@@ -311,15 +311,3 @@ def _renewal_items(
 
 def _catalogue_total(lines: tuple[TargetLine, ...]) -> int:
     return sum(line.amount_minor for line in lines if line.quantity is not None)
-
-
-def _next_period(at: datetime, terms: Terms) -> datetime:
-    """The end of the period that begins at `at`."""
-    _, ends_at = window_at(
-        PeriodKind.BILLING_INTERVAL,
-        at,
-        anchor_at=at,
-        interval=terms.interval,
-        interval_count=terms.interval_count,
-    )
-    return ends_at or at

@@ -55,6 +55,11 @@ def with_discounts(asked: StripeJson, named: Sequence[Mapping[str, Any]]) -> Str
     return {**asked, "schedule_details": {**schedule, "phases": phases}}
 
 
+def started_items(drafted: Drafted) -> list[StripeJson]:
+    """The items of a subscription that begins with the lines of a change."""
+    return start_items([Line(line.stripe_price_id, line.quantity) for line in drafted.lines])
+
+
 async def renewal_asked(
     gateway: StripeGateway,
     drafted: Drafted,
@@ -115,8 +120,7 @@ async def asked_anew(gateway: StripeGateway, drafted: Drafted, subscription: Sub
 
 def _anew(drafted: Drafted, subscription: SubscriptionFact, raw: StripeJson) -> StripeJson:
     """What the items would cost a subscription that begins with them."""
-    lines = [Line(line.stripe_price_id, line.quantity) for line in drafted.lines]
-    anew: StripeJson = {"items": start_items(lines)}
+    anew: StripeJson = {"items": started_items(drafted)}
     if rates := [rate["id"] for rate in raw.get("default_tax_rates") or []]:
         anew["default_tax_rates"] = rates
     held: list[StripeJson] = [

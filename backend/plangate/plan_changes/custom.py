@@ -107,7 +107,9 @@ def own_price_to_make(catalog: Catalog, target: Holding, custom: CustomPrice | N
     if version.stripe_product_id is None:
         raise Refusal(Code.UNAVAILABLE, f"Stripe does not know {version.name} yet; apply the catalogue first.")
     for entitlement in version.entitlements:
-        found = price_among(entitlement.prices, currency=own.currency, interval=own.interval)
+        found = price_among(
+            entitlement.prices, currency=own.currency, interval=own.interval, interval_count=own.interval_count
+        )
         length = None if found is None else (found.interval, found.interval_count)
         if entitlement.prices and length != (own.interval, own.interval_count):
             raise invalid(

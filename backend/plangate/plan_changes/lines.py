@@ -220,14 +220,15 @@ def _line(
         price: Price | None = owner.price
         stripe_price_id: str | None = item.stripe_price_id
     else:
-        price = price_among(prices, currency=target.currency, interval=target.interval)
-        if feature is not None and (price is None or (price.interval, price.interval_count) != length):
+        price = price_among(prices, currency=target.currency, interval=length[0], interval_count=length[1])
+        if price is None or (feature is not None and (price.interval, price.interval_count) != length):
+            granting = " with all it grants" if feature is not None else ""
             raise Refusal(
                 Code.INVALID,
-                f"{version.name} is not sold in that currency and interval with all it grants: choose another.",
+                f"{version.name} is not sold in that currency and interval{granting}: choose another.",
                 extra={"way_out": "choose_other"},
             )
-        stripe_price_id = price.stripe_price_id if price is not None else None
+        stripe_price_id = price.stripe_price_id
     if stripe_price_id is None:
         raise Refusal(
             Code.UNAVAILABLE,

@@ -1,5 +1,6 @@
 """Says which regular invoice comes first: items of different intervals are invoiced on days of their own."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeAlias
 
@@ -15,19 +16,19 @@ from plangate.plan_changes.terms import Drafted
 _Every: TypeAlias = tuple[Interval, int]
 
 
-def first_renewal(
-    drafted: Drafted, subscription: SubscriptionFact, *, begins_at: datetime | None
-) -> tuple[datetime, Drafted]:
+def first_renewal(drafted: Drafted, subscription: SubscriptionFact) -> tuple[datetime, Drafted]:
     """When the first regular invoice after a change comes, and the change with only the lines that are on it.
 
-    `begins_at` is the instant at which all billing periods begin anew with the change; None where they go on.
+    The billing periods of the subscription go on with the change.
     """
-    ends = {every: _period_end(every, subscription, begins_at) for every in intervals_held(drafted)}
-    if not ends:
-        return max(item.period_end_at for item in subscription.items), drafted
-    first = min(ends.values())
-    lines = tuple(line for line in drafted.lines if ends[_every(line, drafted.terms)] == first)
-    return first, msgspec.structs.replace(drafted, lines=lines)
+    ends = {every: _running_until(every, subscription) for every in intervals_held(drafted)}
+    return _soonest(drafted, ends) if ends else (max(item.period_end_at for item in subscription.items), drafted)
+
+
+def first_renewal_from(drafted: Drafted, begins_at: datetime) -> tuple[datetime, Drafted]:
+    """The same where all billing periods begin at that instant."""
+    ends = {every: _period_end(every, begins_at, anchor_at=begins_at) for every in intervals_held(drafted)}
+    return _soonest(drafted, ends) if ends else (begins_at, drafted)
 
 
 def intervals_held(drafted: Drafted) -> frozenset[_Every]:
@@ -51,27 +52,35 @@ def is_cycle_restarted(drafted: Drafted, subscription: SubscriptionFact) -> bool
     return terms.is_interval_changed and before.isdisjoint(intervals_held(drafted))
 
 
+def _soonest(drafted: Drafted, ends: Mapping[_Every, datetime]) -> tuple[datetime, Drafted]:
+    first = min(ends.values())
+    lines = tuple(line for line in drafted.lines if ends[_every(line, drafted.terms)] == first)
+    return first, msgspec.structs.replace(drafted, lines=lines)
+
+
 def _every(line: TargetLine, terms: Terms) -> _Every:
+    """How often a line is billed: an add-on may be sold otherwise than the plan beside it."""
     item = line.item
     if item is not None and item.stripe_price_id == line.stripe_price_id:
         return item.interval, item.interval_count
+    if line.price is not None:
+        return line.price.interval, line.price.interval_count
     return terms.interval, terms.interval_count
 
 
-def _period_end(every: _Every, subscription: SubscriptionFact, begins_at: datetime | None) -> datetime:
-    """The end of the running period of that length; of the one that begins now."""
-    if begins_at is None:
-        for item in subscription.items:
-            if (item.interval, item.interval_count) == every:
-                return item.period_end_at
-    interval, count = every
+def _running_until(every: _Every, subscription: SubscriptionFact) -> datetime:
+    """The end of the running period of that length."""
+    for item in subscription.items:
+        if (item.interval, item.interval_count) == every:
+            return item.period_end_at
     # A period of a length not held yet began, on the same anchor, no later than the others end.
-    at = begins_at or min(item.period_start_at for item in subscription.items)
+    at = min(item.period_start_at for item in subscription.items)
+    return _period_end(every, at, anchor_at=subscription.anchor_at)
+
+
+def _period_end(every: _Every, at: datetime, *, anchor_at: datetime) -> datetime:
+    interval, count = every
     _, ends_at = window_at(
-        PeriodKind.BILLING_INTERVAL,
-        at,
-        anchor_at=begins_at or subscription.anchor_at,
-        interval=interval,
-        interval_count=count,
+        PeriodKind.BILLING_INTERVAL, at, anchor_at=anchor_at, interval=interval, interval_count=count
     )
     return ends_at or at

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from plangate.engine.catalog import Catalog
+from plangate.engine.catalog import Catalog, PlanVersion
 from plangate.engine.holding import Holding, sold_in_advance
 from plangate.engine.pricing import price_for, prices_of
 from plangate.engine.values import Interval
@@ -28,14 +28,16 @@ class Force(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A change asked for. `add_ons` and `quantities` give absolute numbers; 0 takes an add-on away.
 
-    `quantities` names the plan (its key, or `plan`), an add-on, or a feature that is paid in advance (of an add-on as
-    `extra/seats`). `custom_price` is what sales agreed on with the company for the plan. `cancel` leads to the fallback
-    plan, `resume` takes a scheduled change or end back, `trial_end` moves the end of a running trial (an instant
-    that is over ends it), and `is_trial_over` ends it at once.
+    `interval_count` is every how many intervals is paid (3 months: quarterly); None takes what is paid already, or what
+    is sold. `quantities` names the plan (its key, or `plan`), an add-on, or a feature that is paid in advance (of an
+    add-on as `extra/seats`). `custom_price` is what sales agreed on with the company for the plan. `cancel` leads to
+    the fallback plan, `resume` takes a scheduled change or end back, `trial_end` moves the end of a running trial (an
+    instant that is over ends it), and `is_trial_over` ends it at once.
     """
 
     plan: str | None = None
     interval: Interval | None = None
+    interval_count: int | None = None
     currency: str | None = None
     quantities: Mapping[str, int] = {}
     add_ons: Mapping[str, int] = {}
@@ -84,6 +86,8 @@ def checked(request: ChangeRequest) -> ChangeRequest:
         for key, quantity in entries.items():
             if not 0 <= quantity <= _QUANTITY_MAX:
                 raise invalid(f"/{field}/{_escaped(key)}", f"A quantity lies between 0 and {_QUANTITY_MAX:,}.")
+    if request.interval_count is not None and request.interval is None:
+        raise invalid("/interval", "Say which interval is counted, such as month.")
     if request.force is not None and not 1 <= len(request.force.reason.strip()) <= _REASON_LENGTH_MAX:
         raise invalid("/force/reason", f"Give a reason of at most {_REASON_LENGTH_MAX} characters.")
     if request.trial_end is not None and request.trial_end.tzinfo is None:
@@ -116,19 +120,19 @@ def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -
     own_price = None if custom is None else price_agreed(custom, current.own_price if plan == current.plan else None)
     offered = prices_of(version)
     currency = request.currency or current.currency or (offered[0].currency if offered else None)
-    interval, interval_count = request.interval or current.interval, 1
+    every = request.interval, request.interval_count
     if own_price is not None:
-        currency, interval, interval_count = own_price.currency, own_price.interval, own_price.interval_count
-    if interval is None:
-        price = price_for(version, currency=currency, interval=Interval.MONTH)
-        interval = price.interval if price is not None else Interval.MONTH
-    is_same_base = plan == current.plan and interval == current.interval
+        currency, every = own_price.currency, (own_price.interval, own_price.interval_count)
+    interval, interval_count = _paid_every(version, current, plan, every, currency)
+    is_same_base = (plan, interval, interval_count) == (current.plan, current.interval, current.interval_count)
     if is_same_base and own_price is None:
-        interval_count, own_price = current.interval_count, current.own_price
+        own_price = current.own_price
     add_ons = {**current.add_ons, **request.add_ons}
     quantity = current.quantity if plan == current.plan else 1
     bought: dict[str, int] = {}
     for key, number in request.quantities.items():
+        if key in request.add_ons or (key == PLAN_QUANTITY != plan and plan in request.quantities):
+            raise invalid(f"/quantities/{_escaped(key)}", "This is named twice: give one number.")
         if key in {PLAN_QUANTITY, plan}:
             if number < 1:
                 raise invalid(f"/quantities/{_escaped(key)}", "A plan is held at least once; cancel it instead.")
@@ -151,6 +155,28 @@ def target_holding(catalog: Catalog, current: Holding, request: ChangeRequest) -
         units=_units(catalog, current, (plan, current.version if is_same_base else None), add_ons, bought),
         own_price=own_price,
     )
+
+
+def _paid_every(
+    version: PlanVersion,
+    current: Holding,
+    plan: str,
+    asked: tuple[Interval | None, int | None],
+    currency: str | None,
+) -> tuple[Interval, int]:
+    """How often the plan would be paid: as asked, else as it is paid now, else as it is sold; monthly before others."""
+    interval, interval_count = asked
+    if interval is not None and interval_count is not None:
+        return interval, interval_count
+    wanted = interval or current.interval or Interval.MONTH
+    if (plan, wanted) == (current.plan, current.interval):
+        return wanted, current.interval_count
+    counted = current.interval_count if wanted is current.interval else 1
+    price = price_for(version, currency=currency, interval=wanted, interval_count=counted)
+    is_free_to_choose = interval is None and current.interval is None
+    if price is None or (price.interval is not wanted and not is_free_to_choose):
+        return wanted, 1  # Not sold so: that is judged, and refused, with everything else.
+    return price.interval, price.interval_count
 
 
 def _is_of_plan(request: ChangeRequest) -> bool:

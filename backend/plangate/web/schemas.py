@@ -310,7 +310,7 @@ class CustomPriceBody(Body):
     """
 
     amount_minor: Annotated[int, Field(ge=0, le=99_999_999)]
-    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    currency: CurrencyCode
     interval: Literal["day", "week", "month", "year"]
     interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
     name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
@@ -322,13 +322,15 @@ class CustomPriceBody(Body):
 class ChangeBody(Body):
     """What to change about a company's plan; at least one field. See docs/reference/api.md for how they combine.
 
+    `interval_count` is every how many intervals is paid: `{"interval": "month", "interval_count": 3}` is quarterly.
     `promotion_code` is what a customer types, or the id Stripe gave the code. `trial_end` moves the end of a running
     trial; `now`, or an instant that is over, ends it at once.
     """
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
-    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
+    interval_count: Annotated[int, Field(ge=1, le=36)] | None = None
+    currency: CurrencyCode | None = None
     quantities: BodyQuantities = {}
     add_ons: BodyQuantities = {}
     cancel: Literal["now", "period_end"] | None = None

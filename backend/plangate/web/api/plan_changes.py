@@ -86,6 +86,7 @@ def request_of(body: ChangeBody) -> plan_changes.ChangeRequest:
     return plan_changes.ChangeRequest(
         plan=body.plan,
         interval=None if body.interval is None else Interval(body.interval),
+        interval_count=body.interval_count,
         currency=body.currency,
         quantities=body.quantities,
         add_ons=body.add_ons,

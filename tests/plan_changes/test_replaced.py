@@ -1,0 +1,59 @@
+"""A scheduled change that another one replaces: only the newest waits, is followed when edited, and arrives."""
+
+from typing import Any
+
+import pytest
+
+from plangate import plan_changes
+from plangate.errors import Code, Refusal
+from plangate.shapes import ChangeState
+from tests.shop import Shop
+
+
+async def _states(shop: Shop) -> list[str]:
+    """The states of the company's changes, the newest first, without the first subscription."""
+    return [one.state.value for one in await plan_changes.listing(shop.env, shop.company_id)][:-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "arrives"),
+    [
+        ({"quantities": {"plan": 5}}, {"quantities": {"plan": 3}}, ("pro", 3)),
+        (
+            {"plan": "starter", "quantities": {"plan": 4}},
+            {"plan": "starter", "quantities": {"plan": 2}},
+            ("starter", 2),
+        ),
+    ],
+)
+async def test_an_edit_in_the_dashboard_does_not_bring_back_what_was_replaced(
+    shop: Shop, first: dict[str, Any], second: dict[str, Any], arrives: tuple[str, int]
+) -> None:
+    stripe_subscription_id = await shop.subscribed(quantities={"plan": 10})
+    await shop.change(**first)
+    assert await _states(shop) == ["scheduled"]
+    await shop.change(**second)
+    assert await _states(shop) == ["scheduled", "cancelled"]
+    item = shop.stripe.subscriptions.retrieve(stripe_subscription_id)["items"].data[0]
+    edited: Any = {"items": [{"id": item.id, "quantity": 8}], "proration_behavior": "none"}
+    shop.stripe.subscriptions.update(stripe_subscription_id, edited)
+    await shop.sync()
+    await plan_changes.resume_unfinished(shop.env)
+    assert await _states(shop) == ["scheduled", "cancelled"]
+    shop.advance("P32D")
+    await shop.sync()
+    plan = (await shop.snapshot()).plan
+    assert plan is not None
+    assert (plan.key, plan.quantity) == arrives
+    assert await _states(shop) == ["applied", "cancelled"]
+
+
+async def test_what_is_scheduled_already_is_not_scheduled_again(shop: Shop) -> None:
+    await shop.subscribed()
+    first, second = await shop.preview(plan="starter"), await shop.preview(plan="starter")
+    assert (await shop.confirm(first)).state is ChangeState.SCHEDULED
+    for again in (shop.confirm(second), shop.preview(plan="starter")):
+        with pytest.raises(Refusal) as caught:
+            await again
+        assert caught.value.code is Code.NO_CHANGE
+    assert await _states(shop) == ["scheduled"]
