@@ -48,6 +48,8 @@ _CURRENCIES: Final = frozenset({"ang", "std"}).union(
     if ended_at is None and is_tender
 )
 _MAXIMUM_AMOUNT: Final = 99_999_999  # Stripe's own ceiling: eight digits
+# How many of each a catalogue holds, what stays as archived included.
+PARTS_MAX: Final = {"features": 1_000, "plans": 200, "add_ons": 200}
 _DECIMAL: Final = re.compile(r"[0-9]{1,8}(\.[0-9]{1,12})?")
 
 
@@ -114,7 +116,9 @@ def _form(value: object) -> str | None:
 
 
 Key: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Name: TypeAlias = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+Name: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 Words: TypeAlias = Annotated[str, StringConstraints(max_length=2_000)]
 StripeId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
 TraitName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=120)]
@@ -234,7 +238,7 @@ class FeatureDocument(_Part):
     display_divisor: Annotated[int, Field(ge=1, le=INT64_MAX)] = 1
     config_type: Literal["string", "number", "json"] | None = None
     config_schema: ConfigValue = None
-    stripe_meter: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")] | None = None
+    stripe_meter: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")] | None = None
     usage_source: Literal["events", "stripe_meter"] = "events"
     flag: FlagDocument = FlagDocument()
     archived: bool = False
@@ -276,7 +280,7 @@ class PriceDocument(_Part):
     tiers_mode: Literal["graduated", "volume"] | None = None
     tiers: Annotated[list[TierDocument], Field(max_length=100)] = Field(default_factory=list)
     package: PackageDocument | None = None
-    interval_count: Annotated[int, Field(ge=1, le=36)] = 1
+    interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
     stripe_price: StripeId | None = None
 
 
@@ -341,9 +345,9 @@ class CatalogDocument(_Part):
     fallback_plan: Key | None = None
     trial_expiry_plan: Key | None = None
     settings: SettingsDocument = SettingsDocument()
-    features: Annotated[dict[Key, FeatureDocument], Field(max_length=1_000)]
-    plans: Annotated[dict[Key, PlanDocument], Field(max_length=200)]
-    add_ons: Annotated[dict[Key, AddOnDocument], Field(max_length=200)] = Field(default_factory=dict)
+    features: Annotated[dict[Key, FeatureDocument], Field(max_length=PARTS_MAX["features"])]
+    plans: Annotated[dict[Key, PlanDocument], Field(max_length=PARTS_MAX["plans"])]
+    add_ons: Annotated[dict[Key, AddOnDocument], Field(max_length=PARTS_MAX["add_ons"])] = Field(default_factory=dict)
     audiences: Annotated[dict[Key, AudienceDocument], Field(max_length=200)] = Field(default_factory=dict)
 
     def sold(self) -> Iterable[tuple[Kind, str, PlanDocument | AddOnDocument]]:

@@ -3,6 +3,7 @@
 What `pull` writes, `apply` reads back to the same document, byte for byte the second time. Comments are not kept.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,8 +15,17 @@ from plangate.catalog_rules import faults_of, pointer_of
 from plangate.errors import Code, FieldError, Refusal
 
 _FAULTS_SHOWN: Final = 50
+_PATTERNS: Final = {
+    "currency": "must be a three-letter currency such as usd",
+    "name": "must be on one line, without control characters",
+    "stripe_meter": "must be the event name of a meter, at most 100 characters",
+    "stripe_product": "must be the id of a product in Stripe, such as prod_123",
+    "stripe_price": "must be the id of a price in Stripe, such as price_123",
+}
 _BYTES: Final = 1_048_576
 _DEPTH: Final = 32
+_TEXT_TAGS: Final = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
+_SUBJECT: Final = re.compile(r"^(Input|String|List|Dictionary) should ")
 
 
 def read_catalog(text: str) -> CatalogDocument:
@@ -146,6 +156,9 @@ def _walk(node: yaml.Node | None, pointer: str, lines: dict[str, int], depth: in
             _walk(item, f"{pointer}{pointer_of(index)}", lines, depth + 1)
     if isinstance(node, yaml.MappingNode):
         for key, item in node.value:
+            if key.tag not in _TEXT_TAGS:
+                said = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a key"
+                raise yaml.MarkedYAMLError(problem=f"{said} is not text; put it in quotes", problem_mark=key.start_mark)
             here = f"{pointer}{pointer_of(key.value)}"
             if here in lines:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
@@ -166,14 +179,15 @@ def _fault(error: Mapping[str, Any]) -> FieldError:
         "model_type": "must be a mapping",
         "model_attributes_type": "must be a mapping",
         "union_tag_not_found": "must be on or off, a number, a text, or a mapping such as {limit: 10}",
-        "string_pattern_mismatch": (
-            "must be a three-letter currency such as usd"
-            if parts and parts[-1] == "currency"
-            else "must be a key of lower-case letters, digits, - and _, at most 64 long"
+        "string_pattern_mismatch": _PATTERNS.get(
+            str(parts[-1]) if parts else "", "must be a key of lower-case letters, digits, - and _, at most 64 long"
         ),
     }
     message: str = error["msg"]
-    plain = message.removeprefix("Value error, ").removeprefix("Input should ").replace("valid ", "")
+    plain = _SUBJECT.sub("", message.removeprefix("Value error, ")).replace("valid ", "")
+    plain = (
+        plain.replace("a integer", "a whole number").replace("a string", "text").replace("a boolean", "true or false")
+    )
     plain = plain if plain.startswith(("must", "be", "have")) else f"is not valid ({plain})"
     plain = f"must {plain}" if plain.startswith(("be", "have")) else plain
     return FieldError(pointer, Code.INVALID, sentences.get(kind, plain))

@@ -146,9 +146,11 @@ def _conditions(
 
 
 def _adopted(document: CatalogDocument) -> Iterator[FieldError]:
-    """A product or price of Stripe's can stand for one thing only."""
+    """A product or price of Stripe's can stand for one thing only; what is archived leaves it to what comes after."""
     seen: set[str] = set()
     for kind, key, sold in document.sold():
+        if sold.archived:
+            continue
         path: tuple[object, ...] = ("plans" if kind == "plan" else "add_ons", key)
         named = [((*path, "stripe_product"), sold.stripe_product)]
         for place, prices in ((path, sold.prices), *(((*path, "entitlements", k), e.prices) for k, e in _priced(sold))):

@@ -108,6 +108,23 @@ async def test_an_adopted_price_is_left_alone_when_the_catalogue_forgets_it(shop
     assert (await shop.env.catalog()).plans["gold-silver"].is_archived
 
 
+async def test_an_adopted_plan_may_get_another_key_and_is_pulled_as_it_is(shop: Shop) -> None:
+    _, price = made_by_hand(shop)
+    document = document_value((await catalog.draft_from_stripe(shop.env)).document)
+    await catalog.apply(shop.env, document, actor=ACTOR)
+    document["plans"]["gold"] = document["plans"].pop("gold-silver")
+    await catalog.apply(shop.env, document, actor=ACTOR)
+    # Whoever pays the price is on the plan that it stands for now.
+    assert (await shop.env.catalog()).price_owners[price].key == "gold"
+    pulled = read_catalog(catalog_text(await catalog.current_document(shop.env)))
+    planned = await catalog.plan(shop.env, pulled)
+    assert (planned.is_empty, planned.stripe) == (True, ())
+    document["plans"]["gold-silver"] = document["plans"].pop("gold")
+    await catalog.apply(shop.env, document, actor=ACTOR)
+    assert (await shop.env.catalog()).price_owners[price].key == "gold-silver"
+    assert shop.stripe.prices.retrieve(price).active
+
+
 async def test_a_second_price_is_made_on_the_adopted_product(shop: Shop) -> None:
     product, price = made_by_hand(shop)
     document = document_value((await catalog.draft_from_stripe(shop.env)).document)

@@ -182,6 +182,32 @@ async def test_what_is_left_out_is_told_with_its_reason(shop: Shop) -> None:
     assert f"{odd} of Gold has a tier whose flat amount is not whole" in said
 
 
+async def test_odd_names_are_drafted_and_prices_off_sale_that_are_still_paid_are_told(shop: Shop) -> None:
+    hand = ByHand(shop)
+    shop.stripe.billing.meters.create(
+        {"display_name": " ", "event_name": "tokens used", "default_aggregation": {"formula": "sum"}}
+    )
+    for name in ("日本", "  Gold\n\x1b[31m", "GOLD", "x" * 250):
+        hand.price(hand.product(name), 100, recurring={"interval": "day", "interval_count": 90})
+    legacy = hand.product("Legacy")
+    old = hand.price(legacy, 900)
+    hand.subscription(old)
+    hand.price(legacy, 1900)
+    shop.stripe.prices.update(old, {"active": False})
+    drafted = await catalog.draft_from_stripe(shop.env)
+    document = read_catalog(catalog_text(drafted.document))
+    assert document == drafted.document
+    assert document.features["tokens-used"].stripe_meter == "tokens used"
+    added = [key for key in document.plans if key not in DOCUMENT["plans"]]
+    assert added[0].startswith("prod-")
+    assert added[1:] == ["gold-31m", "gold", "x" * 60, "legacy"]
+    assert document.plans["gold"].prices[0].interval_count == 90
+    (note,) = drafted.notes
+    assert note.startswith(f"{old} is archived in Stripe, so it is left out, but 1 subscription holds it")
+    await catalog.apply(shop.env, document, actor=ACTOR)
+    assert not (await shop.env.catalog()).owner_of(old, shop.company_id)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -79,6 +79,15 @@ def test_a_price_says_one_amount_in_one_way(price: dict[str, Any], place: str, s
     assert f"/plans/pro/entitlements/seats/prices/0{place}" in faults(elsewhere)
 
 
+@pytest.mark.parametrize(("interval", "most"), [("day", 1_095), ("week", 156), ("month", 36), ("year", 3)])
+def test_a_price_is_billed_at_least_every_three_years(interval: str, most: int) -> None:
+    price = {"currency": "usd", "interval": interval, "amount_minor": 1}
+    parse_catalog(pro(entitlements={}, prices=[{**price, "interval_count": most}]))
+    assert list(faults(pro(entitlements={}, prices=[{**price, "interval_count": most + 1}]))) == [
+        "/plans/pro/prices/0/interval_count"
+    ]
+
+
 PLAIN = monthly(amount_minor=1)
 
 

@@ -184,6 +184,24 @@ async def test_what_the_file_leaves_out_is_archived_and_comes_back(
     assert (await connected_environment.catalog()).plans["pro"].version == 1
 
 
+async def test_what_stays_as_archived_is_counted_before_it_is_too_much(environment: Environment) -> None:
+    def many(prefix: str, number: int) -> dict[str, Any]:
+        plans = {f"{prefix}{index}": {"name": "A plan"} for index in range(number)}
+        return {"version": 1, "features": {}, "plans": plans}
+
+    await catalog.apply(environment, many("old", 150), actor=ACTOR)
+    for refused in (
+        catalog.plan(environment, many("new", 51)),
+        catalog.apply(environment, many("new", 51), actor=ACTOR),
+    ):
+        with pytest.raises(Refusal) as caught:
+            await refused
+        assert [error.pointer for error in caught.value.errors] == ["/plans"]
+        assert "would be 201 with those published before" in caught.value.detail
+    await catalog.apply(environment, many("new", 50), actor=ACTOR)
+    assert len((await catalog.current_document(environment)).plans) == 200
+
+
 async def test_a_feature_keeps_its_type(environment: Environment) -> None:
     free = edited(SMALL, plans__pro=None)
     await catalog.apply(environment, free, actor=ACTOR)

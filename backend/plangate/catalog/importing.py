@@ -3,6 +3,7 @@ prices with their ids to be adopted.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final
@@ -29,11 +30,13 @@ from plangate.engine.catalog import Price
 from plangate.engine.pricing import monthly_amount
 from plangate.environment import Environment
 from plangate.store.catalog import all_stripe_prices
+from plangate.store.subscriptions import ENDED
 
 _KEY_LENGTH: Final = 60
 _NAME_LENGTH: Final = 120
 _DESCRIPTION_LENGTH: Final = 2_000
 _SUBSCRIPTIONS_READ: Final = 2_000
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _ADD_ON: Final = re.compile(r"\badd[-_ ]?ons?\b", re.IGNORECASE)
 
 
@@ -51,6 +54,7 @@ class _Found(msgspec.Struct, frozen=True, kw_only=True):
     prices: Sequence[StripeJson]
     meters: Mapping[str, StripeJson]  # by id
     sold_together: Sequence[frozenset[str]]  # the products of each subscription
+    held: Mapping[str, int]  # how many subscriptions hold prices that are not on sale any more
 
 
 async def draft_from_stripe(environment: Environment) -> Imported:
@@ -70,11 +74,13 @@ async def draft_from_stripe(environment: Environment) -> Imported:
 
 async def _found(gateway: StripeGateway) -> _Found:
     together: list[frozenset[str]] = []
+    held: Counter[str] = Counter()
     async for page in gateway.iterate_subscriptions():
-        together += [
-            frozenset(reference(item["price"]["product"]) or "" for item in subscription["items"]["data"])
-            for subscription in page
-        ]
+        for subscription in page:
+            prices = [item["price"] for item in subscription["items"]["data"]]
+            together.append(frozenset(reference(price["product"]) or "" for price in prices))
+            if subscription["status"] not in ENDED:
+                held.update({price["id"] for price in prices if not price["active"]})
         if len(together) >= _SUBSCRIPTIONS_READ:
             break
     return _Found(
@@ -82,6 +88,7 @@ async def _found(gateway: StripeGateway) -> _Found:
         prices=await gateway.catalog.prices_on_sale(),
         meters={meter["id"]: meter for meter in await gateway.catalog.active_meters()},
         sold_together=together,
+        held=held,
     )
 
 
@@ -106,6 +113,13 @@ class _Drafting:
             is_ours = any(name.startswith(METADATA) for name in product.get("metadata") or {})
             if not is_ours and product["id"] not in named:
                 self._add_product(product)
+        for stripe_price_id, number in self._found.held.items():
+            if stripe_price_id not in self._known:
+                subscriptions = "1 subscription holds" if number == 1 else f"{number:,} subscriptions hold"
+                self._notes.append(
+                    f"{stripe_price_id} is archived in Stripe, so it is left out, but {subscriptions} it: once this is "
+                    "applied, map it to what it stands for, on its product's page in the Stripe dashboard."
+                )
         parts = {"features": self._features, "plans": self._plans, "add_ons": self._add_ons}
         return Imported(document=self._document.model_copy(update=parts), notes=tuple(self._notes))
 
@@ -117,10 +131,10 @@ class _Drafting:
         if why is not None:
             self._notes.append(f"The meter {event_name} is left out: {why}.")
             return
-        key = _key(meter["display_name"], self._features)
+        key = _key((meter["display_name"], event_name), self._features)
         # Whoever made the meter feeds it, so what it counted is read instead of being reported twice.
         self._features[key] = FeatureDocument(
-            name=meter["display_name"].strip()[:_NAME_LENGTH] or event_name,
+            name=_name(meter["display_name"]) or event_name,
             type="event",
             stripe_meter=event_name,
             usage_source="stripe_meter",
@@ -139,9 +153,9 @@ class _Drafting:
             self._notes.append(f"{product['id']} ({product['name']}) has no recurring price that can be sold here.")
             return
         kind = self._kind_of(product)
-        key = _key(product["name"], {*self._plans, *self._add_ons})
+        key = _key((product["name"], product["id"]), {*self._plans, *self._add_ons})
         said: dict[str, Any] = {
-            "name": product["name"].strip()[:_NAME_LENGTH] or product["id"],
+            "name": _name(product["name"]) or product["id"],
             "description": (product.get("description") or "")[:_DESCRIPTION_LENGTH],
             "stripe_product": product["id"] if sold else None,
             "prices": sold,
@@ -289,9 +303,14 @@ def _amount(text: str) -> dict[str, Any]:
     return {"amount_decimal": text} if "." in text else {"amount_minor": int(text)}
 
 
-def _key(name: str, taken: Collection[str]) -> str:
-    """A key of the catalogue made from a name; a number is added where it is taken."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_KEY_LENGTH].strip("-") or "plan"
+def _name(text: str) -> str:
+    return _CONTROL.sub(" ", text).strip()[:_NAME_LENGTH].strip()
+
+
+def _key(names: Iterable[str], taken: Collection[str]) -> str:
+    """A key of the catalogue made from the first name that has letters for one; a number is added where it is taken."""
+    plains = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_KEY_LENGTH].strip("-") for name in names)
+    plain = next(filter(None, plains), "unnamed")
     key, number = plain, 2
     while key in taken:
         key, number = f"{plain}-{number}", number + 1

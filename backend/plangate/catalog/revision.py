@@ -11,6 +11,7 @@ import msgspec
 
 from plangate.catalog_compiled import compiled_price, meter_of, offered_version, price_terms, resolved_entitlement
 from plangate.catalog_document import (
+    PARTS_MAX,
     CatalogDocument,
     EntitlementDocument,
     Kind,
@@ -104,8 +105,8 @@ def draft(
     """What publishing `wanted` over the revision in force would make.
 
     `migrate` says who gets new versions, by `plan:KEY`, `add_on:KEY`, KEY or "" (the rest); else the document does.
-    Raises Refusal (422) when a feature would change its type or the event it counts: usage counted already and
-    overrides would lose their meaning.
+    Raises Refusal (422) when a feature would change its type or the event it counts, because usage counted already and
+    overrides would lose their meaning; and when there would be too many parts, archived ones included.
     """
     before = (
         CatalogDocument(features={}, plans={}) if current is None else CatalogDocument.model_validate(current.document)
@@ -214,6 +215,18 @@ def _keeping_archived(before: CatalogDocument, wanted: CatalogDocument) -> Catal
         }
         for name in ("features", "plans", "add_ons")
     }
+    crowded = [
+        FieldError(
+            pointer_of(name),
+            Code.INVALID,
+            f"would be {len(parts[name])} with those published before, which stay as archived: at most {most} fit. "
+            "Give the ones there are new terms instead of adding more",
+        )
+        for name, most in PARTS_MAX.items()
+        if len(parts[name]) > most
+    ]
+    if crowded:
+        raise refused(crowded)
     return wanted.model_copy(update=parts)
 
 
