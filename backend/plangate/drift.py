@@ -1,6 +1,6 @@
 """Compares what is stored with where it came from, or went to: subscriptions, usage counters, reports to meters."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -10,15 +10,24 @@ import msgspec
 
 from plangate import on_sale
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
-from plangate.billing.transport import StripeJson
-from plangate.engine.catalog import Catalog
 from plangate.engine.facts import SubscriptionFact
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
-from plangate.importing import grouped_by_customer, listed_state, subscriptions_held
-from plangate.mirroring import company_of_customer, customers_of, refetch, refetch_customer
+from plangate.listing import (
+    Listed,
+    Listing,
+    Progress,
+    agrees,
+    listed_state,
+    several_at_once,
+    subscriptions_held,
+    untold,
+)
+from plangate.mirroring import customers_of, refetch, refetch_customer
+from plangate.newcomers import is_subscriber
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
+from plangate.store.known import known_customers
 from plangate.store.ledger import lock_companies
 from plangate.store.meter_outbox import DELIVERED, SET_ASIDE, WAITING, Reported, put_back, reported_meters
 from plangate.store.subscriptions import subscriptions_of
@@ -26,8 +35,6 @@ from plangate.usage_windows import Miscount, miscounted, recount
 
 _PAGE: Final = 200
 _REPORTED_FOR: Final = timedelta(days=35)
-
-Progress = Callable[[int], None]
 
 
 class DriftKind(StrEnum):
@@ -62,27 +69,24 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     is_repaired: bool = False
 
 
-async def stripe_drift(
-    environment: Environment, *, repair: bool = False, progress: Progress | None = None
-) -> list[Drift]:
+async def stripe_drift(environment: Environment, *, repair: bool = False, progress: Progress = untold) -> list[Drift]:
     """Every price and subscription that Stripe has otherwise than we do; with `repair`, fetched and stored again.
 
-    One company at a time; without `repair` nothing is written. A company whose customer this account never had is
-    reported and never repaired: to Stripe's word that would end every subscription it holds, and it is far likelier
-    that the key is another account's. Raises Refusal (unavailable) when the key is known to be another account's.
+    Repaired is one company at a time; without `repair` nothing is written. A company whose customer this account never
+    had is reported and never repaired: to Stripe's word that would end every subscription it holds, and it is far
+    likelier that the key is another account's. Raises Refusal (unavailable) when the key is known to be another
+    account's.
     """
     with environment.gateway.long_work():
         await _refuse_other_account(environment)
-        agreeing, strangers = await _listed(environment)
+        agreeing, strangers = await _listed(environment, progress)
         found = await _prices(environment, repair=repair)
-        seen = 0
-        async for company_ids in _pages(environment):
-            for company_id in company_ids:
-                if company_id not in agreeing:
-                    found.extend(await _checked(environment, company_id, repair=repair))
-                seen += 1
-                if progress is not None:
-                    progress(seen)
+        others = [one async for page in _pages(environment) for one in page if one not in agreeing]
+        differing = await _differing(environment, others, progress)
+        for number, (company_id, differences) in enumerate(differing.items(), start=1):
+            found.extend(await _repaired(environment, company_id, differences) if repair else differences)
+            if repair:
+                progress("Repairing companies", number, len(differing))
         for stripe_customer_id in strangers:
             found.extend(await _unlinked(environment, stripe_customer_id, repair=repair))
     return found
@@ -115,43 +119,42 @@ _PRICES: Final = {
 }
 
 
-async def _listed(environment: Environment) -> tuple[set[str], list[str]]:
+async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], list[str]]:
     """Companies that agree with the list of all subscriptions, and customers of our prices that no company has.
 
     Only a company whose one customer is told whole can agree. All others are compared one by one, with what is fetched
     for them alone, so that nothing that changed while we listed passes for drift.
     """
     catalog = await environment.catalog()
-    held = await subscriptions_held(environment, _untold)
-    agreeing, strangers, seen = set[str](), list[str](), set[str]()
-    async for page in environment.gateway.iterate_subscriptions(is_whole=True):
-        for name, subscriptions in grouped_by_customer(page).items():
-            async with environment.reading() as session:
-                company_id = await company_of_customer(session, name)
-                customers, known = ([], {}) if company_id is None else await _known(session, company_id)
-            if company_id is None:
-                if name not in seen and _is_of_ours(catalog, subscriptions):
-                    strangers.append(name)
-                    seen.add(name)
-                continue
-            if held[name] != len(subscriptions) or customers != [name]:
-                continue
-            state = await listed_state(environment, name, subscriptions)
-            if state is not None and state_hash(mirrored(state)) == state_hash(known.values()):
-                agreeing.add(company_id)
-    return agreeing, strangers
+    held = await subscriptions_held(environment, tell)
+    agreeing, strangers, through = set[str](), dict[str, None](), 0
+    listing = Listing(environment, held)
 
+    async def compare(whole: Mapping[str, Listed], apart: Mapping[str, Listed]) -> None:
+        async with environment.reading() as session:
+            known = await known_customers(session, [*whole, *apart])
+        # Who cannot be read for now is compared alone, and reported then.
+        states = await several_at_once(
+            [name for name in whole if name in known and known[name].is_sole],
+            lambda name: listed_state(environment, name, whole[name]),
+            refused=lambda _name, _refusal: None,
+        )
+        agreeing.update(
+            known[name].company_id for name, one in states.items() if one is not None and agrees(known[name], one)
+        )
+        agreeing.difference_update(known[name].company_id for name in apart if name in known)
+        strangers.update(
+            (name, None)
+            for name, one in {**whole, **apart}.items()
+            if name not in known and is_subscriber(catalog, one.subscriptions)
+        )
 
-def _is_of_ours(catalog: Catalog, subscriptions: Iterable[StripeJson]) -> bool:
-    return any(
-        item["price"]["id"] in catalog.price_owners
-        for subscription in subscriptions
-        for item in subscription["items"]["data"]
-    )
-
-
-def _untold(_words: str, _through: int, _total: int | None) -> None:
-    """Counting is the smallest part of it."""
+    async for page in listing.pages():
+        await compare(page.whole, page.apart)
+        through += len(page.whole) + len(page.apart)
+        tell("Comparing subscribers", through, max(len(held), through))
+    await compare({}, listing.waiting)
+    return agreeing, list(strangers)
 
 
 async def _refuse_other_account(environment: Environment) -> None:
@@ -163,18 +166,42 @@ async def _refuse_other_account(environment: Environment) -> None:
         )
 
 
-async def _checked(environment: Environment, company_id: str, *, repair: bool) -> list[Drift]:
-    """The differences of one company. What Stripe does not answer for one keeps nobody else from being compared."""
+async def _differing(environment: Environment, company_ids: Sequence[str], tell: Progress) -> dict[str, list[Drift]]:
+    """The differences of each company that has any, as fetched for it alone, several companies at once."""
+    found: dict[str, list[Drift]] = {}
+    through = 0
+
+    async def compare(company_id: str) -> None:
+        nonlocal through
+        found[company_id] = await _of_company(environment, company_id)
+        through += 1
+        tell("Comparing companies", through, len(company_ids))
+
+    def refused(company_id: str, refusal: Refusal) -> None:
+        found[company_id] = [_unreadable(company_id, refusal)]
+
+    await several_at_once(company_ids, compare, refused=refused)
+    return {company_id: found[company_id] for company_id in company_ids if found[company_id]}
+
+
+def _unreadable(company_id: str, refusal: Refusal) -> Drift:
+    """What Stripe does not answer for one keeps nobody else from being compared."""
+    return Drift(company=company_id, subject="", detail=refusal.detail, kind=DriftKind.UNREADABLE)
+
+
+async def _repaired(environment: Environment, company_id: str, differences: list[Drift]) -> list[Drift]:
+    """The differences, and which of them are gone after Stripe's word was fetched and stored again."""
+    if any(one.kind in _GUARDED for one in differences):
+        return differences
     try:
-        differences = await _of_company(environment, company_id)
-        is_guarded = any(one.kind is DriftKind.UNKNOWN_CUSTOMER for one in differences)
-        if not differences or not repair or is_guarded:
-            return differences
         await refetch(environment, company_id)
         left = {one.subject for one in await _of_company(environment, company_id)}
     except Refusal as refusal:
-        return [Drift(company=company_id, subject="", detail=refusal.detail, kind=DriftKind.UNREADABLE)]
+        return [_unreadable(company_id, refusal)]
     return [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
+
+
+_GUARDED: Final = frozenset({DriftKind.UNKNOWN_CUSTOMER, DriftKind.UNREADABLE})
 
 
 async def _unlinked(environment: Environment, stripe_customer_id: str, *, repair: bool) -> list[Drift]:
@@ -194,9 +221,7 @@ async def _unlinked(environment: Environment, stripe_customer_id: str, *, repair
     ]
 
 
-async def usage_drift(
-    environment: Environment, *, repair: bool = False, progress: Progress | None = None
-) -> list[Drift]:
+async def usage_drift(environment: Environment, *, repair: bool = False, progress: Progress = untold) -> list[Drift]:
     """Every stored window, of companies and of users, whose counters are not the sum of the ledger and of what is held.
 
     With `repair` they are counted anew, in one short transaction per company that differs.
@@ -212,14 +237,11 @@ async def usage_drift(
                 # Usage may have been counted while we read: only what differs under the company's lock is drift.
                 found.extend(await _miscounts_of(environment, company_id, repair=repair))
             seen += 1
-            if progress is not None:
-                progress(seen)
+            progress("Comparing counters", seen, None)
     return found
 
 
-async def meter_drift(
-    environment: Environment, *, repair: bool = False, progress: Progress | None = None
-) -> list[Drift]:
+async def meter_drift(environment: Environment, *, repair: bool = False, progress: Progress = untold) -> list[Drift]:
     """Every company and meter whose usage of the last 35 days Stripe counted otherwise than we reported it.
 
     Also usage that was set aside; with `repair` it waits for its turn again. What Stripe counted otherwise is never
@@ -251,8 +273,7 @@ async def meter_drift(
             if counted != max(0, delivered.quantity):
                 detail = f"{delivered.quantity:,} was reported to the meter {meter}, Stripe counted {counted:,}"
                 found.append(Drift(company=company_id, subject=feature, detail=detail))
-        if progress is not None:
-            progress(seen)
+        progress("Comparing meters", seen, len(sums))
     return found
 
 

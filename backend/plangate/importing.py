@@ -1,19 +1,18 @@
 """Brings a whole Stripe account in: page by page rather than customer by customer, and on from where it was stopped.
 
-One pass counts how many subscriptions each customer has; then a page of subscriptions, with their customers and
-schedules, is all there is to know about those customers whose subscriptions are all on it. Only the others are fetched
-one by one, so that an account of 10,000 customers takes some hundred calls.
+Most customers of a page are as they were stored, or are new; those are read, or made companies, all at once. Only the
+others take a lease each, so that an account of 10,000 customers takes some hundred calls and transactions.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from plangate.billing.gateway import CustomerState, reference
 from plangate.billing.mirror import owning_company
@@ -22,13 +21,24 @@ from plangate.clock import wall_now
 from plangate.engine.catalog import Catalog
 from plangate.environment import Environment
 from plangate.errors import Refusal
+from plangate.listing import (
+    Listed,
+    Listing,
+    Progress,
+    agrees,
+    listed_state,
+    several_at_once,
+    subscriptions_held,
+    untold,
+)
 from plangate.mirroring import Mirrored, keep_fetched, refetch, refetch_customer
+from plangate.newcomers import is_subscriber, make_companies
 from plangate.store.inbox import cursor, set_cursor
+from plangate.store.known import known_customers
 from plangate.store.subscriptions import running_subscriptions
 
 _CURSOR: Final = "import"
 _RESUMED_FOR: Final = timedelta(hours=24)
-_AT_ONCE: Final = 8
 _PAGE: Final = 500
 _EXAMPLES: Final = 3
 _UNMAPPED_MAX: Final = 200
@@ -37,8 +47,6 @@ _ENDED: Final = frozenset({"canceled", "incomplete_expired"})
 _log = structlog.get_logger(__name__)
 
 Step: TypeAlias = Literal["subscribers", "customers", "vanished", "done"]
-# Told what is under way, how many of it are through, and how many there are in all where that is known.
-Progress: TypeAlias = Callable[[str, int, int | None], None]
 
 
 class Unmapped(msgspec.Struct, kw_only=True):
@@ -70,12 +78,16 @@ class ImportReport(msgspec.Struct, kw_only=True):
 
 
 class _Place(msgspec.Struct, kw_only=True):
-    """Where an import stands, stored after every page."""
+    """Where an import stands, stored after every page.
+
+    `apart` are customers of whom only a part was listed by then: whoever goes on fetches them.
+    """
 
     began_at: datetime
     is_every_customer_wanted: bool
     step: Step = "subscribers"
     after: str | None = None
+    apart: list[str] = []
     through: int = 0
     report: ImportReport = msgspec.field(default_factory=ImportReport)
 
@@ -112,33 +124,6 @@ async def _place(env: Environment, is_every_customer_wanted: bool, *, is_restart
     return place
 
 
-async def subscriptions_held(env: Environment, tell: Progress) -> Counter[str]:
-    """How many subscriptions, of any status, each customer of the account has. Raises `StripeFailure`."""
-    held: Counter[str] = Counter()
-    async for page in env.gateway.iterate_subscriptions():
-        held.update(_customer_of(subscription) for subscription in page)
-        tell("Counting subscriptions", held.total(), None)
-    return held
-
-
-def grouped_by_customer(page: Iterable[StripeJson]) -> dict[str, list[StripeJson]]:
-    """The subscriptions of a page by their customers."""
-    found: dict[str, list[StripeJson]] = {}
-    for subscription in page:
-        found.setdefault(_customer_of(subscription), []).append(subscription)
-    return found
-
-
-async def listed_state(env: Environment, name: str, subscriptions: Sequence[StripeJson]) -> CustomerState | None:
-    """The state of a customer all of whose subscriptions were listed whole; None where a list cannot tell it."""
-    customer = subscriptions[0]["customer"]
-    if not isinstance(customer, dict) or customer.get("deleted"):
-        return None
-    for subscription in subscriptions:
-        subscription["customer"] = name
-    return await env.gateway.completed_state(customer, subscriptions)
-
-
 class _Run:
     """One import under way."""
 
@@ -146,9 +131,8 @@ class _Run:
         self.env = env
         self.place = place
         self.report = place.report
-        self.tell = progress or _untold
+        self.tell = progress or untold
         self.held: Counter[str] = Counter()  # how many subscriptions each customer has, of any status
-        self.fetched: set[str] = set()
         self.unmapped = {one.stripe_price_id: one for one in self.report.unmapped}
 
     async def all(self) -> None:
@@ -164,55 +148,102 @@ class _Run:
             await self._go_on_to("done")
 
     async def _subscribers(self) -> None:
-        """Everybody with subscriptions: from the page where it tells all, otherwise fetched."""
+        """Everybody with subscriptions: from the list where it tells all, otherwise fetched."""
         catalog = await self.env.catalog()
-        asked_at = self.env.clock.now()
-        async for page in self.env.gateway.iterate_subscriptions(after=self.place.after, is_whole=True):
-            by_customer = grouped_by_customer(page)
-            # Those with more subscriptions than this page has were, or are now, fetched by themselves.
-            new = [name for name in by_customer if name not in self.fetched]
-            self.fetched.update(name for name in new if self.held[name] != len(by_customer[name]))
-            await self._each(new, partial(self._subscriber, catalog, by_customer, asked_at))
-            self.report.customers += len(new)
-            self.place.through += len(new)
-            await self._mark(page[-1]["id"])
+        await self._fetch(catalog, dict.fromkeys(self.place.apart))
+        listing = Listing(self.env, self.held, left_out=self.place.apart)
+        async for page in listing.pages(after=self.place.after):
+            await self._keep(catalog, page.whole)
+            await self._fetch(catalog, page.apart)
+            self.place.apart = sorted(listing.waiting)
+            await self._mark(page.last)
             self.tell("Importing subscribers", self.place.through, max(len(self.held), self.place.through))
-            asked_at = self.env.clock.now()
+        await self._fetch(catalog, listing.waiting)
 
-    async def _subscriber(
-        self, catalog: Catalog, listed: Mapping[str, Sequence[StripeJson]], asked_at: datetime, name: str
-    ) -> Mirrored | None:
+    async def _keep(self, catalog: Catalog, whole: Mapping[str, Listed]) -> None:
+        async with self.env.reading() as session:
+            known = await known_customers(session, whole)
+        states = await several_at_once(
+            whole, lambda name: listed_state(self.env, name, whole[name]), refused=self._refused
+        )
+        for name in states:
+            self._note_unmapped(catalog, name, whole[name].subscriptions)
+        # One that was deleted and is no company's never was one of ours.
+        deleted = [name for name, state in states.items() if state is None and name in known]
+        listed = {name: state for name, state in states.items() if state is not None}
+        others = await self._at_once(catalog, listed)
+        await self._each(others, lambda name: self._one(listed[name], asked_at=whole[name].asked_at))
+        await self._each(deleted, partial(refetch_customer, self.env))
+        self._went_through(len(whole))
+
+    async def _fetch(self, catalog: Catalog, apart: Mapping[str, Listed | None]) -> None:
+        """Customers that the list does not tell, with what it told of them."""
         everybody = self.place.is_every_customer_wanted
-        subscriptions = listed[name]
-        state = None if name in self.fetched else await listed_state(self.env, name, subscriptions)
-        if state is None:
+
+        async def fetched(name: str) -> Mirrored | None:
             mirror = await refetch_customer(self.env, name, is_every_customer_wanted=everybody)
-            self._note_unmapped(catalog, name, (mirror.subscriptions if mirror is not None else ()) or subscriptions)
+            listed = apart[name]
+            subscriptions = mirror.subscriptions if mirror is not None else ()
+            self._note_unmapped(catalog, name, subscriptions or (listed.subscriptions if listed is not None else ()))
             return mirror
-        self._note_unmapped(catalog, name, subscriptions)
+
+        await self._each(apart, fetched)
+        self._went_through(len(apart))
+
+    def _went_through(self, customers: int) -> None:
+        self.report.customers += customers
+        self.place.through += customers
+
+    async def _at_once(self, catalog: Catalog, states: Mapping[str, CustomerState]) -> list[str]:
+        """Read and store together what needs no lease; answers who is left.
+
+        Those are companies that are stored otherwise, and customers whose metadata names a company.
+        """
+        async with self.env.reading() as session:
+            known = await known_customers(session, states)
+        self.report.companies += sum(name in known and agrees(known[name], states[name]) for name in states)
+        others = [name for name, one in known.items() if not agrees(one, states[name])]
+        new = [state for name, state in states.items() if name not in known]
+        others += [one.stripe_customer_id for one in new if owning_company(one.customer.get("metadata")) is not None]
+        newcomers = [
+            one
+            for one in new
+            if owning_company(one.customer.get("metadata")) is None
+            and (self.place.is_every_customer_wanted or is_subscriber(catalog, one.subscriptions))
+        ]
+        if newcomers:
+            try:
+                async with self.env.writing() as session:
+                    await make_companies(session, catalog, newcomers)
+            except IntegrityError:
+                # Somebody linked one of them a moment ago.
+                return others + [one.stripe_customer_id for one in newcomers]
+        self.report.companies += len(newcomers)
+        self.report.changed += len(newcomers)
+        return others
+
+    async def _one(self, state: CustomerState, *, asked_at: datetime) -> Mirrored | None:
+        everybody = self.place.is_every_customer_wanted
         return await keep_fetched(self.env, state, asked_at=asked_at, is_every_customer_wanted=everybody)
 
     async def _customers(self) -> None:
         """Everybody without subscriptions: linked when the metadata names a company, or when all are wanted."""
+        catalog = await self.env.catalog()
         seen, asked_at = 0, self.env.clock.now()
         async for page in self.env.gateway.iterate_customers(after=self.place.after):
             without = {customer["id"]: customer for customer in page if customer["id"] not in self.held}
-            wanted = [
-                name
+            wanted = {
+                name: CustomerState(stripe_customer_id=name, customer=customer)
                 for name, customer in without.items()
                 if self.place.is_every_customer_wanted or owning_company(customer.get("metadata")) is not None
-            ]
-            await self._each(wanted, partial(self._customer, without, asked_at))
+            }
+            others = await self._at_once(catalog, wanted)
+            await self._each(others, lambda name: self._one(wanted[name], asked_at=asked_at))  # noqa: B023 - awaited here
             self.report.customers += len(without)
             seen += len(page)
             await self._mark(page[-1]["id"])
             self.tell("Looking at all customers", seen, None)
             asked_at = self.env.clock.now()
-
-    async def _customer(self, listed: Mapping[str, StripeJson], asked_at: datetime, name: str) -> Mirrored | None:
-        state = CustomerState(stripe_customer_id=name, customer=listed[name])
-        everybody = self.place.is_every_customer_wanted
-        return await keep_fetched(self.env, state, asked_at=asked_at, is_every_customer_wanted=everybody)
 
     async def _vanished(self) -> None:
         """Companies with a subscription that runs here while its customer has none in Stripe: deleted, unseen."""
@@ -229,24 +260,16 @@ class _Run:
     async def _each(
         self, names: Iterable[str], work: Callable[[str], Awaitable[Mirrored | None]], *, is_customer: bool = True
     ) -> None:
-        """Several at once. What fails for one is noted and keeps nobody else from being imported."""
-        turns = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(name: str) -> None:
-            async with turns:
-                try:
-                    mirror = await work(name)
-                except Refusal as refusal:
-                    _log.warning("import_failed", environment=self.env.id, subject=name, code=refusal.code.value)
-                    if len(self.report.failed) < _FAILED_MAX:
-                        self.report.failed.append(name)
-                    return
+        mirrors = await several_at_once(names, work, refused=self._refused)
+        for mirror in mirrors.values():
             self.report.companies += is_customer and mirror is not None
             self.report.changed += mirror is not None and mirror.is_changed
 
-        async with asyncio.TaskGroup() as group:
-            for name in names:
-                group.create_task(one(name))
+    def _refused(self, name: str, refusal: Refusal) -> None:
+        """What fails for one is noted."""
+        _log.warning("import_failed", environment=self.env.id, subject=name, code=refusal.code.value)
+        if len(self.report.failed) < _FAILED_MAX:
+            self.report.failed.append(name)
 
     def _note_unmapped(self, catalog: Catalog, name: str, subscriptions: Iterable[StripeJson]) -> None:
         prices = {
@@ -267,7 +290,7 @@ class _Run:
                 known.examples.append(name)
 
     async def _go_on_to(self, step: Step) -> None:
-        self.place.step, self.place.through = step, 0
+        self.place.step, self.place.through, self.place.apart = step, 0, []
         await self._mark(None)
 
     async def _mark(self, after: str | None) -> None:
@@ -287,11 +310,3 @@ def _unmapped(price: StripeJson) -> Unmapped:
         currency=price["currency"],
         interval=recurring.get("interval") or "",
     )
-
-
-def _customer_of(subscription: StripeJson) -> str:
-    return reference(subscription["customer"]) or ""
-
-
-def _untold(_words: str, _through: int, _total: int | None) -> None:
-    """Nobody watches."""

@@ -12,7 +12,7 @@ from plangate import drift, importing
 from plangate.cli.opening import EnvironmentOption, opened, run
 from plangate.cli.ports import refuse_taken_port
 from plangate.cli.shipped import dashboard_app_manifest
-from plangate.cli.terminal import hint, out, progress, say, show_json, show_table, steps
+from plangate.cli.terminal import hint, out, say, show_json, show_table, steps
 from plangate.errors import StartRefused
 from plangate.sandbox.app import create_app
 from plangate.sandbox.config import SandboxConfig
@@ -156,12 +156,12 @@ def verify_command(
 
     async def work() -> list[drift.Drift]:
         async with opened(environment) as (_, env):
-            with progress("Comparing companies:") as counter:
+            with steps() as progress:
                 if usage and stripe_meters:
-                    return await drift.meter_drift(env, repair=repair, progress=counter)
+                    return await drift.meter_drift(env, repair=repair, progress=progress)
                 if usage:
-                    return await drift.usage_drift(env, repair=repair, progress=counter)
-                return await drift.stripe_drift(env, repair=repair, progress=counter)
+                    return await drift.usage_drift(env, repair=repair, progress=progress)
+                return await drift.stripe_drift(env, repair=repair, progress=progress)
 
     found = run(work)
     left = [one for one in found if not one.is_repaired]
