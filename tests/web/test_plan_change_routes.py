@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -43,6 +44,18 @@ class Story:
 
     def confirm(self, quote: dict[str, Any], **headers: str) -> httpx.Response:
         return self.http.post(self.path, json={"quote": quote["quote"], "return_url": BACK}, headers=headers)
+
+    def in_app(self, action: str, *, user: str = "usr_agent", **payload: object) -> httpx.Response:
+        """An action of the Stripe App, signed as Stripe signs it."""
+        ids = {"mode": "test", "user_id": user, "account_id": self.sandbox.account_id}
+        body = json.dumps({**payload, **ids}, separators=(",", ":")).encode()
+        signature = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
+        return self.http.post(f"/stripe-app/v1/{action}", content=body, headers=signature)
+
+    def customer(self) -> str:
+        """The company's Stripe customer, once it has one."""
+        (found,) = self.http.get(f"/v1/companies/{self.company}").json()["stripe_customer_ids"]
+        return str(found)
 
     def plan(self) -> str:
         return str(self.http.get(f"/v1/companies/{self.company}").json()["plan"]["key"])
@@ -128,16 +141,10 @@ def test_from_free_to_a_downgrade_that_arrives(story: Story) -> None:
 
 
 def test_s21_a_payment_the_bank_must_agree_to_is_a_402_until_it_is_done(story: Story) -> None:
-    def told(action: str, **payload: object) -> httpx.Response:
-        ids = {"mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
-        body = json.dumps({**payload, **ids}, separators=(",", ":")).encode()
-        signature = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
-        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=signature)
-
     checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
     httpx.post(checkout, data={"card": "visa"}, trust_env=False)
     story.wait(lambda: story.plan() == "starter")
-    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
+    customer = story.customer()
     stripe = story.sandbox.client().v1
     method = stripe.payment_methods.attach("pm_card_authenticationRequired", {"customer": customer})
     (subscription,) = stripe.subscriptions.list({"customer": customer}).data
@@ -148,13 +155,13 @@ def test_s21_a_payment_the_bank_must_agree_to_is_a_402_until_it_is_done(story: S
 
     def is_fresh() -> bool:
         # The webhook about the new card may arrive between a preview and its confirmation.
-        quotes.append(told("plan.preview", customer=customer, plan="pro").json())
+        quotes.append(story.in_app("plan.preview", customer=customer, plan="pro").json())
         return story.confirm(quotes[-1], **key).status_code != 409
 
     story.wait(is_fresh)
     quote = quotes[-1]
     first, again = story.confirm(quote, **key), story.confirm(quote, **key)
-    staff = told("plan.change", customer=customer, operation_id="op_1", quote=quote["quote"])
+    staff = story.in_app("plan.change", customer=customer, operation_id="op_1", quote=quote["quote"])
     for found in map(problem, (first, again, staff)):
         assert (found["status"], found["code"]) == (402, "action_required")
         assert found["next_action"]["kind"] == "authenticate"
@@ -236,21 +243,11 @@ def test_what_cannot_be_confirmed_is_a_documented_refusal(story: Story) -> None:
 
 
 def test_staff_schedules_and_cancels_from_the_dashboard(story: Story) -> None:
-    def call(action: str, **payload: object) -> httpx.Response:
-        message = {
-            **payload,
-            "mode": "test",
-            "user_id": "usr_agent",
-            "account_id": story.sandbox.account_id,
-        }
-        body = json.dumps(message, separators=(",", ":")).encode()
-        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
-        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=header)
-
+    call = story.in_app
     checkout = story.confirm(story.preview(plan="pro")).json()["next_action"]["url"]
     httpx.post(checkout, data={"card": "visa"}, trust_env=False)
     story.wait(lambda: story.plan() == "pro")
-    customer = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"][0]
+    customer = story.customer()
     quote = call("plan.preview", customer=customer, plan="starter").json()
     sent = {"customer": customer, "operation_id": "op_1", "quote": quote["quote"]}
     changed = call("plan.change", **sent)
@@ -275,11 +272,7 @@ def test_staff_end_a_trial_at_once_through_the_api(story: Story) -> None:
     for said in ("never", "", 0):
         refused = story.http.post(f"{story.path}/preview", json={"trial_end": said})
         assert refused.status_code == 422, refused.text
-    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
-    ids = {"mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
-    body = json.dumps({"customer": customer, "trial_end": "now", **ids}, separators=(",", ":")).encode()
-    header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
-    in_app = story.http.post("/stripe-app/v1/plan.preview", content=body, headers=header)
+    in_app = story.in_app("plan.preview", customer=story.customer(), trial_end="now")
     assert in_app.status_code == 200, in_app.text
     quote = story.preview(trial_end="now")
     assert quote["due_today"] == in_app.json()["due_today"] == {"amount_minor": 4900, "currency": "usd"}
@@ -316,34 +309,22 @@ def test_a_deal_is_made_through_the_api_by_an_admin_alone(story: Story) -> None:
 
 
 def test_a_deal_is_made_from_the_dashboard_by_an_admin_alone(story: Story) -> None:
-    def call(user: str, **payload: object) -> httpx.Response:
-        message = {**payload, "mode": "test", "user_id": user, "account_id": story.sandbox.account_id}
-        body = json.dumps(message, separators=(",", ":")).encode()
-        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
-        return story.http.post("/stripe-app/v1/plan.preview", content=body, headers=header)
-
     checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
     httpx.post(checkout, data={"card": "visa"}, trust_env=False)
     story.wait(lambda: story.plan() == "starter")
-    customer = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"][0]
-    deal = {"customer": customer, "plan": "pro", "custom_amount_minor": 3900, "custom_currency": "usd"}
-    refused = call("usr_agent", **deal, custom_interval="month")
+    price = {"custom_amount_minor": 3900, "custom_currency": "usd"}
+    deal: dict[str, Any] = {"customer": story.customer(), "plan": "pro", **price}
+    refused = story.in_app("plan.preview", **deal, custom_interval="month")
     assert (refused.status_code, problem(refused)["code"]) == (403, "role_too_low")
-    lacking = call("usr_admin", **deal)
+    lacking = story.in_app("plan.preview", user="usr_admin", **deal)
     assert (lacking.status_code, problem(lacking)["errors"][0]["pointer"]) == (422, "/custom_interval")
-    quote = call("usr_admin", **deal, custom_interval="month")
+    quote = story.in_app("plan.preview", user="usr_admin", **deal, custom_interval="month")
     assert (quote.status_code, quote.json()["kind"]) == (200, "upgrade"), quote.text
 
 
 def test_an_agent_puts_a_change_together_in_the_dashboard(story: Story) -> None:
-    def call(action: str, **payload: object) -> httpx.Response:
-        ids = {"customer": customer, "mode": "test", "user_id": "usr_agent", "account_id": story.sandbox.account_id}
-        body = json.dumps({**payload, **ids}, separators=(",", ":")).encode()
-        header = {"Stripe-Signature": sign(body, APP_SECRET, at=wall_now())}
-        return story.http.post(f"/stripe-app/v1/{action}", content=body, headers=header)
-
     checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
-    (customer,) = story.http.get(f"/v1/companies/{story.company}").json()["stripe_customer_ids"]
+    call = partial(story.in_app, customer=story.customer())
     waiting = call("customer.get").json()["pending_change"]
     assert (waiting["state"], waiting["next_action"]) == ("awaiting_payment", {"kind": "checkout", "url": checkout})
     httpx.post(checkout, data={"card": "visa"}, trust_env=False)
@@ -377,3 +358,23 @@ def test_an_agent_puts_a_change_together_in_the_dashboard(story: Story) -> None:
     assert (resumed["kind"], resumed["due_today"]["amount_minor"]) == ("resume", 0)
     assert call("plan.change", operation_id="op_3", quote=resumed["quote"]).json()["state"] == "applied"
     assert call("customer.get").json()["scheduled_change"] is None
+
+
+def test_an_agent_chooses_the_currency_until_the_company_pays_in_one(story: Story) -> None:
+    euros = [{"currency": "eur", "interval": "month", "amount_minor": 4500}]
+    pro = {**DOCUMENT["plans"]["pro"], "prices": [*DOCUMENT["plans"]["pro"]["prices"], *euros]}
+    assert (
+        story.http.put("/v1/catalog", json={**DOCUMENT, "plans": {**DOCUMENT["plans"], "pro": pro}}).status_code == 200
+    )
+    story.confirm(story.preview(plan="pro"))  # Makes the customer, who never pays there.
+    wanted = partial(story.in_app, "plan.preview", customer=story.customer(), plan="pro", interval="month")
+    assert wanted(currency="eur").json()["due_today"] == {"amount_minor": 4500, "currency": "eur"}
+    assert problem(wanted(currency="EUR"))["errors"][0]["pointer"] == "/currency"
+    assert problem(wanted(currency="gbp"))["code"] == "invalid"
+    change = story.in_app(
+        "plan.change", customer=story.customer(), operation_id="op_1", quote=wanted(currency="eur").json()["quote"]
+    )
+    httpx.post(change.json()["next_action"]["url"], data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "pro")
+    assert story.in_app("plan.offers", customer=story.customer()).json()["held"]["currency"] == "eur"
+    assert problem(wanted(currency="usd"))["code"] == "currency_pinned"

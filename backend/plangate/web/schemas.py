@@ -170,6 +170,7 @@ BodyTrait = (
 )
 BodyTraits = Annotated[dict[BodyName, BodyTrait], Field(max_length=TRAITS_MAX)]
 CatalogKey = Annotated[str, Field(min_length=1, max_length=200)]
+CurrencyCode = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 BodyQuantities = Annotated[dict[CatalogKey, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=50)]
 PeriodName = Literal["day", "week", "month", "billing_month", "billing_interval", "all_time"]
 Note = Annotated[str, Field(min_length=1, max_length=NOTE_MAX)]

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from plangate.engine.values import INT64_MAX
-from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, Note
+from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, CurrencyCode, Note
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 # `seats=5,extra=2`: keys of the catalogue with whole numbers, at most 50 of them.
@@ -90,6 +90,7 @@ class PreviewPayload(CustomerPayload):
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
+    currency: CurrencyCode | None = None
     quantities: Annotated[str, Field(max_length=7_000, pattern=QUANTITIES)] | None = None
     cancel: Literal["now", "period_end"] | None = None
     resume: bool = False
@@ -98,7 +99,7 @@ class PreviewPayload(CustomerPayload):
     promotion_code: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     force_reason: Note | None = None
     custom_amount_minor: Annotated[int, Field(ge=0, le=99_999_999)] | None = None
-    custom_currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = None
+    custom_currency: CurrencyCode | None = None
     custom_interval: Literal["day", "week", "month", "year"] | None = None
     custom_interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
     custom_name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
