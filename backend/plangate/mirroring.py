@@ -42,7 +42,7 @@ from plangate.store.companies import (
 from plangate.store.company_terms import deleted_customers, note_deleted_customers
 from plangate.store.database import StoreSession
 from plangate.store.direct import together
-from plangate.store.ledger import lock_pairs, locking
+from plangate.store.ledger import held_companies, lock_pairs, locking
 from plangate.store.plan_changes import PlanChangeRow, changes_in
 from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
 from plangate.store.subscriptions import (
@@ -204,7 +204,7 @@ async def _stored(
     catalog = await env.catalog()
     async with env.writing() as session:
         # The company before the audit, as everywhere, so that two writers never wait for each other.
-        fence, _, told = await together(
+        fence, rows, told = await together(
             session,
             lease.asking(session),
             locking(session, [company_id]),
@@ -214,9 +214,12 @@ async def _stored(
             raise Refusal(
                 Code.CHANGE_IN_PROGRESS, "Another change of this company took over. Try again in a few seconds."
             )
-        present = facts_of(told, company_id)
-        if present is None:
+        present, held = facts_of(told, company_id), held_companies(rows).get(company_id)
+        if present is None or held is None:
             raise Refusal(Code.NOT_FOUND, "There is no such company.")
+        if held.catalog_revision != catalog.revision:
+            # Another process published it, and this one did not hear of it yet.
+            catalog = await env.catalog_in(session)
         found = with_holding_times(found, known, at=session.now)
         is_changed = await _write_back(env, session, catalog, present.facts, known, found, stored=present.states)
         is_settled = present.has_open_changes and await settle_changes(
@@ -284,7 +287,9 @@ async def _stored_at_once(
             await env.touch(session, company_id, is_locked=True)
         if closing is not None:
             await closing(session)
-        as_read = AsRead(lease.subject, lease.fence, company_id, before.version, has_no_windows=is_moved)
+        as_read = AsRead(
+            lease.subject, lease.fence, company_id, before.version, catalog.revision, has_no_windows=is_moved
+        )
         standing = Standing(catalog, facts, {}, session.now, after)
         if not await env.write_back(session, as_read, entries, after=standing):
             return None

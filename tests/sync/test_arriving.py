@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from plangate import sync
+from plangate import catalog, sync
 from plangate.clock import wall_now
+from plangate.deployment import Deployment
+from plangate.engine.facts import PlanRef
 from plangate.errors import Code, Refusal
+from plangate.mirroring import refetch
+from plangate.shapes import Actor
 from plangate.store.database import Database, StoreSession
 from plangate.store.inbox import InboxState, inbox
 from plangate.store.leases import leases
 from plangate.store.present import present_facts
 from plangate.worker import Worker
-from tests.shop import Shop
+from tests.shop import DOCUMENT, Shop
 from tests.sync.test_webhooks import an_event, events_of, started, states
 from tests.sync.test_worker import until
 
@@ -93,6 +97,31 @@ async def test_what_was_written_stays_in_memory_as_the_store_has_it(shop: Shop) 
     assert present is not None
     assert now.facts == present.facts == now.snapshot.facts
     assert await shop.plan() == "starter"
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+async def test_what_prices_mean_is_told_by_the_newest_catalogue(
+    shop: Shop, connected: Deployment, *, is_at_once: bool
+) -> None:
+    """Another process published it, and this one did not hear of it yet."""
+    await shop.env.catalog()
+    dearer = {"name": "Max", "prices": [{"currency": "usd", "interval": "month", "amount_minor": 9900}]}
+    other = await Deployment.open(connected.settings)
+    document = {**DOCUMENT, "plans": {**DOCUMENT["plans"], "max": dearer}}
+    await catalog.apply(other.named(None), document, actor=Actor(kind="cli", id="tests"))
+    price = (await other.named(None).catalog()).plans["max"].prices[0].stripe_price_id or ""
+    await other.close()
+    shop.stripe.subscriptions.create({"customer": await shop.customer(), "items": [{"price": price}]})
+    if is_at_once:
+        _, claim = await sync.receive_to_act(shop.env, (await events_of(shop))[-1])
+        assert claim is not None
+        await sync.act_on(shop.env, claim)
+    else:
+        await refetch(shop.env, shop.company_id)
+    async with shop.env.reading() as session:
+        present = await present_facts(session, shop.company_id)
+    assert present is not None
+    assert present.facts.last_mapped_plan == PlanRef("max", 1)
 
 
 async def test_a_claimed_event_is_nobody_elses(shop: Shop) -> None:

@@ -96,7 +96,7 @@ async def lock_companies(session: StoreSession, company_ids: Collection[str]) ->
     if not company_ids:
         return {}
     (rows,) = await together(session, locking(session, company_ids))
-    return _held(rows)
+    return held_companies(rows)
 
 
 class Counted(NamedTuple):
@@ -117,15 +117,16 @@ async def hold(
     held, windows = await together(
         session, locking(session, company_ids), asking_newest(session, sorted(company_ids), sorted(user_ids))
     )
-    return Counted(_held(held), windows_of(windows), await used_keys(session, key_hashes))
+    return Counted(held_companies(held), windows_of(windows), await used_keys(session, key_hashes))
 
 
 def locking(session: StoreSession, company_ids: Collection[str]) -> Filled:
-    """The statement of `lock_companies`, to be executed with others."""
+    """The statement of `lock_companies`, to be executed with others; `held_companies` reads its rows."""
     return LOCK_COMPANIES.of(session.environment_id, session.environment_id, sorted(set(company_ids)))
 
 
-def _held(rows: Rows) -> dict[str, HeldCompany]:
+def held_companies(rows: Rows) -> dict[str, HeldCompany]:
+    """The companies in the rows of `locking`."""
     return {company_id: HeldCompany(version, opened, revision or 0) for company_id, version, opened, revision in rows}
 
 

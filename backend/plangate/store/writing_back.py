@@ -32,6 +32,7 @@ _LOOK: Final = Direct(
                 SELECT 1 FROM plan_changes WHERE environment_id = ?1 AND company_id = ?3
                     AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
             ),
+            (SELECT catalog_revision FROM environments WHERE id = ?1),
             (SELECT sequence FROM audit_heads WHERE environment_id = ?1 AND ?4),
             (SELECT entry_hash FROM audit_heads WHERE environment_id = ?1)
     """,
@@ -52,21 +53,24 @@ _LOOK: Final = Direct(
                 SELECT FROM plan_changes WHERE environment_id = $1 AND company_id = $3
                     AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
             ),
+            (SELECT catalog_revision FROM environments WHERE id = $1),
             (SELECT sequence FROM head), (SELECT entry_hash FROM head)
     """,
 )
 
 
 class AsRead(NamedTuple):
-    """What must be so still: the lease's newest fence, the company's version; and that no plan change is open.
+    """What must be so still: the lease's newest fence, the company's version, the catalogue's revision.
 
-    With `has_no_windows` the company must have no usage windows, as there are none to be moved then.
+    No plan change may be open either. With `has_no_windows` the company must have no usage windows, as there are none
+    to be moved then.
     """
 
     subject: str
     fence: int
     company_id: str
     version: int
+    catalog_revision: int
     has_no_windows: bool
 
 
@@ -122,15 +126,15 @@ async def _on_postgresql(
 
 
 def _checked(
-    row: tuple[int | None, int | None, int | None, int | bool, int | None, str | None],
+    row: tuple[int | None, int | None, int | None, int | bool, int | None, int | None, str | None],
     as_read: AsRead,
     entries: Sequence[AuditRow],
 ) -> tuple[int, str]:
     """Where the audit ends. Raises when something is otherwise, or the audit has no first entry yet."""
-    fence, version, windows, has_open_changes, sequence, head = row
+    fence, version, windows, has_open_changes, revision, sequence, head = row
     if as_read.has_no_windows and windows:
         raise _OtherwiseNow
-    if (fence, version) != (as_read.fence, as_read.version) or has_open_changes:
+    if (fence, version, revision) != (as_read.fence, as_read.version, as_read.catalog_revision) or has_open_changes:
         raise _OtherwiseNow
     if entries and sequence is None:
         raise _OtherwiseNow
