@@ -10,7 +10,8 @@ import msgspec
 
 from plangate import on_sale
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
-from plangate.engine.facts import SubscriptionFact
+from plangate.engine.facts import ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.engine.values import Json
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.listing import (
@@ -59,6 +60,7 @@ class DriftKind(StrEnum):
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. `subject` is a subscription's, customer's or price's id, or a feature.
 
+    `here` and `in_stripe` are the values of a subscription that differ, by their names in `SubscriptionFact`.
     `is_repaired` says it is gone. `company` is empty for a Stripe customer that has none, and for a price.
     """
 
@@ -66,6 +68,8 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     detail: str
     kind: DriftKind = DriftKind.USAGE
+    here: Mapping[str, Json] = {}
+    in_stripe: Mapping[str, Json] = {}
     is_repaired: bool = False
 
 
@@ -333,25 +337,66 @@ async def _of_company(environment: Environment, company_id: str) -> list[Drift]:
                 Drift(company=company_id, subject=stripe_customer_id, detail=detail, kind=DriftKind.UNKNOWN_CUSTOMER)
             )
     for name in sorted({*known, *fetched}):
-        difference = _difference(known.get(name), fetched.get(name))
+        difference = _difference(company_id, name, known.get(name), fetched.get(name))
         if difference is not None:
-            kind, detail = difference
-            found.append(Drift(company=company_id, subject=name, detail=detail, kind=kind))
+            found.append(difference)
     return found
 
 
-def _difference(ours: SubscriptionFact | None, theirs: SubscriptionFact | None) -> tuple[DriftKind, str] | None:
-    """The class of a difference and the words for it; None when there is none."""
-    if ours is None:
-        return None if theirs is None else (DriftKind.MISSING, f"{theirs.status} in Stripe, unknown here")
-    if theirs is None:
-        return (DriftKind.GONE, f"{ours.status} here, gone in Stripe") if ours.ended_at is None else None
+def _difference(
+    company_id: str, name: str, ours: SubscriptionFact | None, theirs: SubscriptionFact | None
+) -> Drift | None:
+    """How a subscription differs; None when it does not."""
+    if ours is None or theirs is None:
+        kind, detail = DriftKind.GONE, "gone in Stripe"
+        if theirs is not None:
+            kind, detail = DriftKind.MISSING, f"{theirs.status} in Stripe, unknown here: {_said(theirs.items)}"
+        elif ours is not None and ours.ended_at is None:
+            detail = f"{ours.status} here, gone in Stripe: {_said(ours.items)}"
+        else:
+            return None
+        return Drift(company=company_id, subject=name, detail=detail, kind=kind)
     if state_hash([ours]) == state_hash([theirs]):
         return None
     ours = without_holding_times(ours)
-    fields = [field for field in ours.__struct_fields__ if getattr(ours, field) != getattr(theirs, field)]
-    kind = next((_CLASSES[field] for field in _CLASSES if field in fields), DriftKind.DETAILS)
-    return kind, f"differs in {', '.join(field.replace('_', ' ') for field in fields)}"
+    pairs = {field: (getattr(ours, field), getattr(theirs, field)) for field in ours.__struct_fields__}
+    differing = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+    told = (
+        f"{field.replace('_', ' ')}: {_said(here)} here, {_said(there)} in Stripe"
+        for field, (here, there) in differing.items()
+    )
+    return Drift(
+        company=company_id,
+        subject=name,
+        detail="; ".join(told),
+        kind=next((_CLASSES[field] for field in _CLASSES if field in differing), DriftKind.DETAILS),
+        here={field: msgspec.to_builtins(pair[0]) for field, pair in differing.items()},
+        in_stripe={field: msgspec.to_builtins(pair[1]) for field, pair in differing.items()},
+    )
+
+
+def _said(value: object) -> str:
+    """One value of a subscription in few words: prices with their quantities, and until or from when."""
+    match value:
+        case None | ():
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M}"
+        case tuple():
+            return ", ".join(map(_said, value))
+        case SubscriptionItem():
+            return f"{_priced(value.stripe_price_id, value.quantity)} until {_said(value.period_end_at)}"
+        case ScheduledPhase():
+            prices = " + ".join(_priced(*one) for one in value.prices)
+            return f"{prices} from {_said(value.starts_at)}"
+        case _:
+            return str(value)
+
+
+def _priced(stripe_price_id: str, quantity: int | None) -> str:
+    return stripe_price_id if quantity is None else f"{stripe_price_id} ({quantity:,})"
 
 
 # The weightiest first: a difference in several is named after the first of them.

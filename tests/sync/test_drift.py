@@ -95,6 +95,31 @@ async def test_every_silent_change_is_reported_and_healed(shop: Shop) -> None:
     assert await stripe_drift(shop.env) == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_differs_is_told_as_it_is_here_and_in_stripe(shop: Shop) -> None:
+    company_id, customer, name = await subscriber(shop, "told")
+    pro, starter = await priced(shop, "pro"), await priced(shop, "starter")
+    (item,) = shop.stripe.subscriptions.retrieve(name)["items"].data
+    shop.stripe.subscriptions.update(
+        name, {"items": [{"id": item.id, "price": starter, "quantity": 7}], "cancel_at_period_end": True}
+    )
+    another = shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": pro}]})
+    found = {one.subject: one for one in await stripe_drift(shop.env)}
+    ends = f"{(await shop.snapshot()).facts.subscriptions[0].items[0].period_end_at:%Y-%m-%d %H:%M}"
+    assert found[name].detail == (
+        f"items: {pro} (1) until {ends} here, {starter} (7) until {ends} in Stripe; "
+        f"scheduled end at: none here, {ends} in Stripe"
+    )
+    assert (found[name].company, found[name].kind, set(found[name].here)) == (
+        company_id,
+        DriftKind.ITEMS,
+        {"items", "scheduled_end_at"},
+    )
+    assert found[name].here["scheduled_end_at"] is None
+    assert [one["stripe_price_id"] for one in found[name].in_stripe["items"]] == [starter]
+    assert found[another.id].detail.startswith(f"active in Stripe, unknown here: {pro} (1) until 20")
+
+
 async def test_a_company_with_another_live_subscription_keeps_its_plan(shop: Shop) -> None:
     _, customer, subscription = await subscriber(shop, "two")
     shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": await priced(shop, "starter")}]})
