@@ -22,6 +22,8 @@ from plangate.engine.targeting import compare
 from plangate.errors import Code, FieldError
 
 _PAID: Final = frozenset({"price_behaviour", "prices"})
+# What Stripe charges in these currencies is a multiple of so many minor units (its documentation of currencies).
+_STEPS: Final = {**dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 10), "isk": 100, "ugx": 100}
 _INTERVALS_MAX: Final = {"day": 1_095, "week": 156, "month": 36, "year": 3}
 
 
@@ -335,6 +337,18 @@ def _prices(path: tuple[object, ...], prices: Sequence[PriceDocument]) -> Iterat
         if price.interval_count > _INTERVALS_MAX[price.interval]:
             yield _at((*here, "interval_count"), "is too long: Stripe bills at least every three years")
         yield from _tiers((*here, "tiers"), price.tiers)
+        yield from _rounded(here, price)
+
+
+def _rounded(path: tuple[object, ...], price: PriceDocument) -> Iterator[FieldError]:
+    """Whole amounts that Stripe could never charge, because it knows no such fraction of the currency."""
+    step = _STEPS.get(price.currency, 1)
+    said = [((*path, "amount_minor"), price.amount_minor)]
+    for index, tier in enumerate(price.tiers):
+        said += [((*path, "tiers", index, name), getattr(tier, name)) for name in ("amount_minor", "flat_amount_minor")]
+    for place, amount in said:
+        if (amount or 0) % step:
+            yield _at(place, f"must be a multiple of {step}: Stripe charges nothing smaller in {price.currency}")
 
 
 def _tiers(path: tuple[object, ...], tiers: Sequence[TierDocument]) -> Iterator[FieldError]:

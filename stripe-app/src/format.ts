@@ -9,6 +9,12 @@ export interface Formats {
   money(amountMinor: number, currency: string): string;
 }
 
+/** Stripe's currencies whose minor unit is not a hundredth; not what browsers know of all of them. */
+const DECIMALS: Readonly<Record<string, number>> = Object.fromEntries([
+  ..."bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split(" ").map((code) => [code, 0]),
+  ..."bhd jod kwd omr tnd".split(" ").map((code) => [code, 3]),
+]);
+
 /** Days are UTC days: everybody who looks at a customer must read the same date. */
 export function formatsFor(locale: string, now: Date): Formats {
   const known = knownLocale(locale);
@@ -24,12 +30,19 @@ export function formatsFor(locale: string, now: Date): Formats {
       return (date.getUTCFullYear() === now.getUTCFullYear() ? thisYear : otherYear).format(date);
     },
     money: (amountMinor, currency) => {
-      const format = new Intl.NumberFormat(known, { style: "currency", currency });
-      const digits = format.resolvedOptions().maximumFractionDigits ?? 2;
-      if (Number.isInteger(amountMinor)) return format.format(amountMinor / 10 ** digits);
+      const usual = new Intl.NumberFormat(known, { style: "currency", currency });
+      const decimals = DECIMALS[currency.toLowerCase()] ?? 2;
+      const shown = usual.resolvedOptions().maximumFractionDigits ?? 2;
+      if (Number.isInteger(amountMinor / 10 ** Math.max(0, decimals - shown)))
+        return usual.format(amountMinor / 10 ** decimals);
       // A rate may be a fraction of a cent; Stripe keeps 12 places of it.
-      const exact = { style: "currency", currency, maximumFractionDigits: 12 } as const;
-      return new Intl.NumberFormat(known, exact).format(amountMinor / 10 ** digits);
+      const exact = {
+        style: "currency",
+        currency,
+        minimumFractionDigits: decimals,
+        maximumFractionDigits: 12,
+      } as const;
+      return new Intl.NumberFormat(known, exact).format(amountMinor / 10 ** decimals);
     },
   };
 }

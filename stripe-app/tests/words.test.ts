@@ -33,6 +33,12 @@ describe("numbers and days", () => {
     expect(formatsFor("de-DE", now).number(1234567)).toBe("1.234.567");
     expect(british.money(2900, "usd")).toBe("US$29.00");
     expect(british.money(500, "jpy")).toBe("JP¥500");
+    // Stripe counts hundredths of the first ones and none of the last, whatever is usual where people pay in them.
+    expect(british.money(190000, "rsd")).toBe("RSD\u00a01,900.00");
+    expect(british.money(190050, "rsd")).toBe("RSD\u00a01,900.50");
+    expect(british.money(500, "isk")).toBe("ISK\u00a05");
+    expect(british.money(5120, "kwd")).toBe("KWD\u00a05.120");
+    expect(british.money(1905, "mga")).toBe("MGA\u00a01,905");
   });
 
   it("name the year when it is another one, and count days in UTC", () => {

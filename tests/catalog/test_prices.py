@@ -79,6 +79,28 @@ def test_a_price_says_one_amount_in_one_way(price: dict[str, Any], place: str, s
     assert f"/plans/pro/entitlements/seats/prices/0{place}" in faults(elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("currency", "amount", "step"), [("kwd", 5125, 10), ("isk", 1050, 100), ("jpy", 5, None), ("rsd", 1905, None)]
+)
+def test_an_amount_is_one_that_stripe_can_charge(currency: str, amount: int, step: int | None) -> None:
+    tiers = [{"up_to": 5, "amount_minor": 0, "flat_amount_minor": amount}, {"up_to": None, "amount_minor": amount}]
+    prices = [
+        {"currency": currency, "interval": "month", "amount_minor": amount},
+        {"currency": currency, "interval": "year", "tiers_mode": "volume", "tiers": tiers},
+    ]
+    document = pro(entitlements={}, prices=prices)
+    if step is None:
+        parse_catalog(document)
+        return
+    found = faults(document)
+    assert [pointer.removeprefix("/plans/pro/prices/") for pointer in found] == [
+        "0/amount_minor",
+        "1/tiers/0/flat_amount_minor",
+        "1/tiers/1/amount_minor",
+    ]
+    assert all(f"must be a multiple of {step}" in said for said in found.values())
+
+
 @pytest.mark.parametrize(("interval", "most"), [("day", 1_095), ("week", 156), ("month", 36), ("year", 3)])
 def test_a_price_is_billed_at_least_every_three_years(interval: str, most: int) -> None:
     price = {"currency": "usd", "interval": interval, "amount_minor": 1}

@@ -23,6 +23,11 @@ def _reader(locale: str | None = "en-US", zone: str | None = "Europe/Berlin") ->
         (1_234_500, "usd", PriceText("$", "12,345", "", ""), "$12,345.00"),
         (500, "jpy", PriceText("¥", "500", "", ""), "¥500"),
         (0, "usd", PriceText("$", "0", "", ""), "$0.00"),
+        # Stripe counts hundredths of these, whatever is usual where people pay in them.
+        (190_000, "rsd", PriceText("RSD", "1,900", "", ""), "RSD1,900"),
+        (190_050, "rsd", PriceText("RSD", "1,900", ".50", ""), "RSD1,900.50"),
+        (500, "isk", PriceText("ISK", "5", "", ""), "ISK5"),
+        (5_120, "kwd", PriceText("KWD", "5", ".120", ""), "KWD5.120"),
     ],
 )
 def test_prices_are_cut_for_typesetting(amount: int, currency: str, parts: PriceText, full: str) -> None:

@@ -9,7 +9,7 @@ from babel.numbers import format_currency, get_currency_precision
 
 from plangate.catalog import CatalogDiff, Change, Detail, Effect, Impact, PlanImpact, Repriced, StripeCall
 from plangate.cli.terminal import out, say
-from plangate.engine.values import Json
+from plangate.engine.values import Json, decimals_of
 
 _SIGNS: Final = {
     "added": ("+", "green"),
@@ -210,6 +210,6 @@ def _tier(tier: dict[str, Any], currency: str) -> str:
 def _money(amount_minor: int | str, currency: str) -> str:
     """An amount of minor units, whole or as decimal text, in the currency's own way."""
     code = currency.upper()
-    amount = Decimal(amount_minor).scaleb(-get_currency_precision(code))
-    is_whole = isinstance(amount_minor, int)
-    return format_currency(amount, code, locale="en_US", currency_digits=is_whole, decimal_quantization=is_whole)
+    amount = Decimal(amount_minor).scaleb(-decimals_of(currency))
+    is_usual = amount == round(amount, get_currency_precision(code))
+    return format_currency(amount, code, locale="en_US", currency_digits=is_usual, decimal_quantization=is_usual)

@@ -7,6 +7,13 @@ from enum import Enum, StrEnum
 from typing import Any, Final, TypeAlias
 
 INT64_MAX: Final = 2**63 - 1
+# Stripe's currencies whose minor unit is not a hundredth; it is not what ISO 4217 or the CLDR say of some others.
+_DECIMALS: Final = {
+    **dict.fromkeys(
+        ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"], 0
+    ),
+    **dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 3),
+}
 
 
 class Unlimited(Enum):
@@ -62,3 +69,8 @@ class OverrideMode(StrEnum):
     SET = "set"
     ADD = "add"
     DENY = "deny"
+
+
+def decimals_of(currency: str) -> int:
+    """How many decimals amounts in a currency have in Stripe: 1900 minor units are 19.00 dollars, and 1,900 yen."""
+    return _DECIMALS.get(currency.lower(), 2)

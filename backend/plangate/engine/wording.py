@@ -6,7 +6,7 @@ from fractions import Fraction
 from plangate.engine.catalog import Condition, Feature, Price
 from plangate.engine.grants import Amount
 from plangate.engine.snapshot import Allowance, Answer
-from plangate.engine.values import FeatureType, Json, PeriodKind
+from plangate.engine.values import FeatureType, Json, PeriodKind, decimals_of
 
 _EVERY = {
     PeriodKind.DAY: "per day",
@@ -17,13 +17,6 @@ _EVERY = {
     PeriodKind.ALL_TIME: "in total",
 }
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
-# Stripe's currencies whose minor unit is not a hundredth.
-_DECIMALS = {
-    **dict.fromkeys(
-        ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"], 0
-    ),
-    **dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 3),
-}
 _NAMED = {
     "company": "the company",
     "user": "the user",
@@ -123,7 +116,7 @@ def _each(feature: Feature, amount_minor: Fraction, currency: str) -> str:
 
 def _money(amount_minor: Fraction, currency: str) -> str:
     """An amount with its currency and as many decimals as it needs, at most twelve beyond the minor unit."""
-    digits = _DECIMALS.get(currency, 2)
+    digits = decimals_of(currency)
     scaled = round(amount_minor * 10**12)
     whole, rest = divmod(scaled, 10 ** (12 + digits))
     decimals = f"{rest:0{12 + digits}d}".rstrip("0").ljust(digits, "0")

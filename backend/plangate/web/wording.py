@@ -15,6 +15,7 @@ from babel.dates import format_date, format_skeleton, format_time
 from babel.numbers import format_currency, format_decimal, get_currency_precision
 
 from plangate.engine.catalog import Feature
+from plangate.engine.values import decimals_of
 from plangate.resources import component_text, components_folder
 
 Message = str | Mapping[str, str]
@@ -23,7 +24,6 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 _MONEY = re.compile(r"^(?P<before>\D*)(?P<whole>\d(?:[\d.,'\u2019\s\u066c]*\d)?)(?P<after>\D*)$")
-_STRIPE_TWO_DECIMALS = frozenset({"ISK", "HUF", "TWD", "UGX"})
 _START_ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 
 
@@ -90,7 +90,11 @@ class Reader:
 
     def money(self, amount_minor: int, currency: str) -> str:
         """An amount with its currency, in full: "$49.00"."""
-        return str(format_currency(major_units(amount_minor, currency), currency.upper(), locale=self.locale))
+        amount = major_units(amount_minor, currency)
+        if amount != round(amount, get_currency_precision(currency.upper())):
+            # Stripe's minor unit is a smaller one than people usually write.
+            return self.fine_money(Decimal(amount_minor), currency)
+        return str(format_currency(amount, currency.upper(), locale=self.locale))
 
     def short_money(self, amount_minor: int, currency: str) -> str:
         """An amount without a zero fraction: "$49", but "$49.50"."""
@@ -99,8 +103,8 @@ class Reader:
 
     def fine_money(self, amount_minor: Decimal, currency: str) -> str:
         """An amount that may be a fraction of a minor unit, with as many decimals as it needs: "$0.002"."""
-        major = amount_minor.scaleb(-_precision(currency)).normalize()
-        digits = max(_precision(currency), -int(major.as_tuple().exponent))
+        major = amount_minor.scaleb(-decimals_of(currency)).normalize()
+        digits = max(decimals_of(currency), -int(major.as_tuple().exponent))
         pattern = re.sub(r"[.]0+", "", str(self.locale.currency_formats["standard"].pattern))
         if digits:
             pattern = re.sub(r"0(?=[^0#]*(;|$))", "0." + "0" * digits, pattern)
@@ -124,7 +128,7 @@ class Reader:
             return PriceText(before="", whole=self.money(amount_minor, currency), fraction="", after="")
         fraction = ""
         if amount != whole:
-            digits = _precision(currency)
+            digits = decimals_of(currency)
             cents = abs(amount - whole)
             fraction = str(format_decimal(cents, format="0." + "0" * digits, locale=self.locale))[1:]
         return PriceText(before=match["before"], whole=match["whole"], fraction=fraction, after=match["after"])
@@ -165,12 +169,7 @@ def reader_of(*, locale: str | None, time_zone: str | None, now: datetime) -> Re
 
 def major_units(amount_minor: int, currency: str) -> Decimal:
     """Minor units as a decimal of the currency's own unit, by Stripe's table of decimals."""
-    return Decimal(amount_minor).scaleb(-_precision(currency))
-
-
-def _precision(currency: str) -> int:
-    code = currency.upper()
-    return 2 if code in _STRIPE_TWO_DECIMALS else int(get_currency_precision(code))
+    return Decimal(amount_minor).scaleb(-decimals_of(currency))
 
 
 def _zone(name: str | None) -> ZoneInfo:
