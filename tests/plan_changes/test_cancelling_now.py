@@ -203,3 +203,30 @@ async def test_a_quote_to_cancel_does_not_outlive_the_period_it_counted(shop: Sh
         await shop.confirm(quote, actor=STAFF)
     assert refused.value.code is Code.QUOTE_STALE
     assert subscription_status(shop) == "active"
+
+
+@pytest.mark.parametrize("used", [0, 250])
+async def test_nothing_is_given_back_of_a_period_that_was_never_paid(shop: Shop, used: int) -> None:
+    """Stripe's own prorations take an open invoice for a paid one: the credit would pay for the next subscription."""
+    stripe_subscription_id = await shop.subscribed(plan="scale", interval="month")
+    (customer,) = shop.objects("customer")
+    method = shop.new_card(customer["id"], "pm_card_chargeCustomerFail")
+    shop.stripe.subscriptions.update(stripe_subscription_id, {"default_payment_method": method})
+    shop.advance("P1M")
+    shop.advance("PT6H")
+    for meter in shop.objects("billing.meter") if used else ():
+        told = {"stripe_customer_id": customer["id"], "value": str(used)}
+        at = int(shop.now().timestamp())
+        shop.stripe.billing.meter_events.create({"event_name": meter["event_name"], "payload": told, "timestamp": at})
+    shop.advance("PT2S")
+    await refetch(shop.env, shop.company_id)
+    known = {one["id"] for one in shop.objects("invoice")}
+    quote = await shop.preview(cancel="now")
+    assert quote.credit is None
+    assert bool(quote.due_today.amount_minor) is bool(used)
+    assert (await shop.confirm(quote)).state is ChangeState.APPLIED
+    assert subscription_status(shop) == "canceled"
+    made = [one for one in shop.objects("invoice") if one["id"] not in known]
+    assert sum(one["amount_due"] for one in made) == quote.due_today.amount_minor
+    assert shop.objects("customer")[0]["balance"] == 0
+    assert "open" in {one["status"] for one in shop.objects("invoice") if one["id"] in known}

@@ -368,10 +368,10 @@ class StripeGateway:
         )
 
     async def cancel_subscription(
-        self, stripe_subscription_id: str, *, is_prorated: bool, idempotency_key: str
+        self, stripe_subscription_id: str, *, is_prorated: bool, is_invoiced: bool, idempotency_key: str
     ) -> StripeJson:
-        """End a subscription now; prorated, the unused time is credited to the customer's balance."""
-        params = {"prorate": is_prorated, "invoice_now": is_prorated}
+        """End a subscription now: prorated, unused time is credited; invoiced, what is not billed yet is billed."""
+        params = {"prorate": is_prorated, "invoice_now": is_invoiced}
         return await self._transport.write(
             lambda options: self._v1.subscriptions.cancel_async(stripe_subscription_id, _any(params), options),
             idempotency_key=idempotency_key,

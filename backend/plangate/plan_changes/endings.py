@@ -17,16 +17,18 @@ from plangate.mirroring import Mirrored
 from plangate.plan_changes.steps import step
 from plangate.store.plan_changes import PlanChangeRow
 
-_PAID_STATUSES = frozenset({"active", "past_due"})
-
 
 def giving_back(subscription: SubscriptionFact, *, proration_at: datetime) -> StripeJson:
     """The update that takes away all that was paid in advance; empty where nothing is to be given back by the second.
 
     That is so in a trial, of usage alone, and while collection is paused, when an update's invoice would be voided.
+    While a payment is overdue nothing is given back at all, as Stripe's prorations count open invoices as paid: what
+    is answered then is a cancellation without them, which leaves the usage until now to be billed.
     """
+    if subscription.status == "past_due":
+        return {"cancel_now": True, "proration_behavior": "none"}
     advance = [item for item in subscription.items if not item.is_metered]
-    is_running = subscription.status in _PAID_STATUSES and not subscription.is_collection_paused
+    is_running = subscription.status == "active" and not subscription.is_collection_paused
     if not is_running or not any(item.quantity for item in advance):
         return {}
     kept = None
@@ -60,8 +62,9 @@ async def end_now(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
     """
     stripe_subscription_id = row.stripe_subscription_id or ""
     raw = mirror.raw(stripe_subscription_id) or {}
-    if not terms.params:
-        await _cancel(env, row, stripe_subscription_id, is_prorated=True)
+    if "items" not in terms.params:
+        is_prorated = terms.params.get("proration_behavior") != "none"
+        await _cancel(env, row, stripe_subscription_id, is_prorated=is_prorated, is_invoiced=True)
         return
     if not is_given_back(terms, raw):
         params = {**terms.params, **await _collected(env, row, raw)}
@@ -73,7 +76,7 @@ async def end_now(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
             lambda sent, key: env.gateway.update_subscription(stripe_subscription_id, sent, idempotency_key=key),
         )
     try:
-        await _cancel(env, row, stripe_subscription_id, is_prorated=False)
+        await _cancel(env, row, stripe_subscription_id, is_prorated=False, is_invoiced=False)
     except StripeFailure as failure:
         if not failure.is_final:
             raise
@@ -84,14 +87,16 @@ async def end_now(env: Environment, row: PlanChangeRow, terms: Terms, mirror: Mi
         ) from failure
 
 
-async def _cancel(env: Environment, row: PlanChangeRow, stripe_subscription_id: str, *, is_prorated: bool) -> None:
+async def _cancel(
+    env: Environment, row: PlanChangeRow, stripe_subscription_id: str, *, is_prorated: bool, is_invoiced: bool
+) -> None:
     await step(
         env,
         row,
         "cancel_now",
         {},
         lambda _params, key: env.gateway.cancel_subscription(
-            stripe_subscription_id, is_prorated=is_prorated, idempotency_key=key
+            stripe_subscription_id, is_prorated=is_prorated, is_invoiced=is_invoiced, idempotency_key=key
         ),
     )
 
