@@ -74,6 +74,7 @@ def test_a_customer_that_cannot_be_read_is_named_and_the_exit_code_says_so(
     ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
     with sandbox.synchronous() as stripe:
         (name,) = grow_in(stripe, sandbox, 1, price=ours)
+        assert plangate("sync").code == 0
         stripe.customers.delete(name)
     sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/customers/*", "count": None, "status": 500})
     said = plangate("sync")

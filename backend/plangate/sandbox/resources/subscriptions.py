@@ -47,6 +47,7 @@ def create_subscription(world: World, call: Call) -> Obj:
         raise required("customer")
     if not p.get("items"):
         raise required("items")
+    _check_terms(p, p.get("collection_method") or "charge_automatically", days=None)
     return view(world, start_subscription(world, p, pays_now=True))
 
 
@@ -58,25 +59,23 @@ def retrieve_subscription(world: World, call: Call) -> Obj:
 def list_subscriptions(world: World, call: Call) -> Obj:
     """`GET /v1/subscriptions`: without a status those that ended are left out."""
     p = call.params
-    status = p.get("status")
+    status, customer, price, method = p.get("status"), p.get("customer"), p.get("price"), p.get("collection_method")
+    created, starts, ends = p.get("created"), p.get("current_period_start"), p.get("current_period_end")
 
     def fits(subscription: Obj) -> bool:
-        has = subscription["status"]
-        if status is None:
-            return has not in ("canceled", "incomplete_expired")
-        return status == "all" or has == status or (status == "ended" and has in ("canceled", "incomplete_expired"))
+        has, items = subscription["status"], subscription["_items"]
+        is_over = has in ("canceled", "incomplete_expired")
+        return (
+            (status in ("all", has) or (is_over if status == "ended" else status is None and not is_over))
+            and customer in (None, subscription["customer"])
+            and (price is None or any(item["price"] == price for item in items))
+            and method in (None, subscription["collection_method"])
+            and in_range(subscription["created"], created)
+            and in_range(items[0]["current_period_end"], ends)
+            and in_range(items[0]["current_period_start"], starts)
+        )
 
-    rows = [
-        s
-        for s in newest_first(world, "subscription")
-        if fits(s)
-        and p.get("customer") in (None, s["customer"])
-        and ("price" not in p or any(i["price"] == p["price"] for i in s["_items"]))
-        and p.get("collection_method") in (None, s["collection_method"])
-        and in_range(s["created"], p.get("created"))
-        and in_range(s["_items"][0]["current_period_end"], p.get("current_period_end"))
-        and in_range(s["_items"][0]["current_period_start"], p.get("current_period_start"))
-    ]
+    rows = [subscription for subscription in newest_first(world, "subscription") if fits(subscription)]
     return page(world, call, rows)
 
 
@@ -99,6 +98,9 @@ def change_subscription(world: World, subscription: Obj, p: Obj) -> None:
     behavior = p.get("proration_behavior") or "create_prorations"
     at = p.get("proration_date") or world.now()
     _check_proration_date(subscription, p, world.now())
+    _check_terms(
+        p, p.get("collection_method") or subscription["collection_method"], days=subscription["days_until_due"]
+    )
     with world.changing(subscription, "customer.subscription.updated"):
         _set_plain(world, subscription, p)
         set_end(subscription, p, world.now())
@@ -111,8 +113,11 @@ def change_subscription(world: World, subscription: Obj, p: Obj) -> None:
         raise invalid(
             "You cannot change the items, trial or billing cycle of a subscription whose first payment is incomplete."
         )
-    if trial_end is not None:
-        trial_end = world.now() if trial_end == "now" else trial_end
+    if trial_end == "now":
+        trial_end = world.now()
+    elif trial_end is not None:
+        if trial_end <= world.now():
+            raise invalid("Invalid timestamp: must be an integer Unix timestamp in the future.", param="trial_end")
         trial_end = checked_instant(trial_end, now=world.now(), param="trial_end", years=2)
     change = plan_change(
         world, subscription, rows, behavior=behavior, at=at, restarts=anchor == "now", trial_end=trial_end
@@ -196,6 +201,16 @@ def check_updatable(subscription: Obj, p: Params) -> None:
         raise only_one("cancel_at", "cancel_at_period_end")
 
 
+def _check_terms(p: Obj, method: str, *, days: int | None) -> None:
+    """Raise ApiError 400 for an invoice that is sent without a due date, and for a due date of one that is not."""
+    if method == "send_invoice" and p.get("days_until_due", days) is None:
+        raise required("days_until_due")
+    if method != "send_invoice" and p.get("days_until_due") is not None:
+        raise invalid(
+            "`days_until_due` can only be set when `collection_method` is `send_invoice`.", param="days_until_due"
+        )
+
+
 def _check_pending(subscription: Obj, p: Params) -> None:
     for name in sorted(set(p) - PENDING_PARAMS):
         raise invalid(
@@ -227,6 +242,8 @@ def _set_plain(world: World, subscription: Obj, p: Obj) -> None:
     for name in ("collection_method", "days_until_due", "trial_settings"):
         if name in p:
             subscription[name] = p[name]
+    if subscription["collection_method"] != "send_invoice":
+        subscription["days_until_due"] = None
     for name in ("description", "pause_collection"):
         if name in p:
             subscription[name] = p[name] or None
