@@ -131,6 +131,8 @@ def test_a_refusal_carries_the_button_that_leads_out() -> None:
     assert "Keep Pro" in shown(Code.DOWNGRADE_SCHEDULED)
     assert "Keep Pro" not in shown(Code.DOWNGRADE_SCHEDULED, Abilities())
     assert 'hx-post="portal"' in shown(Code.PAST_DUE)
+    assert 'hx-post="portal"' in shown(Code.PAYMENT_FAILED)
+    assert 'hx-post="portal"' not in shown(Code.PAYMENT_FAILED, Abilities(can_change=True))
     assert 'href="https://sales.test/"' in shown(Code.CONTACT_US, url="https://sales.test/", label="Talk to us")
     assert 'href="https://pay.test/"' in shown(Code.PAYMENT_FAILED, next_action={"url": "https://pay.test/"})
     assert "href" not in shown(Code.CONTACT_US, url="javascript:alert(1)")

@@ -1,11 +1,14 @@
 """Changes that wait for a person: a page nobody pays, a bank nobody answers, and what was scheduled before them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from plangate import plan_changes
 from plangate.billing.failures import FailureKind, StripeFailure
+from plangate.billing.gateway import StripeGateway
+from plangate.billing.transport import StripeJson
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeState
 from tests.shop import Shop
@@ -108,3 +111,63 @@ async def test_a_change_that_stripe_refuses_is_refused_and_not_failed(
     assert caught.value.code is Code.STRIPE_REFUSED
     assert next(row.state for row in await shop.rows()) == "refused"
     assert await shop.plan() == "starter"
+
+
+@pytest.mark.parametrize(
+    "asked", [{"cancel": "period_end"}, {"cancel": "now"}, {"interval": "year"}, {"add_ons": {"extra-exports": 1}}]
+)
+async def test_a_payment_that_waits_for_the_bank_is_in_nobodys_way(shop: Shop, asked: dict[str, Any]) -> None:
+    await shop.subscribed(plan="starter")
+    await _asked_by_the_bank(shop)
+    waiting = await shop.change(plan="pro")
+    again = await shop.change(plan="pro")
+    assert (again.id, again.next_action) == (waiting.id, waiting.next_action)
+
+    change = await shop.change(**asked)
+    assert change.id != waiting.id
+    assert (await plan_changes.get(shop.env, shop.company_id, waiting.id)).state is ChangeState.FAILED
+    statuses = [one["status"] for one in shop.objects("invoice") if one["lines"]["data"]]
+    assert statuses.count("void") == 1
+    assert statuses.count("open") == (1 if change.state is ChangeState.REQUIRES_ACTION else 0)
+    (subscription,) = shop.objects("subscription")
+    assert (subscription["pending_update"] is not None) is (change.state is ChangeState.REQUIRES_ACTION)
+    if "cancel" in asked:
+        assert change.state in {ChangeState.SCHEDULED, ChangeState.APPLIED}
+        assert subscription["cancel_at_period_end"] or subscription["status"] == "canceled"
+
+
+async def test_what_a_given_up_upgrade_had_taken_away_is_scheduled_again(shop: Shop) -> None:
+    await shop.subscribed(plan="pro")
+    downgrade = await shop.change(plan="starter")
+    await _asked_by_the_bank(shop)
+    await shop.change(plan="pro", interval="year")
+    quote = await shop.preview(add_ons={"extra-exports": 1})
+    with pytest.raises(Refusal) as caught:
+        await shop.confirm(quote)
+    assert caught.value.code is Code.DOWNGRADE_SCHEDULED
+    assert (await plan_changes.get(shop.env, shop.company_id, downgrade.id)).state is ChangeState.SCHEDULED
+    shop.advance("P31D")
+    await shop.sync()
+    assert await shop.plan() == "starter"
+
+
+async def test_a_payment_confirmed_while_another_change_is_chosen_holds(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.subscribed(plan="starter")
+    await _asked_by_the_bank(shop)
+    upgrade = await shop.change(plan="pro")
+    assert upgrade.next_action is not None
+    url, void = upgrade.next_action.url, StripeGateway.void_invoice
+    quote = await shop.preview(add_ons={"extra-exports": 1})
+
+    async def paying(gateway: StripeGateway, stripe_invoice_id: str, *, idempotency_key: str) -> StripeJson:
+        assert shop.pay(url) == 303
+        return await void(gateway, stripe_invoice_id, idempotency_key=idempotency_key)
+
+    monkeypatch.setattr(StripeGateway, "void_invoice", paying)
+    with pytest.raises(Refusal) as caught:
+        await shop.confirm(quote)
+    assert caught.value.code is Code.QUOTE_STALE
+    assert (await plan_changes.get(shop.env, shop.company_id, upgrade.id)).state is ChangeState.APPLIED
+    assert await shop.plan() == "pro"

@@ -16,14 +16,13 @@ from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.transport import within
 from plangate.change_terms import Action, Terms
 from plangate.clock import wall_now
-from plangate.engine.catalog import Catalog
-from plangate.engine.holding import Holding
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
 from plangate.ids import new_id
 from plangate.mirroring import Mirrored, buying_customers_of, refetch_held
 from plangate.plan_changes.carrying import KEY_LIFETIME, POLL_SECONDS, carry_out, clear_up, put_back
 from plangate.plan_changes.endings import is_given_back
+from plangate.plan_changes.open_changes import UNDER_WAY, WAITING, Room, in_progress, make_room, resolved
 from plangate.plan_changes.preview import Proposal, propose
 from plangate.plan_changes.quotes import Promise, read, refuse_if_over
 from plangate.plan_changes.records import current, moved, refusal_view, shown, side
@@ -51,8 +50,6 @@ _RESUMED_AT_ONCE: Final = 20
 _BACKOFF_SECONDS_MAX: Final = 3_600
 _URL_LENGTH_MAX: Final = 2_048
 _SYSTEM: Final = Actor(kind="system", id="plangate")
-_UNDER_WAY: Final = ("requested", "applying", "cancelling")
-_WAITING: Final = ("awaiting_payment", "requires_action")
 # A change that was tried and came to nothing has failed, and may be tried again; every other refusal is a plain no.
 _TRIED: Final = frozenset({Code.PAYMENT_FAILED, Code.ACTION_REQUIRED, Code.STRIPE_BUSY})
 _log = structlog.get_logger(__name__)
@@ -86,9 +83,15 @@ async def confirm(
                 return shown(await continued(env, await current(env, known), lease))
             await refetch_held(env, company_id, lease)
             proposal = await _held_to(env, promise, actor=actor)
-            same = await _make_room(env, promise, proposal, lease, actor=actor)
-            if same is not None:
-                return shown(same)
+            room = await make_room(env, company_id, proposal)
+            if room is Room.MOVED:
+                await _settled(env, company_id, lease)
+                proposal = await _held_to(env, promise, actor=actor)
+                room = await make_room(env, company_id, proposal)
+            if isinstance(room, PlanChangeRow):
+                return shown(room)
+            if room is Room.MOVED:
+                raise in_progress()
             row = await _record(env, proposal, promise, actor=actor, return_url=return_to)
             return shown(await continued(env, row, lease))
 
@@ -127,7 +130,7 @@ async def settle_pending(env: Environment, company_id: str) -> None:
     Cheap when nothing is pending. Never raises because Stripe is slow: the webhook or the worker will tell then.
     """
     async with env.reading() as session:
-        waiting = await changes_in(session, company_id, (*_WAITING, *_UNDER_WAY))
+        waiting = await changes_in(session, company_id, (*WAITING, *UNDER_WAY))
     if not waiting:
         return
     try:
@@ -148,7 +151,7 @@ async def resume_unfinished(env: Environment) -> int:
             with within(_RESUME_SECONDS):
                 async with env.lease(row.company_id, wait_seconds=1) as lease:
                     after = await continued(env, await current(env, row), lease)
-            if after.state in _UNDER_WAY:
+            if after.state in UNDER_WAY:
                 await _put_off(env, after)
         except Refusal as refusal:
             _log.info("change_put_off", change=row.id, company=row.company_id, code=refusal.code.value)
@@ -197,15 +200,15 @@ async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanC
     Raises Refusal when the payment failed or Stripe refused; the change is `failed` then. When Stripe is slow the
     change is answered as it is.
     """
-    if row.state not in {*_UNDER_WAY, *_WAITING}:
+    if row.state not in {*UNDER_WAY, *WAITING}:
         _repeat_refusal(row)
         return row
     try:
         mirror = await refetch_held(env, row.company_id, lease)
         row = await current(env, row)
-        if row.state in _WAITING:
+        if row.state in WAITING:
             return await _looked_after(env, row)
-        if row.state not in _UNDER_WAY:
+        if row.state not in UNDER_WAY:
             _repeat_refusal(row)
             return row
         if await _is_too_old(env, row) and not _is_half_ended(row, mirror):
@@ -220,7 +223,7 @@ async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanC
         row = await carry_out(env, row, mirror)
         await refetch_held(env, row.company_id, lease)
         row = await current(env, row)
-        if row.state in _UNDER_WAY:
+        if row.state in UNDER_WAY:
             row = await _accepted(env, row)
     except StripeFailure as failure:
         if failure.is_final:
@@ -263,7 +266,7 @@ async def _failed(env: Environment, row: PlanChangeRow, refusal: Refusal) -> Non
     if row.state == ChangeState.CANCELLING.value:
         # It could not be taken back, so it still waits for its date.
         await moved(env, row, ChangeState.SCHEDULED, actor=_SYSTEM)
-    elif row.state in {*_UNDER_WAY, *_WAITING}:
+    elif row.state in {*UNDER_WAY, *WAITING}:
         state = ChangeState.FAILED if refusal.code in _TRIED else ChangeState.REFUSED
         await moved(env, row, state, actor=_SYSTEM, refusal=refusal_view(refusal), next_action=None)
     if msgspec.convert(row.terms, Terms).action is not Action.UPDATE:
@@ -330,52 +333,13 @@ async def _refuse_if_over(env: Environment, promise: Promise, expires_at: dateti
         raise Refusal(refusal.code, refusal.detail, extra={"quote": msgspec.to_builtins(newest.quote)}) from None
 
 
-async def _make_room(
-    env: Environment, promise: Promise, proposal: Proposal, lease: Lease, *, actor: Actor
-) -> PlanChangeRow | None:
-    """See to changes that are still open. The same checkout asked for again is answered with the open page.
-
-    Another checkout is closed, so that it can no longer be paid beside the new change. Anything else under way is
-    finished first: Raises Refusal (change_in_progress).
-    """
+async def _settled(env: Environment, company_id: str, lease: Lease) -> None:
+    """Look at what became of changes that were given up; what they had taken away is made again."""
+    await refetch_held(env, company_id, lease)
     async with env.reading() as session:
-        rows = await changes_in(session, promise.company_id, (*_UNDER_WAY, *_WAITING))
-    target = msgspec.to_builtins(side(resolved(await env.catalog(), proposal.target)))
+        rows = await changes_in(session, company_id, UNDER_WAY)
     for row in rows:
-        if row.state != ChangeState.AWAITING_PAYMENT.value or row.stripe_checkout_session_id is None:
-            raise Refusal(
-                Code.CHANGE_IN_PROGRESS,
-                "Another change is under way; finish it, or wait a moment and try again.",
-                extra={"change": row.id, "next_action": row.next_action},
-            )
-        page = await env.gateway.fetch_checkout_session(row.stripe_checkout_session_id)
-        is_open = page is not None and page["status"] == "open"
-        terms, open_terms = proposal.drafted.terms, msgspec.convert(row.terms, Terms)
-        is_same = row.target == target and open_terms.promotion_code == terms.promotion_code
-        if is_open and is_same and terms.action is Action.CHECKOUT:
-            return row
-        is_paid = page is not None and page["status"] == "complete"
-        if is_paid or (is_open and not await _is_page_closed(env, row.stripe_checkout_session_id)):
-            # What the page began is not bought beside: the quote is held to what the company has now (S26).
-            await refetch_held(env, promise.company_id, lease)
-            await _held_to(env, promise, actor=actor)
-            raise Refusal(Code.CHANGE_IN_PROGRESS, "Another change was just paid for; look at it in a moment.")
-        await moved(env, row, ChangeState.CANCELLED, actor=_SYSTEM, next_action=None)
-    return None
-
-
-async def _is_page_closed(env: Environment, stripe_session_id: str) -> bool:
-    """Close an open page; False when somebody was faster and paid.
-
-    The page was looked at just before, so each try has a key of its own: a failed one is not answered for a day.
-    """
-    try:
-        await env.gateway.expire_checkout_session(stripe_session_id, idempotency_key=new_id("expire"))
-    except StripeFailure as failure:
-        if failure.kind is FailureKind.REFUSED:
-            return False
-        raise
-    return True
+        await continued(env, row, lease)
 
 
 async def _record(
@@ -424,14 +388,6 @@ async def _record(
             note=promise.request.force.reason if promise.request.force is not None else "",
         )
     return await current(env, row)
-
-
-def resolved(catalog: Catalog, holding: Holding) -> Holding:
-    """The holding with the version it means, so that a later publication does not change what was recorded."""
-    if holding.plan is None or holding.version is not None:
-        return holding
-    newest = catalog.newest("plan", holding.plan)
-    return holding if newest is None else msgspec.structs.replace(holding, version=newest.version)
 
 
 async def _change_of(env: Environment, quote_id: str) -> PlanChangeRow | None:

@@ -7,9 +7,10 @@ from typing import Any
 from plangate.sandbox.billing.agenda import Agenda
 from plangate.sandbox.billing.collecting import collect, finalize, mark_paid, payment_error, void, write_off
 from plangate.sandbox.billing.discounts import discount_ids
-from plangate.sandbox.billing.ending import end_subscription
+from plangate.sandbox.billing.ending import clear_pending_update, end_subscription
 from plangate.sandbox.billing.invoicing import Previewed, add_up
 from plangate.sandbox.billing.lines import new_line
+from plangate.sandbox.billing.standing import subscription_of
 from plangate.sandbox.billing.starting import start_subscription
 from plangate.sandbox.clock import DAY
 from plangate.sandbox.errors import ApiError, invalid, required
@@ -117,11 +118,16 @@ def pay_invoice(world: World, call: Call) -> Obj:
 
 
 def void_invoice(world: World, call: Call) -> Obj:
-    """`POST /v1/invoices/{id}/void`."""
+    """`POST /v1/invoices/{id}/void`. An update that waits for its payment is given up with it."""
     invoice = world.require("invoice", call.ids[0])
     if invoice["status"] not in ("open", "uncollectible"):
         raise invalid("You can only pass in open invoices. This invoice isn't open.")
-    void(world, invoice)
+    subscription = subscription_of(world, invoice)
+    pending = subscription["_pending"] if subscription is not None else None
+    if subscription is not None and pending and pending["invoice"] == invoice["id"]:
+        clear_pending_update(world, subscription, announces=True)
+    if invoice["status"] != "void":
+        void(world, invoice)
     return view(world, invoice)
 
 

@@ -122,6 +122,8 @@ def _way_out(
     if url := web_address(str(refusal.extra.get("url") or "")):
         label = str(refusal.extra.get("label") or reader.say("refusal.contact"))
         return Action(label=label, url=url, style="primary")
+    if refusal.code is Code.PAYMENT_FAILED and abilities.can_pay:
+        return Action(label=reader.say("manager.update_card"), post="portal", style="primary")
     return None
 
 
