@@ -10,7 +10,9 @@ import msgspec
 
 from plangate import on_sale
 from plangate.billing.mirror import mirrored, state_hash, without_holding_times
-from plangate.engine.facts import ScheduledPhase, SubscriptionFact, SubscriptionItem
+from plangate.billing.transport import StripeJson
+from plangate.engine.catalog import Catalog
+from plangate.engine.facts import PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
 from plangate.engine.values import Json
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
@@ -26,6 +28,7 @@ from plangate.listing import (
 )
 from plangate.mirroring import customers_of, refetch, refetch_customer
 from plangate.newcomers import is_subscriber
+from plangate.recording import plan_meant
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
 from plangate.store.known import known_customers
@@ -54,6 +57,7 @@ class DriftKind(StrEnum):
     PRICE_NOT_ON_SALE = "price_not_on_sale"  # One we sell that was archived in Stripe, or whose product was.
     PRICE_ON_SALE = "price_on_sale"  # One that Stripe sells and we do not.
     PRICE_MISSING = "price_missing"  # One of ours that this Stripe account does not have.
+    UNMAPPED_PRICE = "unmapped_price"  # One a company pays for and no plan names, so that the last known plan stays.
     USAGE = "usage"
 
 
@@ -83,8 +87,9 @@ async def stripe_drift(environment: Environment, *, repair: bool = False, progre
     """
     with environment.gateway.long_work():
         await _refuse_other_account(environment)
-        agreeing, strangers = await _listed(environment, progress)
+        agreeing, strangers, suspects = await _listed(environment, progress)
         found = await _prices(environment, repair=repair)
+        found.extend([one for one in [await _unmapped(environment, name) for name in suspects] if one is not None])
         others = [one async for page in _pages(environment) for one in page if one not in agreeing]
         differing = await _differing(environment, others, progress)
         for number, (company_id, differences) in enumerate(differing.items(), start=1):
@@ -123,15 +128,29 @@ _PRICES: Final = {
 }
 
 
-async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], list[str]]:
-    """Companies that agree with the list of all subscriptions, and customers of our prices that no company has.
+async def _unmapped(environment: Environment, company_id: str) -> Drift | None:
+    """A company that keeps its last known plan because no plan names what it pays; to be mended in the catalogue."""
+    standing = await environment.standings.of(company_id)
+    snapshot = None if standing is None else standing.snapshot_at(environment.clock.now())
+    if snapshot is None or snapshot.subscription is None or snapshot.plan is None:
+        return None
+    if snapshot.plan.source is not PlanSource.SUBSCRIPTION or plan_meant(snapshot) is not None:
+        return None
+    detail = "; ".join(notice.detail for notice in snapshot.notices if notice.code == "unmapped_price")
+    name = snapshot.subscription.stripe_subscription_id
+    return Drift(company=company_id, subject=name, detail=detail, kind=DriftKind.UNMAPPED_PRICE)
+
+
+async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], list[str], list[str]]:
+    """Companies that agree with the list of all subscriptions, and customers of our prices that no company has; last
+    companies with a price that no plan names, nor an add-on.
 
     Only a company whose one customer is told whole can agree. All others are compared one by one, with what is fetched
     for them alone, so that nothing that changed while we listed passes for drift.
     """
     catalog = await environment.catalog()
     held = await subscriptions_held(environment, tell)
-    agreeing, strangers, through = set[str](), dict[str, None](), 0
+    agreeing, strangers, suspects, through = set[str](), dict[str, None](), dict[str, None](), 0
     listing = Listing(environment, held)
 
     async def compare(whole: Mapping[str, Listed], apart: Mapping[str, Listed]) -> None:
@@ -147,18 +166,26 @@ async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], l
             known[name].company_id for name, one in states.items() if one is not None and agrees(known[name], one)
         )
         agreeing.difference_update(known[name].company_id for name in apart if name in known)
-        strangers.update(
-            (name, None)
-            for name, one in {**whole, **apart}.items()
-            if name not in known and is_subscriber(catalog, one.subscriptions)
-        )
+        for name, listed in {**whole, **apart}.items():
+            if name in known and not all(
+                _is_named(catalog, known[name].company_id, one) for one in listed.subscriptions
+            ):
+                suspects[known[name].company_id] = None
+            elif name not in known and is_subscriber(catalog, listed.subscriptions):
+                strangers[name] = None
 
     async for page in listing.pages():
         await compare(page.whole, page.apart)
         through += len(page.whole) + len(page.apart)
         tell("Comparing subscribers", through, max(len(held), through))
     await compare({}, listing.waiting)
-    return agreeing, list(strangers)
+    return agreeing, list(strangers), list(suspects)
+
+
+def _is_named(catalog: Catalog, company_id: str, subscription: StripeJson) -> bool:
+    """Whether a plan or add-on names every price of a subscription."""
+    prices = (item["price"]["id"] for item in subscription["items"]["data"])
+    return all(catalog.owner_of(one, company_id) is not None for one in prices)
 
 
 async def _refuse_other_account(environment: Environment) -> None:

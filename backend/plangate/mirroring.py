@@ -28,7 +28,7 @@ from plangate.engine.facts import CompanyFacts, SubscriptionFact
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.newcomers import is_subscriber, make_companies
-from plangate.recording import plan_meant, subscription_entries
+from plangate.recording import plan_meant, subscription_entries, warn_of
 from plangate.settling import STRIPE, WATCHED, Awaited, look_up, settle_changes
 from plangate.standing import Standing
 from plangate.store.audit import AuditRow, append_audit, append_entries
@@ -293,6 +293,7 @@ async def _stored_at_once(
         standing = Standing(catalog, facts, {}, session.now, after)
         if not await env.write_back(session, as_read, entries, after=standing):
             return None
+    warn_of(after, before=earlier)
     return Mirrored(
         company_id=company_id,
         facts=found,
@@ -320,7 +321,9 @@ async def _write_back(
     )
     if is_changed:
         await append_entries(session, subscription_entries(session, before.company_id, known, found))
-        await rebind_windows(env, session, build_snapshot(catalog, before, session.now), after)
+        earlier = build_snapshot(catalog, before, session.now)
+        await rebind_windows(env, session, earlier, after)
+        warn_of(after, before=earlier)
     return is_changed
 
 

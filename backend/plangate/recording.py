@@ -1,12 +1,18 @@
-"""What is written beside fetched subscriptions: the plan they mean together, and what the audit says of each."""
+"""What is written beside fetched subscriptions: the plan they mean together, what the audit says of each, alarms."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
 
 from plangate.engine.facts import PlanRef, PlanSource, SubscriptionFact
 from plangate.engine.snapshot import CompanySnapshot
 from plangate.settling import STRIPE
 from plangate.store.audit import AuditRow, audit_entry
 from plangate.store.database import StoreSession
+
+_ALARMING: Final = frozenset({"unmapped_price", "several_subscriptions", "part_without_plan", "unknown_status"})
+_log = structlog.get_logger(__name__)
 
 
 def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
@@ -17,6 +23,13 @@ def plan_meant(snapshot: CompanySnapshot) -> PlanRef | None:
     owners = [snapshot.catalog.owner_of(item.stripe_price_id, snapshot.company_id) for item in subscription.items]
     is_said = any(owner is not None and (owner.kind, owner.key) == ("plan", plan.key) for owner in owners)
     return PlanRef(plan.key, plan.version) if is_said else None
+
+
+def warn_of(after: CompanySnapshot, *, before: CompanySnapshot) -> None:
+    """Log what people should look at since just now; the Stripe App says it for as long as it is so."""
+    for notice in after.notices:
+        if notice.code in _ALARMING and notice not in before.notices:
+            _log.warning("look_at_subscription", company=after.company_id, code=notice.code, detail=notice.detail)
 
 
 def subscription_entries(

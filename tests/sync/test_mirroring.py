@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
+from structlog.testing import capture_logs
 
 from plangate.access import check
 from plangate.billing.transport import Transport
 from plangate.clock import wall_now
+from plangate.drift import DriftKind, stripe_drift
 from plangate.errors import Code, Refusal
 from plangate.metering import TrackEvent, consume, record
 from plangate.mirroring import customers_of, refetch, refetch_customer
@@ -141,9 +143,27 @@ async def test_s11_an_unknown_price_keeps_the_last_known_plan_and_says_so(shop: 
     (item,) = shop.stripe.subscriptions.retrieve(stripe_subscription_id)["items"].data
     by_hand = made_by_hand(shop)
     shop.stripe.subscriptions.update(stripe_subscription_id, {"items": [{"id": item.id, "price": by_hand}]})
-    await refetch(shop.env, shop.company_id)
+    with capture_logs() as logged:
+        await refetch(shop.env, shop.company_id)
+        shop.stripe.subscriptions.update(stripe_subscription_id, {"cancel_at_period_end": True})
+        await refetch(shop.env, shop.company_id)
     assert await shop.plan() == "pro"
     assert [notice.code for notice in (await shop.snapshot()).notices] == ["unmapped_price"]
+    # The log says it once, verify as long as it lasts.
+    (warning,) = [one for one in logged if one["event"] == "look_at_subscription"]
+    assert (warning["log_level"], warning["company"], warning["code"]) == (
+        "warning",
+        shop.company_id,
+        "unmapped_price",
+    )
+    (found,) = await stripe_drift(shop.env, repair=True)
+    assert (found.company, found.subject, found.kind, found.is_repaired) == (
+        shop.company_id,
+        stripe_subscription_id,
+        DriftKind.UNMAPPED_PRICE,
+        False,
+    )
+    assert by_hand in found.detail
 
 
 async def test_s11_the_plan_is_known_beside_an_unknown_price_and_stays_when_its_own_becomes_one(shop: Shop) -> None:
@@ -152,6 +172,8 @@ async def test_s11_the_plan_is_known_beside_an_unknown_price_and_stays_when_its_
     made = shop.stripe.subscriptions.create(asked)
     await refetch(shop.env, shop.company_id)
     assert await shop.plan() == "pro"
+    # Beside a plan it may be another product's, which is nothing to mend.
+    assert await stripe_drift(shop.env) == []
     (item,) = [one.id for one in made["items"].data if one.price.id == price]
     shop.stripe.subscriptions.update(made.id, {"items": [{"id": item, "price": made_by_hand(shop)}]})
     await refetch(shop.env, shop.company_id)
