@@ -47,7 +47,7 @@ _LATEST_CREATED: Final = 253_402_300_800  # the year 10000
 _log = structlog.get_logger(__name__)
 
 # Events that say that something of one customer may have changed. All others are kept, and ignored.
-_CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
+CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
 # Events that say that a payment was given back, or is disputed. Theirs is the charge that is looked at again.
 _CHARGE_EVENTS: Final = ("charge.refunded", "charge.dispute.")
 # Events that say that a price, or all prices of a product, may have come on sale or gone off it.
@@ -157,7 +157,7 @@ def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: dateti
             Code.MALFORMED, "This address takes snapshot events, which carry data.object; send thin ones elsewhere."
         )
     object_id = subject.get("id")
-    stripe_customer_id = _customer_of(subject) if str(event_type).startswith(_CUSTOMER_EVENTS) else None
+    stripe_customer_id = _customer_of(subject) if str(event_type).startswith(CUSTOMER_EVENTS) else None
     is_about_charge = str(event_type).startswith(_CHARGE_EVENTS)
     if is_about_charge:
         object_id = subject.get("id") if subject.get("object") == "charge" else reference(subject.get("charge"))

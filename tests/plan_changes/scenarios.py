@@ -22,6 +22,7 @@ from plangate.errors import Refusal
 from plangate.mirroring import refetch
 from plangate.shapes import Actor, Quote
 from plangate.store.database import StoreSession
+from plangate.store.inbox import InboxState, inbox
 from plangate.store.leases import leases
 from plangate.store.plan_changes import plan_changes as rows_table
 from plangate.store.version_migrations import migrating_companies
@@ -62,6 +63,17 @@ class Process:
             self.is_dead = True
             raise Died
 
+    def around(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The call, before and after which the process can die."""
+
+        async def dying(*arguments: object, **options: object) -> object:
+            self.point()
+            answer = await call(*arguments, **options)
+            self.point()
+            return answer
+
+        return dying
+
     def start(self, *, dies_at: int | None) -> None:
         self.points, self.dies_at, self.is_dead = 0, dies_at, False
 
@@ -87,6 +99,8 @@ class Process:
 
         monkeypatch.setattr(Transport, "write", dying_write)
         monkeypatch.setattr(env, "writing", dying_writing)
+        for commit in ("claim", "write_back"):
+            monkeypatch.setattr(env, commit, self.around(getattr(env, commit)))
 
 
 async def on_plan(shop: Shop, name: str, plan: str) -> str:
@@ -117,6 +131,7 @@ async def outlast(shop: Shop) -> None:
             update(rows_table).where(rows_table.c.company_id == shop.company_id).values(available_at=past)
         )
         await session.run(update(migrating_companies).values(available_at=past))
+        await session.run(update(inbox).where(inbox.c.state == InboxState.PENDING.value).values(available_at=past))
     shop.env.forget("")
 
 
