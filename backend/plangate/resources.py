@@ -28,7 +28,7 @@ def components_folder() -> Path:
 
 
 def component_text(name: str) -> str:
-    """The text of one component file, such as `embed.css` or `messages/en.json`."""
+    """The text of one component file, such as `styles/base.css` or `messages/en.json`."""
     return (components_folder() / name).read_text(encoding="utf-8")
 
 

@@ -30,6 +30,12 @@ def test_the_digest_names_the_text() -> None:
     assert embed.digest == hashlib.sha384(embed.text.encode()).hexdigest()[:16]
 
 
+def test_every_style_is_in_it() -> None:
+    text = build_embed().text
+    for path in (components_folder() / "styles").iterdir():
+        assert json.dumps(compact_styles(path.read_text()))[1:-1] in text, path.name
+
+
 def test_our_own_script_never_stores_tokens_or_evaluates_text() -> None:
     script = component_text("embed.js")
     assert not re.search(

@@ -1,4 +1,4 @@
-"""Builds embed.js: the vendored htmx, our script and its stylesheet wrapped in one function, named by its hash.
+"""Builds embed.js: the vendored htmx, our script and its styles wrapped in one function, named by its hash.
 
 There is no build step: the server reads the files once, drops comments and indentation, and serves the result.
 """
@@ -21,6 +21,8 @@ from plangate.resources import component_text, components_folder
 EMBED_LIMIT_BYTES = 20_000
 """What the whole script may weigh after gzip."""
 
+# In this order: what comes later wins over what is as specific.
+_STYLES = ("base", "buttons", "pricing", "manager", "dialogs", "usage", "states")
 _INLINE_JSDOC = re.compile(r"/\*\* @type [^*]*\*/ ?")
 _TEXT_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ ]*(!=|[{}()\[\];,:?=<>&|])[ ]*')
 _HTMX_LINE = re.compile(r"^// === htmx stands here =+$", re.MULTILINE)
@@ -55,12 +57,13 @@ def build_embed() -> Embed:
     htmx = without_methods(component_text("vendor/htmx.min.js").strip(), _HTMX_UNUSED)
     before, after = _HTMX_LINE.split(component_text("embed.js"))
     words = {path.stem: _script_words(path.stem) for path in sorted((components_folder() / "messages").glob("*.json"))}
+    styles = "\n".join(component_text(f"styles/{name}.css") for name in _STYLES)
     text = "\n".join(
         [
             '(function(SCRIPT){"use strict";if(customElements.get("plangate-pricing-table"))return;',
             compact_script(before),
             htmx,
-            f"const STYLES={json.dumps(compact_styles(component_text('embed.css')))},WORDS={json.dumps(words)};",
+            f"const STYLES={json.dumps(compact_styles(styles))},WORDS={json.dumps(words)};",
             compact_script(after),
             # Of two tags, the one that says who we are counts, whichever loads first.
             '})(document.querySelector("script[data-publishable-key]")||document.currentScript);',
