@@ -60,6 +60,11 @@ def percentage(amount: int, percent: float) -> int:
     return half_up(Decimal(amount) * Decimal(str(percent)) / 100)
 
 
+def without_tax(amount: int, percent: float) -> int:
+    """What is left of an amount when a tax of so many per cent, contained in it, is taken out, rounded half up."""
+    return half_up(Decimal(amount) * 100 / (100 + Decimal(str(percent))))
+
+
 def written(amount: int, currency: str) -> str:
     """`$49.00`, `€0.50`, `¥500`, `CHF 12.00`."""
     whole, rest = divmod(abs(amount), 1 if currency in ZERO_DECIMAL else 100)

@@ -242,8 +242,8 @@ def _include(world: World, node: Obj, name: str) -> Any:  # noqa: ANN401 - as va
         return embedded(live[::-1], f"/v1/customers/{stored['id']}/subscriptions")
     if kind == "customer" and name in ("sources", "tax_ids"):
         return embedded([], f"/v1/customers/{stored['id']}/{name}")
-    if kind == "coupon" and name == "applies_to":
-        return copied(stored["_applies_to"])
+    if kind == "coupon" and name in ("applies_to", "currency_options"):
+        return copied(stored[f"_{name}"])
     if kind == "invoice" and name == "payments":
         rows = [p for p in world.store.all("invoice_payment") if p["invoice"] == stored["id"]]
         return embedded(rows, f"/v1/invoice_payments?invoice={stored['id']}")

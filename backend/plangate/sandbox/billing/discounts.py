@@ -21,13 +21,32 @@ def discount_ids(world: World, subscription: Obj, rows: list[Obj] | None) -> lis
             continue
         current = [world.store.get("discount", d) for d in subscription["discounts"]]
         same = next((d for d in current if d and row.get("coupon") == d["source"]["coupon"]), None)
-        discount = same or new_discount(world, row, customer=subscription["customer"], subscription=subscription["id"])
+        discount = same or new_discount(
+            world,
+            row,
+            customer=subscription["customer"],
+            subscription=subscription["id"],
+            currency=subscription["currency"],
+        )
         found.append(discount["id"])
     return found
 
 
-def new_discount(world: World, row: Obj, *, customer: str, subscription: str | None, session: str | None = None) -> Obj:
-    """Redeem a coupon or promotion code. Raises ApiError 400 when it cannot be redeemed any more."""
+def amount_off(coupon: Obj, currency: str) -> int:
+    """What a coupon takes off in a currency, in minor units. Raises ApiError 400 when it has no amount in it."""
+    option = coupon["_currency_options"].get(currency)
+    if option is None:
+        raise invalid(
+            f"The coupon `{coupon['id']}` has no amount in the currency `{currency}`: it cannot be applied.",
+            param="discounts[0][coupon]",
+        )
+    return int(option["amount_off"])
+
+
+def new_discount(
+    world: World, row: Obj, *, customer: str, subscription: str | None, currency: str, session: str | None = None
+) -> Obj:
+    """Redeem a coupon or promotion code. Raises ApiError 400 when it cannot be redeemed, or not in this currency."""
     now = world.now()
     code = None
     if row.get("promotion_code"):
@@ -45,6 +64,8 @@ def new_discount(world: World, row: Obj, *, customer: str, subscription: str | N
     spent = coupon["max_redemptions"] is not None and coupon["times_redeemed"] >= coupon["max_redemptions"]
     if not coupon["valid"] or spent or (coupon["redeem_by"] or now + 1) <= now:
         raise invalid(f"Coupon expired: {coupon['id']}", param="discounts[0][coupon]", code="coupon_expired")
+    if coupon["percent_off"] is None:
+        amount_off(coupon, currency)
     for redeemed in (coupon, code):
         if redeemed is not None and not world.is_rehearsal:
             world.store.touch(redeemed)

@@ -77,6 +77,14 @@ def end_subscription(
     world.emit("customer.subscription.deleted", subscription)
 
 
+def cancel_waiting(world: World, schedule: Obj) -> None:
+    """End a schedule whose subscription has not begun."""
+    with world.changing(schedule, None):
+        schedule["status"] = "canceled"
+        schedule["canceled_at"] = world.now()
+    world.emit("subscription_schedule.canceled", schedule)
+
+
 def credit_lines(world: World, subscription: Obj, *, at: int) -> list[Obj]:
     """Unused time of every item that was paid in advance."""
     if subscription["status"] in ("trialing", "incomplete"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from plangate.sandbox.money import percentage
+from plangate.sandbox.money import percentage, without_tax
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
+
+from .discounts import amount_off
 
 Obj = dict[str, Any]
 
@@ -132,7 +134,7 @@ def add_up(world: World, invoice: Obj, customer: Obj, discounts: list[Obj], subs
     """Totals of a draft from its lines."""
     rows = invoice["_lines"]
     subtotal = sum(line["amount"] for line in rows)
-    off = _apply_discounts(world, rows, discounts)
+    off = _apply_discounts(world, rows, discounts, currency=invoice["currency"])
     taxes = _apply_taxes(world, rows, subscription, is_exempt=customer["tax_exempt"] != "none")
     total = subtotal - sum(off.values()) + sum(t["amount"] for t in taxes if t["tax_behavior"] == "exclusive")
     starting = customer["balance"]
@@ -229,7 +231,7 @@ def _discounts(world: World, customer: Obj, subscription: Obj | None, extra: lis
     ]
 
 
-def _apply_discounts(world: World, rows: list[Obj], discounts: list[Obj]) -> dict[str, int]:
+def _apply_discounts(world: World, rows: list[Obj], discounts: list[Obj], *, currency: str) -> dict[str, int]:
     off: dict[str, int] = {}
     left = {line["id"]: line["amount"] for line in rows}
     for discount in discounts:
@@ -239,7 +241,7 @@ def _apply_discounts(world: World, rows: list[Obj], discounts: list[Obj]) -> dic
             parts = {line["id"]: percentage(left[line["id"]], coupon["percent_off"]) for line in chosen}
         else:
             room = max(0, sum(left[line["id"]] for line in chosen))
-            rest = min(coupon["amount_off"], room)
+            rest = min(amount_off(coupon, currency), room)
             parts = {}
             for line in chosen:
                 parts[line["id"]] = min(rest, max(0, left[line["id"]]))
@@ -268,7 +270,7 @@ def _apply_taxes(world: World, rows: list[Obj], subscription: Obj | None, *, is_
         base = sum(line["amount"] - sum(d["amount"] for d in line["discount_amounts"]) for line in rows)
         amount = percentage(base, rate["percentage"])
         if rate["inclusive"]:
-            amount = base - percentage(base, 100 / (1 + rate["percentage"] / 100))
+            amount = base - without_tax(base, rate["percentage"])
         sums.append(
             {
                 "amount": amount,

@@ -131,7 +131,7 @@ def new_line(
         "currency": currency,
         "description": description,
         "discount_amounts": [],
-        "discountable": not is_proration or amount > 0,
+        "discountable": not is_proration,
         "discounts": [],
         "invoice": None,
         "livemode": False,

@@ -125,7 +125,9 @@ def carry_out(world: World, schedule: Obj, phase: Obj, *, behavior: str) -> None
             if phase[name]:
                 subscription[name] = phase[name]
         days = _days_until_due(phase, schedule["default_settings"])
-        if days is not None:
+        if subscription["collection_method"] != "send_invoice":
+            subscription["days_until_due"] = None
+        elif days is not None:
             subscription["days_until_due"] = days
         at_boundary = all(item["current_period_end"] <= now for item in subscription["_items"])
         if at_boundary:

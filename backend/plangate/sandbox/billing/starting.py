@@ -86,17 +86,26 @@ def _currency(world: World, customer: Obj, p: Obj) -> str:
     wanted = p.get("currency") or None
     currency = wanted or (customer["currency"] if customer["currency"] in first["_currency_options"] else None)
     currency = currency or first["currency"]
+    check_currency(world, customer, currency)
+    return str(currency)
+
+
+def check_currency(world: World, customer: Obj, currency: str) -> None:
+    """Raise ApiError 400 when the customer is pinned to another currency: by what runs, or waits for its day."""
     others = {
         s["currency"]
         for s in world.store.all("subscription")
         if s["customer"] == customer["id"] and s["ended_at"] is None
+    } | {
+        s["phases"][0]["currency"]
+        for s in world.store.all("subscription_schedule")
+        if s["customer"] == customer["id"] and s["status"] == "not_started"
     }
     if others and currency not in others:
         raise invalid(
             "You cannot combine currencies on a single customer. This customer has an active subscription, "
             f"subscription schedule, discount, quote, or invoice item with currency {min(others)}."
         )
-    return str(currency)
 
 
 def _blank(world: World, customer: Obj, p: Obj, currency: str) -> Obj:

@@ -47,8 +47,17 @@ def create_coupon(world: World, call: Call) -> Obj:
         "times_redeemed": 0,
         "valid": True,
         "_applies_to": p.get("applies_to"),
+        "_currency_options": _currency_options(p),
     }
     return view(world, world.add(coupon, "coupon.created"))
+
+
+def _currency_options(p: Obj) -> Obj | None:
+    """What is taken off in each currency; None for a percentage."""
+    if p.get("amount_off") is None:
+        return None
+    others = {currency.lower(): dict(option) for currency, option in (p.get("currency_options") or {}).items()}
+    return {p["currency"].lower(): {"amount_off": p["amount_off"]}, **others}
 
 
 def retrieve_coupon(world: World, call: Call) -> Obj:

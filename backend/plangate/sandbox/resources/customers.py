@@ -52,9 +52,13 @@ def new_customer(world: World, p: Obj) -> Obj:
             **{name: p.get(name) or None for name in _PLAIN},
         }
     )
+    settings = p.get("invoice_settings")
     if "payment_method" in p:
-        attach(world, usable_method(world, p["payment_method"], "payment_method"), customer)
-    _set_default(world, customer, p.get("invoice_settings"))
+        method = attach(world, usable_method(world, p["payment_method"], "payment_method"), customer)
+        if settings and settings.get("default_payment_method") == p["payment_method"]:
+            # A test token names a fresh card each time: here it is the one just attached.
+            settings = {**settings, "default_payment_method": method["id"]}
+    _set_default(world, customer, settings)
     world.emit("customer.created", customer)
     return customer
 
@@ -87,12 +91,15 @@ def update_customer(world: World, call: Call) -> Obj:
 
 def delete_customer(world: World, call: Call) -> Obj:
     """`DELETE /v1/customers/{id}`: its subscriptions end at once."""
-    from plangate.sandbox.billing.ending import end_subscription  # noqa: PLC0415 - ending looks customers up.
+    from plangate.sandbox.billing import ending  # noqa: PLC0415 - ending looks customers up.
 
     customer = live_customer(world, call.ids[0])
     for subscription in world.store.all("subscription"):
         if subscription["customer"] == customer["id"] and subscription["ended_at"] is None:
-            end_subscription(world, subscription)
+            ending.end_subscription(world, subscription)
+    for schedule in world.store.all("subscription_schedule"):
+        if schedule["customer"] == customer["id"] and schedule["status"] == "not_started":
+            ending.cancel_waiting(world, schedule)
     world.emit("customer.deleted", customer)
     world.store.touch(customer)
     for method in world.store.all("payment_method"):

@@ -78,6 +78,8 @@ def update_price(world: World, call: Call) -> Obj:
     """`POST /v1/prices/{id}`: never its amounts."""
     p = call.params
     price = world.require("price", call.ids[0])
+    if p.get("active") is False and world.require("product", price["product"])["default_price"] == price["id"]:
+        raise invalid("This price cannot be archived because it is the default price of its product.", param="active")
     with world.changing(price, "price.updated"):
         for name in ("active", "nickname", "tax_behavior"):
             if name in p:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from plangate.sandbox.billing.ending import end_subscription
+from plangate.sandbox.billing.ending import cancel_waiting, end_subscription
 from plangate.sandbox.billing.lines import interval_of
 from plangate.sandbox.billing.phases import advance_schedule, carry_out, release_schedule
+from plangate.sandbox.billing.starting import check_currency
 from plangate.sandbox.errors import ApiError, invalid, only_one, required
 from plangate.sandbox.periods import boundary, checked_instant
 from plangate.sandbox.render import view
@@ -53,6 +54,7 @@ def create_schedule(world: World, call: Call) -> Obj:
     given = [{**phase} for phase in p["phases"]]
     given[0].setdefault("start_date", start_at)
     schedule["phases"] = build_phases(world, given)
+    check_currency(world, customer, schedule["phases"][0]["currency"])
     world.add(schedule, "subscription_schedule.created")
     if start_at <= world.now():
         advance_schedule(world, schedule)
@@ -130,10 +132,7 @@ def cancel_schedule(world: World, call: Call) -> Obj:
     if subscription is not None:
         end_subscription(world, subscription, prorates=p.get("prorate", True), invoices_now=p.get("invoice_now", True))
     else:
-        with world.changing(schedule, None):
-            schedule["status"] = "canceled"
-            schedule["canceled_at"] = world.now()
-        world.emit("subscription_schedule.canceled", schedule)
+        cancel_waiting(world, schedule)
     return view(world, schedule)
 
 
