@@ -87,6 +87,31 @@ async def test_s13_a_mapping_is_previewed_counted_versioned_and_audited(shop: Sh
     assert rows[1]["after"]["companies"] == 1
 
 
+async def test_s13_a_price_that_the_file_maps_or_moves_is_in_the_blast_radius(shop: Shop) -> None:
+    product, price = await _handmade(shop)
+    await _subscribe(shop, price)
+
+    def naming(key: str) -> dict[str, Any]:
+        sold: dict[str, Any] = {"currency": "usd", "interval": "month", "amount_minor": 1234}
+        plans: dict[str, Any] = {
+            name: {
+                "name": name.title(),
+                "entitlements": {"exports": {"limit": limit, "period": "month"}},
+                "prices": [sold | ({"stripe_price": price} if name == key else {})],
+                **({"stripe_product": product} if name == key else {}),
+            }
+            for name, limit in (("gold", 5000), ("silver", 500))
+        }
+        return {**DOCUMENT, "plans": {**DOCUMENT["plans"], **plans}}
+
+    for key, before in (("gold", "free"), ("silver", "gold")):
+        shown = await catalog.plan(shop.env, naming(key))
+        assert shown.impact is not None
+        assert [(one.plan, one.companies) for one in shown.impact.plans] == [(before, 1)]
+        await catalog.apply(shop.env, naming(key), actor=ADMIN)
+        assert await shop.plan() == key
+
+
 async def test_what_was_shown_must_still_hold(shop: Shop) -> None:
     product, price = await _handmade(shop)
     shown = await catalog.product_page(shop.env, product)

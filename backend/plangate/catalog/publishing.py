@@ -19,7 +19,7 @@ from plangate.catalog.stripe_side import Missing, StripeCall, make_in_stripe, mi
 from plangate.catalog_compiled import compile_catalog, price_of
 from plangate.catalog_document import CatalogDocument, Migrate, MigrationDocument, document_value
 from plangate.catalog_file import parse_catalog
-from plangate.engine.catalog import Catalog
+from plangate.engine.catalog import Catalog, PriceOwner
 from plangate.engine.facts import CompanyFacts, VersionPin
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
@@ -262,10 +262,13 @@ async def _archived(environment: Environment, stored: StoredCatalog, drafted: Dr
 
 
 def _compiled_draft(environment: Environment, stored: StoredCatalog, drafted: Draft) -> Catalog:
-    """The catalogue as it would be once published; prices that Stripe does not have yet have no id."""
+    """The catalogue as it would be once published; prices that Stripe does not have yet have no id.
+
+    What is paid at prices that the document adopts, maybe of another plan until now, is what they then stand for.
+    """
     now = environment.clock.now()
     moved = {row.stripe_price_id: row for row in _moved(stored.prices, drafted)}
-    return compile_catalog(
+    compiled = compile_catalog(
         drafted.revision_row(environment.id, author={}, at=now),
         [*stored.versions, *drafted.version_rows(environment.id, at=now)],
         [moved.get(row.stripe_price_id, row) for row in stored.prices],
@@ -273,6 +276,12 @@ def _compiled_draft(environment: Environment, stored: StoredCatalog, drafted: Dr
         stored.add_on_products,
         time_zone=environment.settings.time_zone,
     )
+    adopted = {
+        one.price.stripe_price_id: PriceOwner(one.kind, one.key, one.version, one.price, feature=one.feature)
+        for action, one in _missing(stored, drafted).prices
+        if action == "adopt" and one.price.stripe_price_id is not None
+    }
+    return msgspec.structs.replace(compiled, price_owners={**compiled.price_owners, **adopted})
 
 
 def _moved(rows: list[StripePriceRow], drafted: Draft) -> list[StripePriceRow]:
