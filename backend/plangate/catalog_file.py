@@ -36,6 +36,14 @@ def read_catalog(text: str) -> CatalogDocument:
     """
     if len(text.encode()) > _BYTES:
         raise Refusal(Code.TOO_LARGE, "The catalogue is over 1 MiB. Split what it says, or shorten its descriptions.")
+    value, lines = _decoded(text)
+    if value is None:
+        raise Refusal(Code.MALFORMED, "The catalogue is empty. It starts with `version: 1`.")
+    return parse_catalog(value, lines=lines)
+
+
+def _decoded(text: str) -> tuple[object, Mapping[str, int]]:
+    """What the file says, not yet looked at, and the line of every part by its pointer."""
     lines: dict[str, int] = {}
     try:
         loader = _Loader(text)
@@ -51,9 +59,7 @@ def read_catalog(text: str) -> CatalogDocument:
         raise Refusal(Code.MALFORMED, f"The catalogue is not valid YAML{place}: {error.problem}.") from None
     except (yaml.YAMLError, ValueError, RecursionError):
         raise Refusal(Code.MALFORMED, "The catalogue is not valid YAML. Check it with a YAML linter.") from None
-    if value is None:
-        raise Refusal(Code.MALFORMED, "The catalogue is empty. It starts with `version: 1`.")
-    return parse_catalog(value, lines=lines)
+    return value, lines
 
 
 def parse_catalog(document: object, *, lines: Mapping[str, int] | None = None) -> CatalogDocument:
@@ -89,6 +95,18 @@ def line_of(pointer: str, lines: Mapping[str, int]) -> int | None:
     while pointer and pointer not in lines:
         pointer = pointer.rpartition("/")[0]
     return lines.get(pointer)
+
+
+def placed(refusal: Refusal, text: str) -> Refusal:
+    """The refusal of what a file says, met after it was read, with the field at fault and its line in the sentence."""
+    pointer = refusal.errors[0].pointer if refusal.errors else ""
+    _, lines = _decoded(text)
+    if "/".join(pointer.split("/")[:2]) not in lines:
+        return refusal
+    place = f"{pointer} (line {line_of(pointer, lines)})"
+    is_named = pointer in refusal.detail
+    detail = refusal.detail.replace(pointer, place, 1) if is_named else f"{place}: {refusal.detail}"
+    return Refusal(refusal.code, detail, errors=refusal.errors, extra=refusal.extra, headers=refusal.headers)
 
 
 def catalog_text(document: CatalogDocument) -> str:

@@ -55,6 +55,26 @@ def test_the_calls_in_stripe_are_shown_before_they_are_made(
     assert [line.partition("  ")[2] for line in archived] == ["pro, 4900 usd every month"]
 
 
+def test_what_stripe_or_the_catalogue_in_force_refuse_is_told_with_its_line(plangate: Plangate, file: Path) -> None:
+    assert plangate("catalog", "apply", str(file)).code == 0
+    written = file.read_text("utf-8")
+    adopting = written.replace("    name: Team\n", "    name: Team\n    stripe_product: prod_nowhere\n")
+    line = adopting.splitlines().index("    stripe_product: prod_nowhere") + 1
+    file.write_text(adopting, "utf-8")
+    refused = plangate("catalog", "apply", str(file))
+    assert refused.code == 1
+    assert f"/plans/team/stripe_product (line {line}): Stripe has no active product prod_nowhere." in refused.err
+    counting = written.replace("    name: Exports\n", "    name: Exports\n    event: export\n")
+    line = counting.splitlines().index("    event: export") + 1
+    file.write_text(counting, "utf-8")
+    for command in ("plan", "apply"):
+        assert f"/features/exports/event (line {line}) was published" in plangate("catalog", command, str(file)).err
+    file.write_text(written, "utf-8")
+    elsewhere = plangate("catalog", "apply", str(file), "--migrate", "nowhere=all")
+    assert "There is no plan or add-on 'nowhere' to migrate." in elsewhere.err
+    assert "(line" not in elsewhere.err
+
+
 def test_what_is_charged_is_told_in_words(plangate: Plangate, file: Path) -> None:
     said = plangate("catalog", "plan", str(file), "-v").out
     for words in (

@@ -3,25 +3,27 @@
 import json
 import shlex
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 
 from plangate import catalog as journey
 from plangate.catalog import CatalogDiff, CatalogDraft, Imported, KeptMigration, Migration
 from plangate.catalog_document import CatalogDocument, MigrationDocument
-from plangate.catalog_file import catalog_text, read_catalog
+from plangate.catalog_file import catalog_text, placed, read_catalog
 from plangate.cli.catalog_shown import show_diff, show_impact, show_repriced
 from plangate.cli.opening import ACTOR, EnvironmentOption, opened, run
 from plangate.cli.terminal import hint, progress, say, show_json, show_table
-from plangate.errors import StartRefused
+from plangate.errors import Refusal, StartRefused
 
 app = typer.Typer(
     help="The catalogue as code: plan, apply and pull a YAML file. Example: plangate catalog plan catalog.yaml",
     no_args_is_help=True,
 )
 
+T = TypeVar("T")
 _DIFFERS: Final = 2
 _WHO: Final = {"all": "everybody", "some": "some", "none": "nobody"}
 
@@ -63,17 +65,17 @@ def plan_command(
 
     Example: plangate catalog plan catalog.yaml -v
     """
-    document = _read(file)
+    text = _text(file)
     who = journey.read_migrations(migrate) if migrate else None
 
-    async def work() -> CatalogDiff:
+    async def work(document: CatalogDocument) -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Asking the engine about companies:") as counter:
                 return await journey.plan(
                     env, document, migrate=who, proration=proration, impact_limit=None, progress=counter
                 )
 
-    diff = run(work)
+    diff = _run(text, work)
     if as_json:
         show_json(diff)
     else:
@@ -103,17 +105,17 @@ def apply_command(
 
     Example: plangate catalog apply catalog.yaml --revision 3 --migrate none
     """
-    document = _read(file)
+    text = _text(file)
     who = journey.read_migrations(migrate) if migrate else None
 
-    async def work() -> CatalogDiff:
+    async def work(document: CatalogDocument) -> CatalogDiff:
         async with opened(environment) as (_, env):
             with progress("Applying, here and in Stripe"):
                 return await journey.apply(
                     env, document, actor=ACTOR, migrate=who, proration=proration, expected_revision=revision
                 )
 
-    _show_applied(run(work), as_json=as_json, verbose=verbose)
+    _show_applied(_run(text, work), as_json=as_json, verbose=verbose)
 
 
 @app.command("draft")
@@ -130,13 +132,13 @@ def draft_command(
 
     Example: plangate catalog draft catalog.yaml
     """
-    document = _read(file)
+    text = _text(file)
 
-    async def work() -> CatalogDraft:
+    async def work(document: CatalogDocument) -> CatalogDraft:
         async with opened(environment) as (_, env):
             return await journey.save_draft(env, document, actor=ACTOR, expected_revision=revision)
 
-    saved = run(work)
+    saved = _run(text, work)
     say(f"Saved. The draft is based on revision {saved.revision}.")
     hint("See what it changes: plangate catalog diff")
 
@@ -371,11 +373,20 @@ def _write(file: Path, text: str) -> None:
     say(f"Wrote {file}.")
 
 
-def _read(file: Path) -> CatalogDocument:
-    if str(file) == "-":
-        return read_catalog(sys.stdin.read())
+def _run(text: str, work: Callable[[CatalogDocument], Awaitable[T]]) -> T:
+    """Work with the catalogue of the file; what is refused of it is told with its line."""
+    document = read_catalog(text)
     try:
-        return read_catalog(file.read_text("utf-8"))
+        return run(lambda: work(document))
+    except Refusal as refusal:
+        raise placed(refusal, text) from None
+
+
+def _text(file: Path) -> str:
+    if str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text("utf-8")
     except OSError as error:
         raise StartRefused(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
