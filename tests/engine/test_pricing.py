@@ -41,8 +41,12 @@ def test_the_price_of_an_interval_is_preferred_and_then_the_cheapest() -> None:
     monthly, yearly = price("pro", Interval.MONTH, 4900), price("pro", Interval.YEAR, 49000)
     version = plan("pro", prices=(quarterly, monthly, yearly, price("pro", Interval.MONTH, 1, currency="eur")))
     assert price_for(version, currency="usd", interval=Interval.MONTH) is monthly
+    assert price_for(version, currency="usd", interval=Interval.MONTH, interval_count=3) is quarterly
+    assert price_for(version, currency="usd", interval=Interval.MONTH, interval_count=6) is monthly
     assert price_for(version, currency="usd", interval=Interval.YEAR) is yearly
     assert price_for(version, currency="usd", interval=Interval.WEEK) is quarterly
+    by_the_quarter = plan("pro", prices=(price("pro", Interval.YEAR, 1), quarterly))
+    assert price_for(by_the_quarter, currency="usd", interval=Interval.MONTH) is quarterly
     assert price_for(version, currency=None) is quarterly
     assert price_for(version, currency="jpy") is None
     assert price_for(plan("free"), currency=None) is None

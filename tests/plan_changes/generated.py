@@ -34,6 +34,10 @@ def _in_both_currencies(sold: dict[str, Any]) -> dict[str, Any]:
     return {**sold, "prices": [*sold["prices"], *({**price, "currency": "jpy"} for price in sold["prices"])]}
 
 
+_QUARTERLY = {"currency": "usd", "interval": "month", "interval_count": 3, "amount_minor": 8_888}
+_YEARLY = {"currency": "usd", "interval": "year", "amount_minor": 31_000}
+_MONTHLY = {"currency": "usd", "interval": "month", "amount_minor": 777}
+
 SOLD: dict[str, Any] = {
     **DOCUMENT,
     "features": {
@@ -118,6 +122,7 @@ SOLD: dict[str, Any] = {
                 {"amount_minor": 48000, "package": {"size": 2}},
             ),
         },
+        "season": {"name": "Season", "prices": _in_both_currencies({"prices": [_QUARTERLY, _YEARLY]})["prices"]},
         "metered": {
             "name": "Metered",
             "entitlements": {
@@ -133,6 +138,7 @@ SOLD: dict[str, Any] = {
             **_in_both_currencies(DOCUMENT["add_ons"]["extra-exports"]),
             "fits": ["starter", "pro", "team", "scale"],
         },
+        "storage": {"name": "Storage", "prices": _in_both_currencies({"prices": [_MONTHLY]})["prices"]},
         "tokens": {
             "name": "Tokens",
             "entitlements": {
@@ -278,7 +284,7 @@ class _Life:
                 return {"is_trial_over": True}
             ends = datetime.fromtimestamp(max(end or 0 for end in trials), UTC)
             return {"trial_end": (ends + timedelta(days=chance.randint(1, 20))).isoformat()}
-        plans, intervals = ["starter", "pro", "team", "team", "scale", "scale", "metered"], ["month", "year"]
+        plans, intervals = ["starter", "pro", "team", "team", "scale", "scale", "metered", "season"], ["month", "year"]
         if not self._subscriptions():
             wish: dict[str, Any] = {
                 "plan": chance.choice(plans),
@@ -297,6 +303,7 @@ class _Life:
                     {"quantities": {"plan": chance.randint(1, 12)}, "when": when},
                     {"plan": chance.choice(plans), "quantities": {"plan": chance.randint(1, 5)}, "when": when},
                     {"add_ons": {"extra-exports": chance.randint(0, 3)}, "when": when},
+                    {"add_ons": {"storage": chance.randint(0, 2)}, "when": when},
                     {"add_ons": {"tokens": chance.randint(0, 2)}, "when": when},
                     {"quantities": {"seats": chance.randint(0, 12)}, "when": when},
                     {"quantities": {"tokens/seats": chance.randint(0, 4)}, "when": when},

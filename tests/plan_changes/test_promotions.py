@@ -79,3 +79,10 @@ async def test_an_open_checkout_without_the_code_is_not_used_for_a_quote_with_it
     assert again.id == reduced.id
     assert reduced.state is ChangeState.AWAITING_PAYMENT
     assert sorted(session["status"] for session in shop.objects("checkout.session")) == ["expired", "open"]
+
+
+async def test_a_code_for_a_first_purchase_is_refused_to_who_has_paid_before(shop: Shop) -> None:
+    code(shop, "FIRST", code_is={"restrictions": {"first_time_transaction": True}})
+    await shop.customer()
+    assert (await shop.change(plan="starter", promotion_code="FIRST")).state is ChangeState.APPLIED
+    assert "first purchase" in (await refused(shop, "FIRST")).detail

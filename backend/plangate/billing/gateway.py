@@ -231,18 +231,19 @@ class StripeGateway:
         subscription_metadata: Mapping[str, str],
         idempotency_key: str,
         client_reference_id: str | None = None,
-        trial: StripeJson | None = None,
+        asking: StripeJson,
+        trial: StripeJson,
         promotion_code: str | None = None,
     ) -> StripeJson:
         """A hosted Checkout page that starts a subscription. Its metadata names our company and change.
 
-        `trial` says in Stripe's parameters that it begins with one.
+        In Stripe's parameters, `asking` is what the page asks for beside that, `trial` that it begins with one.
         """
         line_items = [
             {"price": item.stripe_price_id} | ({"quantity": item.quantity} if item.quantity is not None else {})
             for item in items
         ]
-        subscription: StripeJson = {"metadata": dict(subscription_metadata), **(trial or {})}
+        subscription: StripeJson = {"metadata": dict(subscription_metadata), **trial}
         params: StripeJson = {
             "mode": "subscription",
             "ui_mode": "hosted_page",
@@ -252,6 +253,7 @@ class StripeGateway:
             "cancel_url": cancel_url,
             "subscription_data": subscription,
             "metadata": dict(subscription_metadata),
+            **asking,
         }
         if client_reference_id is not None:
             params["client_reference_id"] = client_reference_id
@@ -303,6 +305,13 @@ class StripeGateway:
     async def list_invoices(self, stripe_customer_id: str) -> list[StripeJson]:
         """The customer's invoices, newest first."""
         return [invoice async for page in self._invoice_pages(stripe_customer_id) for invoice in page]
+
+    async def has_paid(self, stripe_customer_id: str) -> bool:
+        """Whether any invoice of the customer was ever paid."""
+        async for page in self._invoice_pages(stripe_customer_id):
+            if any(invoice["status"] == "paid" for invoice in page):
+                return True
+        return False
 
     def _invoice_pages(self, stripe_customer_id: str) -> AsyncIterator[Sequence[StripeJson]]:
         return self._transport.pages(

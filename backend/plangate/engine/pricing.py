@@ -47,9 +47,9 @@ def price_for(
 ) -> Price | None:
     """The version's price in a currency (None: its first one), preferring what is billed as often as asked for.
 
-    Without it, one of another number of such intervals is taken (a quarterly price where a monthly one is asked for),
-    and without that any other, of several the one that is cheapest each month; None when there is no price in that
-    currency. Of a version that costs nothing but what it grants it is a price of that.
+    Without it the price of each such interval is taken, then one of another number of them (a quarterly price where a
+    monthly one is asked for), then any other; of several the one that is cheapest each month. None when there is no
+    price in that currency. Of a version that costs nothing but what it grants it is a price of that.
     """
     return price_among(prices_of(version), currency=currency, interval=interval, interval_count=interval_count)
 
@@ -67,7 +67,8 @@ def price_among(
     found = [price for price in prices if price.currency == wanted]
     alike = [price for price in found if price.interval is interval]
     exact = [price for price in alike if price.interval_count == interval_count]
-    return min(exact or alike or found, key=monthly_amount, default=None)
+    single = [price for price in alike if price.interval_count == 1]
+    return min(exact or single or alike or found, key=monthly_amount, default=None)
 
 
 def _exact(price: Price, quantity: int) -> Fraction:

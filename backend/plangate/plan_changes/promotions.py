@@ -12,7 +12,8 @@ async def promotion_of(
 ) -> StripeJson:
     """The promotion code, with its coupon, that `text` names: Stripe's id, or what a customer types.
 
-    Raises Refusal (422) for one that is unknown, over, used up, somebody else's, or for another currency.
+    Raises Refusal (422) for one that is unknown, over, used up, somebody else's, for another currency, or for the first
+    purchase of somebody who has paid before.
     """
     code = await gateway.fetch_promotion_code(text)
     if code is None:
@@ -30,6 +31,9 @@ async def promotion_of(
         raise _refused("This promotion code is for another customer.")
     if coupon.get("amount_off") is not None and not _is_for(coupon, currency):
         raise _refused(f"This promotion code is not for payments in {currency.upper()}.")
+    is_for_first = (code.get("restrictions") or {}).get("first_time_transaction")
+    if is_for_first and stripe_customer_id is not None and await gateway.has_paid(stripe_customer_id):
+        raise _refused("This promotion code is for a first purchase, and this company has paid before.")
     return code
 
 
