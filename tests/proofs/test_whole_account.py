@@ -1,10 +1,11 @@
-"""A whole account of 10,000 customers: imported, killed half-way and gone on with, compared, and imported again.
+"""A whole account of 10,000 customers: imported, killed half-way and gone on with, imported again, compared, repaired.
 
 On both databases. `PLANGATE_PROOF_CUSTOMERS` asks for another number.
 """
 
 import asyncio
 import os
+import resource
 import time
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from plangate import drift
 from plangate.environment import Environment
 from plangate.importing import import_account
+from plangate.store.audit import first_broken
 from tests.sandbox_server import SandboxServer
 from tests.shop import Shop
 from tests.sync.crowds import grow
@@ -25,7 +27,7 @@ async def test_a_whole_account_is_imported(
     shop = await Shop.open(connected_environment, sandbox)
     env = shop.env
     try:
-        grow(shop, CUSTOMERS, price=(await env.catalog()).plans["pro"].prices[0].stripe_price_id or "")
+        names = grow(shop, CUSTOMERS, price=(await env.catalog()).plans["pro"].prices[0].stripe_price_id or "")
         asked_before = len(shop.requests("GET"))
         half = asyncio.Event()
 
@@ -49,11 +51,23 @@ async def test_a_whole_account_is_imported(
         started = time.monotonic()
         assert await drift.stripe_drift(env) == []
         compared = time.monotonic() - started
+        silent = set(names[::100])
+        for subscription in sandbox.app_state.sandbox.world.store.all("subscription"):
+            if subscription["customer"] in silent:
+                subscription["_items"][0]["quantity"] = 7
+        started = time.monotonic()
+        healed = await drift.stripe_drift(env, repair=True)
+        repaired = time.monotonic() - started
+        assert (len(healed), all(one.is_repaired for one in healed)) == (len(silent), True)
+        assert await drift.stripe_drift(env) == []
+        async with env.reading() as session:
+            assert await first_broken(session) is None
     finally:
         await shop.close()
     with capsys.disabled():
         print(  # noqa: T201 - the figure is what this is for
             f"\nwhole account ({env.database.url.get_backend_name()}): {CUSTOMERS:,} customers imported in"
             f" {imported:.0f} s ({CUSTOMERS / imported:.0f}/s, {asked:,} calls at most), again in {repeated:.0f} s,"
-            f" compared in {compared:.0f} s"
+            f" compared in {compared:.0f} s, {len(silent)} repaired in {repaired:.0f} s,"
+            f" {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most, the sandbox included"
         )

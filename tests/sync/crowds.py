@@ -28,17 +28,29 @@ def grow_in(stripe: V1Services, sandbox: SandboxServer, count: int, *, price: st
     customer, subscription = store.get("customer", first), store.get("subscription", made)
     names = [first]
     for number in range(2, count + 1):
-        stripe_customer_id, stripe_subscription_id = new_id("cus", 14), new_id("sub")
+        stripe_customer_id = new_id("cus", 14)
         store.add({**copy.deepcopy(customer), "id": stripe_customer_id, "name": f"Customer {number}"})
-        twin: Obj = {
-            **copy.deepcopy(subscription),
-            "id": stripe_subscription_id,
-            "customer": stripe_customer_id,
-            "latest_invoice": None,
-            "default_payment_method": None,
-        }
-        for item in twin["_items"]:
-            item["id"], item["subscription"] = new_id("si"), stripe_subscription_id
-        store.add(twin)
+        store.add(_twin(subscription, stripe_customer_id))
         names.append(stripe_customer_id)
     return names
+
+
+def subscribe_again(sandbox: SandboxServer, stripe_customer_id: str) -> str:
+    """One more subscription as the customer has one, newer than all others, and told by no event; its id."""
+    store = sandbox.app_state.sandbox.world.store
+    first = next(one for one in store.all("subscription") if one["customer"] == stripe_customer_id)
+    made: str = store.add(_twin(first, stripe_customer_id))["id"]
+    return made
+
+
+def _twin(subscription: Obj, stripe_customer_id: str) -> Obj:
+    twin: Obj = {
+        **copy.deepcopy(subscription),
+        "id": new_id("sub"),
+        "customer": stripe_customer_id,
+        "latest_invoice": None,
+        "default_payment_method": None,
+    }
+    for item in twin["_items"]:
+        item["id"], item["subscription"] = new_id("si"), twin["id"]
+    return twin

@@ -7,15 +7,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from plangate import drift, sync
+from plangate import drift, importing, sync
+from plangate.access import check
 from plangate.billing import pacing
 from plangate.billing.gateway import StripeGateway
 from plangate.importing import ImportReport, import_account
-from plangate.mirroring import refetch
-from plangate.store.companies import STRIPE_CUSTOMER_KEY, company_keys
+from plangate.metering import TrackEvent, record
+from plangate.mirroring import refetch, refetch_customer
+from plangate.store.audit import first_broken
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, company_keys, page_of_companies
+from plangate.store.database import StoreSession
 from plangate.store.inbox import cursor
+from plangate.store.known import known_customers
+from plangate.store.subscriptions import subscriptions_of
 from tests.shop import Shop, new_company
-from tests.sync.crowds import grow
+from tests.sync.crowds import grow, subscribe_again
 
 
 async def priced(shop: Shop, plan: str = "pro") -> str:
@@ -76,6 +82,126 @@ async def test_a_killed_import_goes_on_where_it_was(shop: Shop) -> None:
     assert await drift.stripe_drift(shop.env) == []
     # What went through is not gone on with.
     assert not (await import_account(shop.env)).is_resumed
+
+
+async def test_what_several_pages_tell_of_one_customer_is_put_together(shop: Shop) -> None:
+    names = grow(shop, 130, price=await priced(shop))
+    # The oldest are on the last page, what they bought since on the first.
+    again = {name: subscribe_again(shop.sandbox, name) for name in names[:5]}
+    before = len(calls(shop))
+    report = await import_account(shop.env)
+    assert (report.customers, report.companies, report.changed, report.failed) == (130, 130, 130, [])
+    assert len(calls(shop)) - before <= 6, calls(shop)[before:]
+    async with shop.env.reading() as session:
+        known = await known_customers(session, names)
+    assert {name for name in names if len(known[name].states) == 2} == set(again)
+    before = len(calls(shop))
+    assert await drift.stripe_drift(shop.env) == []
+    assert not [one for one in calls(shop)[before:] if one.startswith("/v1/customers/")]
+
+
+async def test_who_was_listed_in_part_when_the_import_was_killed_is_fetched_by_the_next(shop: Shop) -> None:
+    names = grow(shop, 130, price=await priced(shop))
+    for name in names[:3]:
+        subscribe_again(shop.sandbox, name)
+    await _stopped_after_a_page(shop)
+    before = len(calls(shop))
+    report = await import_account(shop.env)
+    assert (report.is_resumed, report.customers, report.companies, report.failed) == (True, 130, 130, [])
+    assert {one for one in calls(shop)[before:] if one.startswith("/v1/customers/")} == {
+        f"/v1/customers/{name}" for name in names[:3]
+    }
+    async with shop.env.reading() as session:
+        known = await known_customers(session, names)
+    assert [len(known[name].states) for name in names[:4]] == [2, 2, 2, 1]
+    assert await drift.stripe_drift(shop.env) == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_subscription_made_after_they_were_counted_is_not_taken_for_the_only_one(shop: Shop) -> None:
+    names = grow(shop, 130, price=await priced(shop))
+    made: list[str] = []
+
+    def subscribe(words: str, through: int, _total: int | None) -> None:
+        if words == "Counting subscriptions" and through == 130:
+            made.append(subscribe_again(shop.sandbox, names[0]))
+
+    report = await import_account(shop.env, progress=subscribe)
+    assert (report.failed, len(made)) == ([], 1)
+    async with shop.env.reading() as session:
+        known = await known_customers(session, names[:1])
+    assert len(known[names[0]].states) == 2
+    assert await drift.stripe_drift(shop.env) == []
+
+
+async def test_a_customer_linked_while_its_page_is_stored_keeps_nobody_else_out(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = grow(shop, 5, price=await priced(shop))
+
+    async def overtaken(session: StoreSession, asked: Any) -> Any:  # noqa: ANN401 - passed on
+        known = await known_customers(session, asked)
+        await refetch_customer(shop.env, names[2])
+        return known
+
+    monkeypatch.setattr(importing, "known_customers", overtaken)
+    report = await import_account(shop.env)
+    assert (report.companies, report.failed) == (5, [])
+    assert await drift.stripe_drift(shop.env) == []
+    async with shop.env.reading() as session:
+        assert await first_broken(session) is None
+        assert len(await page_of_companies(session, search=None, after=None, limit=100)) == 6
+
+
+async def test_usage_that_waited_for_a_customer_counts_when_it_is_imported(shop: Shop) -> None:
+    names = grow(shop, 3, price=await priced(shop))
+    event = TrackEvent(event="exports", company={STRIPE_CUSTOMER_KEY: names[1]}, quantity=7)
+    (result,) = await record(shop.env, [event])
+    assert result.status == "unattributed"
+    await import_account(shop.env)
+    decisions = [await check(shop.env, company={STRIPE_CUSTOMER_KEY: name}, feature="exports") for name in names]
+    assert [one.used for one in decisions] == [0, 7, 0]
+
+
+async def test_an_account_of_odd_customers_is_imported_whole(shop: Shop) -> None:
+    pro, starter = await priced(shop), await priced(shop, "starter")
+    product = shop.stripe.products.create({"name": "Parts"}).id
+    parts = [
+        shop.stripe.prices.create(
+            {"product": product, "currency": "usd", "unit_amount": 100 + n, "recurring": {"interval": "month"}}
+        ).id
+        for n in range(12)
+    ]
+    many, gone, stranger, archived = grow(shop, 4, price=pro)
+    shop.new_card(many, "pm_card_visa")
+    asked: Any = {"customer": many, "items": [{"price": price} for price in (*parts, starter)]}
+    shop.stripe.subscriptions.create(asked)
+    first, second = await shop.customer(), await shop.customer()
+    for customer in (first, second):
+        shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": starter}]})
+    await import_account(shop.env)
+    shop.stripe.customers.delete(gone)
+    late = shop.stripe.customers.create({"name": "Gone before we heard"}).id
+    shop.new_card(late, "pm_card_visa")
+    shop.stripe.subscriptions.create({"customer": late, "items": [{"price": starter}]})
+    shop.stripe.customers.delete(late)
+    shop.stripe.prices.update(starter, {"active": False})
+    report = await import_account(shop.env)
+    assert report.failed == []
+    async with shop.env.reading() as session:
+        known = await known_customers(session, [many, gone, stranger, archived, first, second, late])
+    assert known.keys() == {many, gone, stranger, archived, first, second}
+    assert known[first].company_id == known[second].company_id == shop.company_id
+    assert len(known[many].states) == 2
+    assert len(report.unmapped) == 12
+    plans = {}
+    for name in (many, gone, first):
+        shop.company_id = known[name].company_id
+        plans[name] = await shop.plan()
+    assert (plans[gone], plans[first]) == ("free", "starter")
+    async with shop.env.reading() as session:
+        facts = await subscriptions_of(session, known[many].company_id)
+    assert sorted(len(fact.items) for fact in facts) == [1, 13]
 
 
 async def test_a_restarted_import_begins_anew(shop: Shop) -> None:
