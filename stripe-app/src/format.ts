@@ -10,9 +10,11 @@ export interface Formats {
 }
 
 /** Stripe's currencies whose minor unit is not a hundredth; not what browsers know of all of them. */
-const DECIMALS: Readonly<Record<string, number>> = Object.fromEntries([
-  ..."bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split(" ").map((code) => [code, 0]),
-  ..."bhd jod kwd omr tnd".split(" ").map((code) => [code, 3]),
+const DECIMALS: Readonly<Record<string, number>> = Object.fromEntries<number>([
+  ..."bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf"
+    .split(" ")
+    .map((code) => [code, 0] as const),
+  ..."bhd jod kwd omr tnd".split(" ").map((code) => [code, 3] as const),
 ]);
 
 /** Days are UTC days: everybody who looks at a customer must read the same date. */
@@ -31,7 +33,7 @@ export function formatsFor(locale: string, now: Date): Formats {
     },
     money: (amountMinor, currency) => {
       const usual = new Intl.NumberFormat(known, { style: "currency", currency });
-      const decimals = DECIMALS[currency.toLowerCase()] ?? 2;
+      const decimals = decimalsOf(currency);
       const shown = usual.resolvedOptions().maximumFractionDigits ?? 2;
       if (Number.isInteger(amountMinor / 10 ** Math.max(0, decimals - shown)))
         return usual.format(amountMinor / 10 ** decimals);
@@ -168,6 +170,11 @@ export function intervalName(interval: string): string {
 export function holdersWords(companies: number, formats: Formats): string {
   if (companies === 0) return "No company holds it";
   return companies === 1 ? "1 company holds it" : `${formats.number(companies)} companies hold it`;
+}
+
+/** How many decimals Stripe counts an amount in; the case of the three letters does not matter. */
+export function decimalsOf(currency: string): number {
+  return DECIMALS[currency.toLowerCase()] ?? 2;
 }
 
 function knownLocale(locale: string): string {

@@ -1,6 +1,7 @@
 /** A plan change while it is put together: what can be chosen, what is still wrong, and the request it amounts to. */
 import { wholeNumber } from "./typed";
 import { intervalName, nameOf, type Formats } from "./format";
+import { blankOwnPrice, checkOwnPrice, type OwnPrice } from "./ownPrice";
 import type { Held, Offer, Payload, PlanOffers, Rate } from "./types";
 
 export type Timing = "auto" | "now" | "period_end";
@@ -9,6 +10,10 @@ export type PlanRequest = Omit<Payload<"plan.preview">, "customer" | "force_reas
 export interface PlanDraft {
   plan: string;
   interval: string;
+  /** What the company would pay in; it can be chosen until it pays in one. */
+  currency: string;
+  /** A price agreed on with the company; null for one of those on offer. */
+  own: OwnPrice | null;
   /** What is typed for each number, by the key it is sent under; what is not in here is as held. */
   numbers: Record<string, string>;
   when: Timing;
@@ -30,25 +35,87 @@ const PLAN = "plan";
 const NUMBER_MAX = 1_000_000;
 
 /** The draft that changes nothing. */
-export function draftOfHeld({ offers, held }: PlanOffers): PlanDraft {
-  const plan = held.plan ?? planChoices({ offers, held })[0]?.key ?? "";
-  const interval = held.interval ?? intervalChoices({ offers, held }, plan)[0] ?? "";
-  return { plan, interval, numbers: {}, when: "auto", promotionCode: "" };
+export function draftOfHeld(offers: PlanOffers): PlanDraft {
+  const { held } = offers;
+  const plan = held.plan ?? planChoices(offers, { mayAgree: false })[0]?.key ?? "";
+  const nothing: PlanDraft = {
+    plan,
+    interval: held.interval ?? "",
+    currency: "",
+    own: null,
+    numbers: {},
+    when: "auto",
+    promotionCode: "",
+  };
+  return withPlan(offers, nothing, plan);
 }
 
-/** The plans to choose from: those on sale at a price or for nothing, and the present one whatever became of it. */
-export function planChoices({ offers, held }: PlanOffers): { key: string; name: string }[] {
+/** The draft with another plan: interval and currency stay as far as that plan is sold so. */
+export function withPlan(offers: PlanOffers, draft: PlanDraft, plan: string): PlanDraft {
+  const moved = withCurrency(offers, { ...draft, plan, own: null }, draft.currency);
+  return mustBeAgreedOn(offers, plan) ? { ...moved, own: ownPriceOf(offers, moved) } : moved;
+}
+
+/** A price to be agreed on, in the currency that is paid in or that the catalogue names first. */
+export function ownPriceOf({ offers, held }: PlanOffers, draft: PlanDraft): OwnPrice {
+  const named = [draft.currency, ...offers.flatMap(ratesOf).map(({ currency }) => currency)];
+  const currency = held.currency ?? named.find((one) => one !== "") ?? "";
+  return blankOwnPrice(currency, draft.interval || (held.interval ?? ""));
+}
+
+/** The draft in another currency, if its plan is sold in that; at the same interval, if it is sold at that. */
+export function withCurrency(offers: PlanOffers, draft: PlanDraft, wanted: string): PlanDraft {
+  const choices = currencyChoices(offers, draft.plan);
+  const currency = choices.includes(wanted) ? wanted : (choices[0] ?? "");
+  const moved = { ...draft, currency };
+  const sold = intervalChoices(offers, moved);
+  const kept = [draft.interval, offers.held.interval ?? ""].find((interval) => sold.includes(interval));
+  return { ...moved, interval: kept ?? sold[0] ?? "" };
+}
+
+/**
+ * The plans to choose from: those on sale at a price or for nothing, and the present one whatever became of it. Who may
+ * agree on a price with a company chooses also from those that have none.
+ */
+export function planChoices(
+  { offers, held }: PlanOffers,
+  { mayAgree }: { mayAgree: boolean },
+): { key: string; name: string }[] {
   const onSale = offers
     .filter(({ kind }) => kind === "plan")
-    .filter((plan) => plan.key === held.plan || plan.is_free || ratesOf(plan).length > 0)
+    .filter((plan) => plan.key === held.plan || plan.is_free || mayAgree || ratesOf(plan).length > 0)
     .map(({ key, name }) => ({ key, name }));
   const isListed = held.plan === null || onSale.some(({ key }) => key === held.plan);
   return isListed ? onSale : [{ key: held.plan ?? "", name: nameOf({ key: held.plan }) }, ...onSale];
 }
 
-/** The intervals a plan is sold at, in the currency the company pays in; of the present plan also the one held. */
-export function intervalChoices({ offers, held }: PlanOffers, plan: string): string[] {
-  const rates = ratesOf(offerOf(offers, "plan", plan)).filter((rate) => isPayable(rate, held));
+/** Whether a price can be agreed on for a plan: not for one that costs nothing. */
+export function canBeAgreedOn({ offers }: PlanOffers, plan: string): boolean {
+  return offerOf(offers, "plan", plan)?.is_free !== true;
+}
+
+/** Whether there is no other way to a plan: it is not the present one, and it is on offer without a price. */
+export function mustBeAgreedOn(offers: PlanOffers, plan: string): boolean {
+  const offer = offerOf(offers.offers, "plan", plan);
+  return offer !== undefined && plan !== offers.held.plan && !offer.is_free && ratesOf(offer).length === 0;
+}
+
+/** How a first subscription to the draft's plan begins, where it begins with a trial. */
+export function trialSentence({ offers, held }: PlanOffers, draft: PlanDraft): string | null {
+  const offer = offerOf(offers, "plan", draft.plan);
+  if (!offer?.trial_days || held.currency !== null || draft.own) return null;
+  return `A first subscription to ${offer.name} begins with ${offer.trial_days} days of trial.`;
+}
+
+/** The currencies to choose from: the one the company pays in, or before that those the plan is sold in. */
+export function currencyChoices({ offers, held }: PlanOffers, plan: string): string[] {
+  if (held.currency !== null) return [held.currency];
+  return [...new Set(ratesOf(offerOf(offers, "plan", plan)).map(({ currency }) => currency))];
+}
+
+/** The intervals the draft's plan is sold at in its currency; of the present plan also the one held. */
+export function intervalChoices({ offers, held }: PlanOffers, { plan, currency }: PlanDraft): string[] {
+  const rates = ratesOf(offerOf(offers, "plan", plan)).filter((rate) => rate.currency === currency);
   const sold = rates.filter((rate) => (rate.interval_count ?? 1) === 1).map(({ interval }) => interval);
   const kept = plan === held.plan && held.interval !== null ? [held.interval] : [];
   return [...new Set([...kept, ...sold])];
@@ -57,7 +124,7 @@ export function intervalChoices({ offers, held }: PlanOffers, plan: string): str
 /** “Yearly, US$290.00”; the interval alone where no single price says it. */
 export function intervalLabel(
   { offers, held }: PlanOffers,
-  plan: string,
+  { plan, currency }: PlanDraft,
   interval: string,
   formats: Formats,
 ): string {
@@ -66,7 +133,7 @@ export function intervalLabel(
   }
   const rates = offerOf(offers, "plan", plan)?.prices ?? [];
   const price = rates.find(
-    (rate) => isPayable(rate, held) && rate.interval === interval && (rate.interval_count ?? 1) === 1,
+    (rate) => rate.currency === currency && rate.interval === interval && (rate.interval_count ?? 1) === 1,
   );
   const hasOneAmount = price && !price.amount_decimal && (price.tiers ?? []).length === 0;
   return hasOneAmount
@@ -79,7 +146,7 @@ export function numberFields({ offers, held }: PlanOffers, draft: PlanDraft): Nu
   const plan = offerOf(offers, "plan", draft.plan);
   const isSamePlan = draft.plan === held.plan;
   const fields: NumberField[] = [];
-  if (plan?.prices.length || (isSamePlan && held.quantity > 1)) {
+  if (plan?.prices.length || draft.own || (isSamePlan && held.quantity > 1)) {
     const name = plan?.name ?? nameOf({ key: draft.plan });
     fields.push({ key: PLAN, label: `How many of ${name}`, held: held.quantity, least: 1 });
   }
@@ -120,16 +187,23 @@ export function checkPlanDraft(
       quantities.push(`${key}=${number}`);
     }
   }
+  const own = draft.own && checkOwnPrice(draft.own);
+  Object.assign(errors, own?.errors);
   const isSameInterval = draft.interval === (held.interval ?? "");
-  if (isSamePlan && isSameInterval && quantities.length === 0 && Object.keys(errors).length === 0) {
+  const isSamePrice = isSamePlan && isSameInterval && !draft.own;
+  if (isSamePrice && quantities.length === 0 && Object.keys(errors).length === 0) {
     errors["form"] = "Choose what should change: the plan, the interval or a number.";
   }
   if (Object.keys(errors).length > 0) return { request: null, errors };
   const code = draft.promotionCode.trim();
+  const isCurrencyOpen = currencyChoices(offers, draft.plan).length > 1;
   return {
     request: {
       ...(isSamePlan ? {} : { plan: draft.plan }),
-      ...(draft.interval === "" || (isSamePlan && isSameInterval) ? {} : { interval: draft.interval }),
+      ...(own?.request ?? {
+        ...(draft.interval === "" || isSamePrice ? {} : { interval: draft.interval }),
+        ...(isCurrencyOpen ? { currency: draft.currency } : {}),
+      }),
       ...(quantities.length > 0 ? { quantities: quantities.join(",") } : {}),
       ...(draft.when === "auto" ? {} : { when: draft.when }),
       ...(code === "" ? {} : { promotion_code: code }),
@@ -144,7 +218,9 @@ export function planFieldErrors(errors: { pointer: string; detail: string }[]): 
   for (const { pointer, detail } of errors) {
     const [, field = "", ...rest] = pointer.split("/").map((part) => part.replace(/~1/g, "/"));
     const key = rest.join("/").replace(/~0/g, "~");
-    found[(field === "quantities" || field === "add_ons") && key !== "" ? key : field] = detail;
+    if (key !== "" && (field === "quantities" || field === "add_ons")) found[key] = detail;
+    else if (key !== "" && field === "custom_price") found[`custom_${key}`] = detail;
+    else found[field] = detail;
   }
   return found;
 }
@@ -172,8 +248,4 @@ function offerOf(offers: Offer[], kind: Offer["kind"], key: string): Offer | und
 function ratesOf(offer: Offer | undefined): Rate[] {
   if (!offer) return [];
   return offer.prices.length > 0 ? offer.prices : offer.entitlements.flatMap(({ prices }) => prices);
-}
-
-function isPayable(rate: Rate, held: Held): boolean {
-  return held.currency === null || rate.currency === held.currency;
 }

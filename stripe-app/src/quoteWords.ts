@@ -5,7 +5,10 @@ import type { Effect, PlanChange, Quote, Violation } from "./types";
 /** The first line of the receipt: when, and what holds until then. */
 export function timingSentence(quote: Quote, formats: Formats): string {
   const day = formats.day(quote.when);
-  if (quote.needs_checkout) return "Starts when the customer has paid on Stripe’s payment page.";
+  if (quote.needs_checkout) {
+    const step = quote.due_today.amount_minor > 0 ? "paid" : "confirmed it";
+    return `Starts when the customer has ${step} on Stripe’s payment page.`;
+  }
   if (quote.is_scheduled) {
     const verb = quote.kind === "cancel" ? "Ends" : "Starts";
     return `${verb} on ${day}. Until then nothing changes, and it can be taken back at any time.`;

@@ -397,6 +397,7 @@ export interface ActionTable {
       customer: string;
       plan?: string;
       interval?: string;
+      currency?: string;
       /** Absolute numbers as `seats=5,extra=2`; `plan` is the plan itself. */
       quantities?: string;
       cancel?: "now" | "period_end";
@@ -405,6 +406,15 @@ export interface ActionTable {
       when?: "now" | "period_end";
       promotion_code?: string;
       force_reason?: string;
+      /** What was agreed on with the company, flat; an admin alone may send it. */
+      custom_amount_minor?: number;
+      custom_currency?: string;
+      custom_interval?: "day" | "week" | "month" | "year";
+      custom_interval_count?: number;
+      custom_collection_method?: "charge" | "send_invoice";
+      custom_days_until_due?: number;
+      custom_starts_at?: string;
+      custom_name?: string;
     };
     answer: Quote;
   };

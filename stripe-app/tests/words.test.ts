@@ -19,6 +19,7 @@ import {
   usageSentence,
 } from "../src/format";
 import { outcomeSentence } from "../src/quoteWords";
+import { minorUnits } from "../src/typed";
 import type { Reason } from "../src/types";
 import { overrideEffect, whySentence } from "../src/why";
 import { decision, NOW, override, planChange, sso } from "./acme";
@@ -300,5 +301,22 @@ describe("a draft", () => {
     [{ effect: "add" as const, amount: "" }, decision(), null],
   ])("previews %j", (changes, given, sentence) => {
     expect(previewSentence({ ...filled, ...changes }, given, british)).toBe(sentence);
+  });
+});
+
+describe("an amount as typed", () => {
+  it.each([
+    ["1200", "usd", 120_000],
+    [" 0.29 ", "usd", 29],
+    ["15,5", "eur", 1550],
+    ["1200", "jpy", 1200],
+    ["1.5", "kwd", 1500],
+    ["99999999999999", "usd", null],
+    ["1.5", "jpy", null],
+    ["1,200.00", "usd", null],
+    ["-1", "usd", null],
+    ["", "usd", null],
+  ])("%s in %s is %s", (typed, currency, amount) => {
+    expect(minorUnits(typed, currency)).toBe(amount);
   });
 });

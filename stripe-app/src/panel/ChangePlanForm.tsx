@@ -1,23 +1,31 @@
-/** The drawer in which a company is moved: plan, interval, numbers, when, a promotion code, and the quote of it all. */
-import { Box, Select, TextField } from "@stripe/ui-extension-sdk/ui";
+/** The drawer in which a company is moved: plan, interval, numbers, an agreed price, when, a promotion code, and the quote of it all. */
+import { Box } from "@stripe/ui-extension-sdk/ui";
 import { useState } from "react";
 
 import { usePlanOffers } from "../exchange";
 import {
+  canBeAgreedOn,
   checkPlanDraft,
+  currencyChoices,
   draftOfHeld,
   intervalChoices,
   intervalLabel,
+  mustBeAgreedOn,
   numberFields,
+  ownPriceOf,
   planChoices,
   planFieldErrors,
+  trialSentence,
+  withCurrency,
+  withPlan,
   type PlanDraft,
   type PlanErrors,
-  type Timing,
 } from "../planDraft";
 import { useQuotedChange } from "../quoting";
 import type { PlanOffers } from "../types";
 import { ChangeDrawer } from "./ChangeDrawer";
+import { Choice, Entry } from "./fields";
+import { OwnPriceFields } from "./OwnPriceFields";
 import { QuoteDrawer, type QuotedFormProps } from "./QuoteDrawer";
 import { Loading, Trouble } from "./Trouble";
 
@@ -43,32 +51,28 @@ export const ChangePlanForm = (props: QuotedFormProps) => {
 };
 
 const LoadedForm = ({ offers, ...props }: QuotedFormProps & { offers: PlanOffers }) => {
-  const { api, customer, companyName, formats } = props;
+  const { api, customer, companyName, isAdmin, formats } = props;
   const [draft, setDraft] = useState<PlanDraft>(() => draftOfHeld(offers));
   const [errors, setErrors] = useState<PlanErrors>({});
   const quoted = useQuotedChange(api, customer);
-  const plans = planChoices(offers);
-  const intervals = intervalChoices(offers, draft.plan);
+  const plans = planChoices(offers, { mayAgree: isAdmin });
+  const currencies = currencyChoices(offers, draft.plan);
+  const intervals = intervalChoices(offers, draft);
   const said: PlanErrors = { ...planFieldErrors(quoted.problem?.problem?.errors ?? []), ...errors };
   const planName = plans.find(({ key }) => key === draft.plan)?.name ?? draft.plan;
+  const isPaidFor = offers.held.currency !== null;
+  const trial = trialSentence(offers, draft);
 
   const write = (part: Partial<PlanDraft>) => {
     setDraft({ ...draft, ...part });
     setErrors({});
     quoted.forget();
   };
-  const choosePlan = (plan: string) => {
-    const sold = intervalChoices(offers, plan);
-    const { interval: held } = offers.held;
-    const kept = [draft.interval, held ?? ""].find((interval) => sold.includes(interval));
-    write({ plan, interval: kept ?? sold[0] ?? "" });
-  };
   const request = () => {
     const checked = checkPlanDraft(offers, draft);
     setErrors(checked.errors ?? {});
     return checked.request;
   };
-  const isPaidFor = offers.held.currency !== null;
 
   return (
     <QuoteDrawer
@@ -80,75 +84,102 @@ const LoadedForm = ({ offers, ...props }: QuotedFormProps & { offers: PlanOffers
       made={`${companyName} is on ${planName} as previewed`}
     >
       {said["form"] ? <Box css={{ color: "critical" }}>{said["form"]}</Box> : null}
-      <Select
+      <Choice
         label="Plan"
         value={draft.plan}
+        options={plans.map(({ key, name }) => ({
+          value: key,
+          label: key === offers.held.plan ? `${name} (now)` : name,
+        }))}
         error={said["plan"]}
-        invalid={Boolean(said["plan"])}
-        onChange={(event) => {
-          choosePlan(event.target.value);
+        onChange={(plan) => {
+          write(withPlan(offers, draft, plan));
         }}
-      >
-        {plans.map(({ key, name }) => (
-          <option key={key} value={key}>
-            {key === offers.held.plan ? `${name} (now)` : name}
-          </option>
-        ))}
-      </Select>
-      {intervals.length > 0 ? (
-        <Select
+      />
+      {trial ? <Box css={{ color: "secondary" }}>{trial}</Box> : null}
+      {isAdmin && canBeAgreedOn(offers, draft.plan) && !mustBeAgreedOn(offers, draft.plan) ? (
+        <Choice
+          label="Price"
+          value={draft.own ? "own" : "offered"}
+          options={[
+            { value: "offered", label: "One of those on offer" },
+            { value: "own", label: `One agreed on with ${companyName}` },
+          ]}
+          onChange={(chosen) => {
+            write({ own: chosen === "own" ? ownPriceOf(offers, draft) : null });
+          }}
+        />
+      ) : null}
+      {!draft.own && currencies.length > 1 ? (
+        <Choice
+          label="Currency"
+          value={draft.currency}
+          options={currencies.map((currency) => ({ value: currency, label: currency.toUpperCase() }))}
+          error={said["currency"]}
+          onChange={(currency) => {
+            write(withCurrency(offers, draft, currency));
+          }}
+        />
+      ) : null}
+      {!draft.own && intervals.length > 0 ? (
+        <Choice
           label="Billed"
           value={draft.interval}
+          options={intervals.map((interval) => ({
+            value: interval,
+            label: intervalLabel(offers, draft, interval, formats),
+          }))}
           error={said["interval"]}
-          invalid={Boolean(said["interval"])}
-          onChange={(event) => {
-            write({ interval: event.target.value });
+          onChange={(interval) => {
+            write({ interval });
           }}
-        >
-          {intervals.map((interval) => (
-            <option key={interval} value={interval}>
-              {intervalLabel(offers, draft.plan, interval, formats)}
-            </option>
-          ))}
-        </Select>
+        />
+      ) : null}
+      {draft.own ? (
+        <OwnPriceFields
+          price={draft.own}
+          errors={said}
+          isCurrencyOpen={!isPaidFor}
+          onChange={(own) => {
+            write({ own });
+          }}
+        />
       ) : null}
       {numberFields(offers, draft).map(({ key, label, held }) => (
-        <TextField
+        <Entry
           key={key}
           label={label}
           type="number"
           value={draft.numbers[key] ?? String(held)}
           error={said[key]}
-          invalid={Boolean(said[key])}
-          onChange={(event) => {
-            write({ numbers: { ...draft.numbers, [key]: event.target.value } });
+          onChange={(typed) => {
+            write({ numbers: { ...draft.numbers, [key]: typed } });
           }}
         />
       ))}
       {isPaidFor ? (
-        <Select
+        <Choice
           label="When"
           value={draft.when}
+          options={[
+            { value: "auto", label: "As usual: more at once, less at the end of the period" },
+            { value: "now", label: "Now" },
+            { value: "period_end", label: "At the end of the paid period" },
+          ]}
           error={said["when"]}
-          invalid={Boolean(said["when"])}
-          onChange={(event) => {
-            write({ when: event.target.value as Timing });
+          onChange={(when) => {
+            write({ when });
           }}
-        >
-          <option value="auto">As usual: more at once, less at the end of the period</option>
-          <option value="now">Now</option>
-          <option value="period_end">At the end of the paid period</option>
-        </Select>
+        />
       ) : null}
-      <TextField
+      <Entry
         label="Promotion code"
         description="Leave it empty for none."
         value={draft.promotionCode}
         maxLength={255}
         error={said["promotion_code"]}
-        invalid={Boolean(said["promotion_code"])}
-        onChange={(event) => {
-          write({ promotionCode: event.target.value });
+        onChange={(promotionCode) => {
+          write({ promotionCode });
         }}
       />
     </QuoteDrawer>
