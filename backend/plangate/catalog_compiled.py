@@ -23,6 +23,7 @@ from plangate.engine.catalog import (
     Audience,
     Catalog,
     CatalogSettings,
+    CheckoutFields,
     Condition,
     Entitlement,
     Feature,
@@ -317,6 +318,12 @@ def _settings(settings: SettingsDocument, time_zone: str) -> CatalogSettings:
         paused_collection=settings.paused_collection,
         on_refund=settings.on_refund,
         on_dispute=settings.on_dispute,
+        checkout=CheckoutFields(
+            asks_trial_card=settings.checkout_trial_card,
+            asks_billing_address=settings.checkout_billing_address,
+            asks_phone=settings.checkout_phone,
+            asks_tax_id=settings.checkout_tax_id,
+        ),
         time_zone=time_zone,
         week_start=WEEKDAYS.index(settings.week_start),
     )

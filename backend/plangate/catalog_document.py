@@ -141,7 +141,7 @@ class _Part(BaseModel):
 
 class SettingsDocument(_Part):
     """How this catalogue is sold. `downgrades` says when a self-service reduction takes effect, `migrate` who gets a
-    new version of what they hold.
+    new version of what they hold, `checkout_…` what Stripe's page asks a customer for beside what is bought.
     """
 
     downgrades: Literal["period_end", "now"] = "period_end"
@@ -155,6 +155,10 @@ class SettingsDocument(_Part):
     paused_collection: Literal["keep", "fallback"] = "keep"
     on_refund: Literal["review", "revoke", "ignore"] = "review"
     on_dispute: Literal["review", "revoke", "ignore"] = "review"
+    checkout_trial_card: bool = True
+    checkout_billing_address: bool = False
+    checkout_phone: bool = False
+    checkout_tax_id: bool = False
     week_start: Weekday = "monday"
 
 

@@ -149,6 +149,8 @@ async def test_checkout_and_portal(gateway: StripeGateway) -> None:
         success_url="http://shop.test/done",
         cancel_url="http://shop.test/back",
         subscription_metadata={"plangate_company": "comp_1"},
+        asking={},
+        trial={},
         client_reference_id="chg_1",
         idempotency_key="checkout",
     )

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+import httpx
 import pytest
 
-from plangate import plan_changes
+from plangate import catalog, plan_changes
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.mirroring import refetch
@@ -14,16 +15,34 @@ from plangate.shapes import ChangeState
 from tests.sandbox_server import SandboxServer
 from tests.shop import DOCUMENT, STAFF, Shop
 
+SOLD: Final[dict[str, Any]] = {
+    **DOCUMENT,
+    "trial_expiry_plan": "lapsed",
+    "plans": {
+        **DOCUMENT["plans"],
+        "pro": {**DOCUMENT["plans"]["pro"], "trial_days": 14},
+        "starter": {**DOCUMENT["plans"]["starter"], "trial_days": 7},
+        "lapsed": {"name": "Lapsed"},
+    },
+}
+
 
 @pytest.fixture
 async def trial_shop(connected_environment: Environment, sandbox: SandboxServer) -> AsyncIterator[Shop]:
-    pro = {**DOCUMENT["plans"]["pro"], "trial_days": 14}
-    starter = {**DOCUMENT["plans"]["starter"], "trial_days": 7}
-    plans = {**DOCUMENT["plans"], "pro": pro, "starter": starter, "lapsed": {"name": "Lapsed"}}
-    document = {**DOCUMENT, "plans": plans, "trial_expiry_plan": "lapsed"}
-    opened = await Shop.open(connected_environment, sandbox, document)
+    opened = await Shop.open(connected_environment, sandbox, SOLD)
     yield opened
     await opened.close()
+
+
+async def with_checkout(shop: Shop, **checkout: bool) -> None:
+    """Sell the same, and let Stripe's page ask for this."""
+    await catalog.apply(shop.env, {**SOLD, "settings": checkout}, actor=STAFF)
+
+
+async def page_at(url: str) -> str:
+    """What a person sees there."""
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        return (await browser.get(url)).text
 
 
 async def test_a_trial_costs_nothing_keeps_its_end_and_comes_once(trial_shop: Shop) -> None:
@@ -188,3 +207,64 @@ async def test_a_trial_whose_card_is_gone_leads_to_the_plan_for_that(
     assert await shop.plan() == "lapsed"
     assert not [one for one in shop.objects("invoice") if one["amount_due"]]
     assert (await shop.preview(plan="pro")).needs_checkout
+
+
+async def test_a_trial_without_a_card_ends_unless_one_is_on_file(trial_shop: Shop) -> None:
+    shop = trial_shop
+    await with_checkout(shop, checkout_trial_card=False)
+    quote = await shop.preview(plan="pro")
+    assert (quote.needs_checkout, quote.due_today.amount_minor) == (True, 0)
+    change = await shop.confirm(quote)
+    assert change.next_action is not None
+    assert "No card is needed today." in await page_at(change.next_action.url)
+    shop.pay(change.next_action.url, card="")
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    assert shop.objects("payment_method") == []
+    assert (await shop.change(add_ons={"extra-exports": 1})).state is ChangeState.APPLIED
+    shop.advance("P15D")
+    await shop.sync()
+    assert await shop.plan() == "lapsed"
+    # Tried once; bought now, a card is asked for.
+    again = await shop.change(plan="pro")
+    assert again.next_action is not None
+    assert "No card is needed today." not in await page_at(again.next_action.url)
+
+
+async def test_a_trial_without_a_card_goes_on_with_one_added_in_the_portal(trial_shop: Shop) -> None:
+    shop = trial_shop
+    await with_checkout(shop, checkout_trial_card=False)
+    change = await shop.change(plan="pro")
+    assert change.next_action is not None
+    shop.pay(change.next_action.url, card="")
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    (customer,) = shop.objects("customer")
+    shop.new_card(customer["id"], "pm_card_visa")
+    shop.advance("P15D")
+    await shop.sync()
+    subscription = (await shop.snapshot()).subscription
+    assert subscription is not None
+    assert (subscription.status, await shop.plan()) == ("active", "pro")
+
+
+async def test_checkout_asks_for_what_the_catalogue_says(trial_shop: Shop) -> None:
+    shop = trial_shop
+    await with_checkout(shop, checkout_billing_address=True, checkout_phone=True, checkout_tax_id=True)
+    change = await shop.change(plan="pro")
+    assert change.next_action is not None
+    assert "Tax ID" in await page_at(change.next_action.url)
+    assert shop.pay(change.next_action.url) == 200  # the page again: the address is missing
+    typed = {"line1": "1 Main St", "city": "Springfield", "postal_code": "12345", "country": "US", "phone": "555 0100"}
+    assert shop.pay(change.next_action.url, business_name="Acme Inc", tax_id="12-345", **typed) == 303
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    assert await shop.plan() == "pro"
+    (customer,) = shop.objects("customer")
+    assert (customer["name"], customer["phone"], customer["address"]["city"]) == ("Acme Inc", "555 0100", "Springfield")
+    (session,) = shop.objects("checkout.session")
+    assert [one["value"] for one in session["customer_details"]["tax_ids"]] == ["12-345"]
+
+
+async def test_checkout_asks_for_a_card_alone_unless_told_otherwise(trial_shop: Shop) -> None:
+    await trial_shop.change(plan="pro")
+    (asked,) = trial_shop.requests(path="/v1/checkout/sessions")
+    assert not {"billing_address_collection", "customer_update", "payment_method_collection"} & set(asked["params"])

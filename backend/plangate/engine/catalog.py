@@ -213,6 +213,15 @@ class KeptVersions(msgspec.Struct, frozen=True):
     versions: tuple[tuple[int, datetime], ...]
 
 
+class CheckoutFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What Stripe's page asks a customer for; `asks_trial_card` also where a trial costs nothing yet."""
+
+    asks_trial_card: bool = True
+    asks_billing_address: bool = False
+    asks_phone: bool = False
+    asks_tax_id: bool = False
+
+
 class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The catalogue's own settings. `downgrades` says when a self-service reduction takes effect."""
 
@@ -226,6 +235,7 @@ class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
     paused_collection: Literal["keep", "fallback"] = "keep"
     on_refund: Literal["review", "revoke", "ignore"] = "review"
     on_dispute: Literal["review", "revoke", "ignore"] = "review"
+    checkout: CheckoutFields = CheckoutFields()
     time_zone: str = "UTC"
     week_start: int = 0
 

@@ -25,7 +25,7 @@ from plangate.plan_changes.endings import end_now
 from plangate.plan_changes.lines import start_items
 from plangate.plan_changes.records import moved
 from plangate.plan_changes.steps import operations, step
-from plangate.plan_changes.trials import trial_params
+from plangate.plan_changes.trials import asked_on_page, trial_params
 from plangate.shapes import Actor, ChangeState, NextAction
 from plangate.store.companies import STRIPE_CUSTOMER_KEY, add_keys, company_row
 from plangate.store.plan_changes import (
@@ -133,6 +133,7 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
             "metadata": marks(env, row),
             "return_url": row.return_url,
             "trial": trial_params(terms),
+            "asking": asked_on_page((await env.catalog()).settings.checkout, is_trial=terms.trial_days > 0),
         },
         lambda params, key: env.gateway.create_checkout_session(
             stripe_customer_id=params["customer"],
@@ -141,6 +142,7 @@ async def _check_out(env: Environment, row: PlanChangeRow, terms: Terms) -> Plan
             cancel_url=params["return_url"],
             subscription_metadata=params["metadata"],
             client_reference_id=row.id,
+            asking=params["asking"],
             trial=params["trial"],
             promotion_code=terms.promotion_code,
             idempotency_key=key,

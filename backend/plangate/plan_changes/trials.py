@@ -4,7 +4,7 @@ from datetime import datetime
 
 from plangate.billing.transport import StripeJson
 from plangate.change_terms import Action, Line, Terms
-from plangate.engine.catalog import Catalog
+from plangate.engine.catalog import Catalog, CheckoutFields
 from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding
 from plangate.engine.values import Interval
@@ -45,6 +45,20 @@ def trial_params(terms: Terms) -> StripeJson:
         "trial_period_days": terms.trial_days,
         "trial_settings": {"end_behavior": {"missing_payment_method": "cancel"}},
     }
+
+
+def asked_on_page(fields: CheckoutFields, *, is_trial: bool) -> StripeJson:
+    """What the hosted page asks for beside what is bought, in Stripe's parameters. What is asked is kept, too."""
+    asked: StripeJson = {}
+    if is_trial and not fields.asks_trial_card:
+        asked["payment_method_collection"] = "if_required"
+    if fields.asks_billing_address:
+        asked |= {"billing_address_collection": "required", "customer_update": {"address": "auto"}}
+    if fields.asks_phone:
+        asked["phone_number_collection"] = {"enabled": True}
+    if fields.asks_tax_id:
+        asked |= {"tax_id_collection": {"enabled": True}, "customer_update": {"address": "auto", "name": "auto"}}
+    return asked
 
 
 def moved_trial(

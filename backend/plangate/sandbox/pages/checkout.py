@@ -10,6 +10,7 @@ from plangate.sandbox.cards import CARDS
 from plangate.sandbox.errors import ApiError
 from plangate.sandbox.money import written
 from plangate.sandbox.resources.checkout import apply_code, complete_session, needs_card
+from plangate.sandbox.resources.checkout_details import fields_of, typed_details
 from plangate.sandbox.resources.prices import amount_of
 from plangate.sandbox.server import Sandbox
 
@@ -23,7 +24,7 @@ OFFERED = ("visa", "declined", "authenticate_once", "authenticate_always", "insu
 def show(
     sandbox: Sandbox,
     stripe_id: str,
-    _form: dict[str, str],
+    form: dict[str, str],
     *,
     error: str | None = None,
     code_error: str | None = None,
@@ -46,7 +47,8 @@ def show(
         after_trial=after_trial,
         lines=[_line(sandbox, session, row, is_trial=bool(trial_days)) for row in session["_line_items"]],
         asks_email=session["customer"] is None,
-        email=session["customer_email"] or "",
+        email=form.get("email") or session["customer_email"] or "",
+        fields=[(name, label, is_needed, form.get(name, "")) for name, label, is_needed in fields_of(session)],
         needs_card=needs_card(session),
         cards=[(name, CARDS[name]) for name in OFFERED],
         chosen=chosen,
@@ -76,8 +78,12 @@ def pay(sandbox: Sandbox, stripe_id: str, form: dict[str, str]) -> Response:
         )
     world = sandbox.world
     world.store.begin()
+    typed: dict[str, str] = {}
     try:
-        complete_session(world, session, card=card, email=form.get("email"), is_authenticated=step == "complete")
+        typed = typed_details(session, form)
+        complete_session(
+            world, session, card=card, email=form.get("email"), typed=typed, is_authenticated=step == "complete"
+        )
     except ApiError as error:
         world.store.rollback()
         world.drop_events()
@@ -90,7 +96,7 @@ def pay(sandbox: Sandbox, stripe_id: str, form: dict[str, str]) -> Response:
                 sentence=f"Your bank asks you to {asked}.",
                 action=f"/c/pay/{stripe_id}",
                 card=card,
-                email=form.get("email", ""),
+                kept={"email": form.get("email", ""), **typed},
             )
         return show(sandbox, stripe_id, form, error=details["message"], chosen=card)
     world.store.commit()

@@ -75,5 +75,5 @@ def _ask(stripe_id: str, card: str) -> Response:
         sentence="Your bank asks you to confirm this payment.",
         action=f"/i/{stripe_id}",
         card=card,
-        email="",
+        kept={},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plangate.sandbox.billing.discounts import new_discount
+from plangate.sandbox.billing.discounts import amount_off, new_discount
 from plangate.sandbox.billing.invoicing import Previewed
 from plangate.sandbox.billing.starting import start_subscription
 from plangate.sandbox.cards import CARDS, refusal
@@ -16,6 +16,7 @@ from plangate.sandbox.routing import Call, Params, Route, in_range, merged_metad
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
 
+from .checkout_details import asked_members, keep_details
 from .customers import create_customer, live_customer
 from .payment_methods import attach, new_method
 from .prices import amount_of, inline_price
@@ -51,6 +52,7 @@ def create_session(world: World, call: Call) -> Obj:
     session: Obj = {
         "id": session_id,
         "object": "checkout.session",
+        **asked_members(p),
         "allow_promotion_codes": p.get("allow_promotion_codes"),
         "amount_subtotal": None,
         "amount_total": None,
@@ -154,7 +156,13 @@ def list_line_items(world: World, call: Call) -> Obj:
 
 
 def complete_session(
-    world: World, session: Obj, *, card: str | None, email: str | None = None, is_authenticated: bool = False
+    world: World,
+    session: Obj,
+    *,
+    card: str | None,
+    email: str | None = None,
+    typed: dict[str, str] | None = None,
+    is_authenticated: bool = False,
 ) -> None:
     """A person pays on the hosted page: customer, card, subscription and invoice come about.
 
@@ -188,16 +196,7 @@ def complete_session(
         session["status"] = "complete"
         session["url"] = None
         session["customer"] = customer["id"]
-        session["customer_details"] = {
-            "address": None,
-            "business_name": None,
-            "email": customer["email"],
-            "individual_name": None,
-            "name": customer["name"],
-            "phone": None,
-            "tax_exempt": "none",
-            "tax_ids": [],
-        }
+        session["customer_details"] = keep_details(world, session, customer, typed or {})
     world.emit("checkout.session.completed", session)
 
 
@@ -447,11 +446,17 @@ def _one_time_discount(world: World, session: Obj, subtotal: int) -> int:
         return 0
     copy = world.rehearsal(session["customer"])
     with copy.clock.standing_at(world.now()):
-        discount = new_discount(copy, session["discounts"][0], customer=session["customer"] or "", subscription=None)
+        discount = new_discount(
+            copy,
+            session["discounts"][0],
+            customer=session["customer"] or "",
+            subscription=None,
+            currency=session["currency"],
+        )
     coupon = copy.require("coupon", discount["source"]["coupon"])
     if coupon["percent_off"] is not None:
         return percentage(subtotal, coupon["percent_off"])
-    return min(subtotal, int(coupon["amount_off"]))
+    return min(subtotal, amount_off(coupon, session["currency"]))
 
 
 def _nobody(stripe_customer_id: str) -> Obj:

@@ -223,7 +223,7 @@ def _confirm_label(reader: Reader, quote: Quote, due: str) -> str:
     if quote.kind is ChangeKind.CANCEL:
         return reader.say("receipt.cancel_now")
     if quote.needs_checkout:
-        return reader.say("receipt.checkout")
+        return reader.say("receipt.checkout" if quote.due_today.amount_minor else "receipt.checkout_free")
     return (
         reader.say("receipt.pay", amount=due)
         if quote.due_today.amount_minor > 0
@@ -237,7 +237,8 @@ def _hint(reader: Reader, quote: Quote, due: str) -> str:
     key = "receipt.terms" if quote.is_scheduled else "receipt.valid"
     valid = reader.say(key, time=reader.time(quote.expires_at))
     if quote.needs_checkout:
-        return f"{reader.say('receipt.checkout_hint', amount=due)} {valid}"
+        free = "" if quote.due_today.amount_minor else "free_"
+        return f"{reader.say(f'receipt.checkout_{free}hint', amount=due)} {valid}"
     return valid
 
 
