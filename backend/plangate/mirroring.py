@@ -4,6 +4,7 @@ Used by everything that learns that something may have changed: webhooks, the sw
 each of their own calls. No transaction is open while Stripe is asked; the lease's fence is checked when writing.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -94,33 +95,19 @@ async def refetch(
         return await refetch_held(env, company_id, lease, closing=close)
 
 
-async def refetch_held(
-    env: Environment,
-    company_id: str,
-    lease: Lease,
-    *,
-    present: PresentFacts | None = None,
-    closing: Closing | None = None,
-    is_at_once: bool = False,
-) -> Mirrored:
-    """As `refetch`, for a caller that holds the company's lease already, and may have read its `present` since.
+async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closing: Closing | None = None) -> Mirrored:
+    """As `refetch`, for a caller that holds the company's lease already.
 
-    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. With
-    `is_at_once` that commit is made by `env.write_back` where it can be: `closing` then only defers, and may be called
-    twice. Raises Refusal (change_in_progress) when the lease was lost meanwhile; then nothing is written.
+    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises Refusal
+    (change_in_progress) when the lease was lost meanwhile; then nothing is written.
     """
     watched: list[PlanChangeRow] = []
-    if present is None and is_at_once:
-        async with env.at_once(only_reads=True) as session:
-            present = await present_facts(session, company_id)
-    if present is None or present.has_open_changes:
-        async with env.reading() as session:
-            present = await present_facts(session, company_id)
-            if present is not None and present.has_open_changes:
-                watched = await changes_in(session, company_id, WATCHED)
+    async with env.reading() as session:
+        present = await present_facts(session, company_id)
+        if present is not None and present.has_open_changes:
+            watched = await changes_in(session, company_id, WATCHED)
     known = () if present is None else present.facts.subscriptions
-    keys = () if present is None else present.keys
-    stripe_customer_ids = [value for name, value in keys if name == STRIPE_CUSTOMER_KEY]
+    stripe_customer_ids = [] if present is None else _customers_in(present)
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
     awaited = await look_up(env, watched, stripe_customer_ids)
@@ -129,11 +116,37 @@ async def refetch_held(
         for stripe_customer_id in stripe_customer_ids
         if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
     ]
-    if is_at_once and present is not None and not present.has_open_changes:
-        mirrored_now = await _stored_at_once(env, lease, states, present, closing)
-        if mirrored_now is not None:
-            return mirrored_now
     return await _stored(env, company_id, lease, states, known, awaited=awaited, closing=closing)
+
+
+async def refetch_plain(
+    env: Environment, company_id: str, lease: Lease, stripe_customer_id: str, *, closing: Closing
+) -> Mirrored:
+    """As `refetch_held`, for a company with one customer and no open plan change: it is read while Stripe is asked.
+
+    What was fetched is stored by `env.write_back` where it can be: `closing` only defers, and may be called twice.
+    """
+    reading = asyncio.create_task(_read(env, company_id))
+    try:
+        state = await env.gateway.fetch_customer_state(stripe_customer_id)
+    finally:
+        # Also when Stripe fails: no session is left behind.
+        present = await reading
+    if state is None or present is None or present.has_open_changes or _customers_in(present) != [stripe_customer_id]:
+        return await refetch_held(env, company_id, lease, closing=closing)
+    at_once = await _stored_at_once(env, lease, state, present, closing)
+    if at_once is not None:
+        return at_once
+    return await _stored(env, company_id, lease, [state], present.facts.subscriptions, closing=closing)
+
+
+async def _read(env: Environment, company_id: str) -> PresentFacts | None:
+    async with env.at_once(only_reads=True) as session:
+        return await present_facts(session, company_id)
+
+
+def _customers_in(present: PresentFacts) -> list[str]:
+    return [value for name, value in present.keys if name == STRIPE_CUSTOMER_KEY]
 
 
 async def keep_fetched(
@@ -244,9 +257,9 @@ async def _stored(
 async def _stored_at_once(
     env: Environment,
     lease: Lease,
-    states: Sequence[CustomerState],
+    state: CustomerState,
     present: PresentFacts,
-    closing: Closing | None,
+    closing: Closing,
 ) -> Mirrored | None:
     """As `_stored`, worked out beforehand from what was read under the lease: the commit only looks whether it is so.
 
@@ -255,9 +268,9 @@ async def _stored_at_once(
     """
     before = present.facts
     company_id, known = before.company_id, before.subscriptions
-    if any(state.is_deleted for state in states):
+    if state.is_deleted:
         return None
-    fetched = await _completed(env, states, known)
+    fetched = await _completed(env, [state], known)
     catalog = await env.catalog()
     async with env.at_once() as session:
         found = with_holding_times(fetched, known, at=session.now)
@@ -285,8 +298,7 @@ async def _stored_at_once(
             after = msgspec.structs.replace(after, facts=facts)
             entries = subscription_entries(session, company_id, known, found)
             await env.touch(session, company_id, is_locked=True)
-        if closing is not None:
-            await closing(session)
+        await closing(session)
         as_read = AsRead(
             lease.subject, lease.fence, company_id, before.version, catalog.revision, has_no_windows=is_moved
         )
@@ -297,8 +309,8 @@ async def _stored_at_once(
     return Mirrored(
         company_id=company_id,
         facts=found,
-        subscriptions=tuple(one for state in states for one in state.subscriptions),
-        schedules=tuple(one for state in states for one in state.schedules),
+        subscriptions=state.subscriptions,
+        schedules=state.schedules,
         is_changed=is_changed,
     )
 

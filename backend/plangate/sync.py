@@ -18,7 +18,7 @@ from plangate.clock import wall_now
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal
 from plangate.importing import import_account
-from plangate.mirroring import refetch_customer, refetch_held
+from plangate.mirroring import refetch_customer, refetch_held, refetch_plain
 from plangate.store.companies import STRIPE_CUSTOMER_KEY
 from plangate.store.database import StoreSession
 from plangate.store.inbox import (
@@ -27,11 +27,11 @@ from plangate.store.inbox import (
     claim_events,
     cursor,
     known_event_ids,
+    revive_put_off,
     set_cursor,
     settle_event,
     store_event,
 )
-from plangate.store.present import PresentFacts, facts_of
 
 _CLAIMED_AT_ONCE: Final = 50
 _CLAIM_SECONDS: Final = 60
@@ -41,6 +41,7 @@ _BACKOFF_SECONDS_MAX: Final = 3_600
 SWEEP_CURSOR: Final = "events"
 _SWEEP_OVERLAP: Final = timedelta(minutes=10)
 _EVENTS_KEPT: Final = timedelta(days=29)  # Stripe lists events of the last 30 days.
+_OUTAGES: Final = (Code.STRIPE_BUSY.value, Code.UNAVAILABLE.value, Code.CHANGE_IN_PROGRESS.value)
 _ERROR_LENGTH_MAX: Final = 500
 _TEXT_LENGTH_MAX: Final = 255
 _LATEST_CREATED: Final = 253_402_300_800  # the year 10000
@@ -49,7 +50,7 @@ _log = structlog.get_logger(__name__)
 # Events that say that something of one customer may have changed. All others are kept, and ignored.
 CUSTOMER_EVENTS: Final = ("customer.", "checkout.session.", "subscription_schedule.", "invoice.")
 # Events that say that a payment was given back, or is disputed. Theirs is the charge that is looked at again.
-_CHARGE_EVENTS: Final = ("charge.refunded", "charge.dispute.")
+_CHARGE_EVENTS: Final = ("charge.refunded", "refund.failed", "charge.dispute.")
 # Events that say that a price, or all prices of a product, may have come on sale or gone off it.
 _PRICE_EVENTS: Final = ("price.updated", "price.deleted")
 _PRODUCT_EVENTS: Final = ("product.updated", "product.deleted")
@@ -87,6 +88,7 @@ CONSUMED_EVENTS: Final = (
     "price.updated",
     "product.deleted",
     "product.updated",
+    "refund.failed",
     "subscription_schedule.aborted",
     "subscription_schedule.canceled",
     "subscription_schedule.completed",
@@ -98,12 +100,15 @@ CONSUMED_EVENTS: Final = (
 
 
 class Claim(NamedTuple):
-    """An event that was claimed in the commit that stored it, and the company whose lease was taken there too."""
+    """An event that was claimed in the commit that stored it, and the company whose lease was taken there too.
+
+    `is_plain` as in `store.arriving`.
+    """
 
     row: InboxRow
     company_id: str
     lease: Lease
-    present: PresentFacts | None
+    is_plain: bool
 
 
 async def receive(env: Environment, event: Mapping[str, Any]) -> InboxRow | None:
@@ -139,8 +144,7 @@ async def receive_to_act(env: Environment, event: Mapping[str, Any]) -> tuple[In
     if lease is None or arrived.company_id is None:
         return row, None
     row.attempts, row.available_at = 1, until
-    present = None if arrived.facts is None else facts_of(arrived.facts, arrived.company_id)
-    return row, Claim(row, arrived.company_id, lease, present)
+    return row, Claim(row, arrived.company_id, lease, arrived.is_plain)
 
 
 def inbox_row(env: Environment, event: Mapping[str, Any], *, received_at: datetime) -> InboxRow:
@@ -196,7 +200,8 @@ async def sweep(env: Environment) -> int:
     """Store the events that no webhook brought, since the last sweep; answers how many were missed.
 
     Events are listed again from a little before the newest one seen, because Stripe's times are whole seconds and
-    events may appear late. After a gap longer than Stripe keeps events, everything is imported instead.
+    events may appear late. After a gap longer than Stripe keeps events, everything is imported instead. Only what the
+    endpoint is to send can be missed, and what was missed is remembered until a webhook brings an event again.
     """
     began_at = env.clock.now()
     async with env.reading() as session:
@@ -209,27 +214,34 @@ async def sweep(env: Environment) -> int:
             return 0
         since = began_at
     # The place is taken from events alone, because Stripe's clock and ours may differ.
-    newest, missed = 0 if since is None else int(since.timestamp()), 0
+    seen_until = newest = 0 if since is None else int(since.timestamp())
+    missed, is_brought = 0, reached is None
     async for page in env.gateway.event_pages(created_from=(since or began_at - _EVENTS_KEPT) - _SWEEP_OVERLAP):
-        missed += await _store_missed(env, page)
+        awaited = [event for event in page if event["type"] in CONSUMED_EVENTS]
+        unheard = await _store_missed(env, awaited)
+        missed += len(unheard)
+        is_brought |= any(event["created"] > seen_until and event["id"] not in unheard for event in awaited)
         newest = max(newest, *(int(event["created"]) for event in page))
     # Only a sweep that went through moves the place to go on from.
     async with env.writing() as session:
         # What the first sweep brings happened before there was an endpoint, so no webhook is missing.
-        place = {"created": newest or int(began_at.timestamp()), "missed": 0 if reached is None else missed}
+        remembered = 0 if reached is None else missed or (0 if is_brought else reached.get("missed", 0))
+        place = {"created": newest or int(began_at.timestamp()), "missed": remembered}
         await set_cursor(session, SWEEP_CURSOR, place)
+        # Stripe answers, so what it did not answer too often is asked once more, an hour later again.
+        await revive_put_off(session, _OUTAGES, attempts=_ATTEMPTS_MAX - 1, wall_now=wall_now())
     if missed:
         _log.info("sweep_found_missed_events", environment=env.id, missed=missed)
     return missed
 
 
-async def _store_missed(env: Environment, page: Sequence[Mapping[str, Any]]) -> int:
-    """Store those events of a page that are not known; answers how many."""
-    rows = [inbox_row(env, event, received_at=wall_now()) for event in page]
+async def _store_missed(env: Environment, events: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Store those of these events that are not known; answers their ids."""
+    rows = [inbox_row(env, event, received_at=wall_now()) for event in events]
     async with env.writing() as session:
         known = await known_event_ids(session, [row.stripe_event_id for row in rows])
         missed = [row for row in rows if row.stripe_event_id not in known and await store_event(session, row)]
-    return len(missed)
+    return {row.stripe_event_id for row in missed}
 
 
 async def act_on(env: Environment, claim: Claim) -> None:
@@ -263,10 +275,11 @@ async def _act_on(
 
     try:
         with within(_REFETCH_SECONDS):
-            if claim is not None:
-                await refetch_held(
-                    env, claim.company_id, claim.lease, present=claim.present, closing=settle, is_at_once=True
-                )
+            if claim is not None and claim.is_plain and stripe_customer_id is not None:
+                await refetch_plain(env, claim.company_id, claim.lease, stripe_customer_id, closing=settle)
+                is_ours = True
+            elif claim is not None:
+                await refetch_held(env, claim.company_id, claim.lease, closing=settle)
                 is_ours = True
             elif stripe_customer_id is not None:
                 is_ours = await refetch_customer(env, stripe_customer_id, wait_seconds=2, closing=settle) is not None

@@ -124,6 +124,22 @@ async def test_what_prices_mean_is_told_by_the_newest_catalogue(
     assert present.facts.last_mapped_plan == PlanRef("max", 1)
 
 
+async def test_a_customer_linked_while_an_event_is_acted_on_is_fetched_as_well(shop: Shop) -> None:
+    claim = await claimed(shop)
+    assert claim.is_plain
+    other = await shop.customer()
+    price = (await shop.env.catalog()).plans["starter"].prices[0].stripe_price_id or ""
+    shop.stripe.subscriptions.create({"customer": other, "items": [{"price": price}]})
+    await sync.act_on(shop.env, claim)
+    assert len((await shop.snapshot()).facts.subscriptions) == 2
+    assert set((await states(shop)).values()) == {"processed"}
+    assert await holders(shop) == [None]
+    _, again = await sync.receive_to_act(shop.env, (await events_of(shop))[-1])
+    assert again is not None
+    assert not again.is_plain
+    await sync.act_on(shop.env, again)
+
+
 async def test_a_claimed_event_is_nobody_elses(shop: Shop) -> None:
     claim = await claimed(shop)
     assert await sync.work_inbox(shop.env) == 0

@@ -7,20 +7,31 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from plangate.store.columns import json_text, to_microseconds
-from plangate.store.companies import asking_owner
 from plangate.store.database import StoreSession
 from plangate.store.direct import Filled, Rows, SqliteConnection, driver_of, execute_composed, for_sqlite, translated
 from plangate.store.inbox import InboxRow, claiming_event, storing_event
 from plangate.store.leases import COMPANY, freeing_lease, taking_lease
-from plangate.store.present import asking_facts
+from plangate.store.present import OPEN_CHANGE
 
+# Whose customer it is; and whether it is the only one of a company of which no plan change is open.
+_OWNER: Final = f"""
+    SELECT company_id,
+        NOT EXISTS (
+            SELECT 1 FROM company_keys AS others
+            WHERE others.environment_id = $1 AND others.company_id = company_keys.company_id AND others.name = $2
+                AND others.value <> $3
+        ) AND NOT EXISTS (
+            SELECT 1 FROM plan_changes
+            WHERE environment_id = $1 AND plan_changes.company_id = company_keys.company_id AND {OPEN_CHANGE}
+        ) AS is_plain
+    FROM company_keys WHERE environment_id = $1 AND name = $2 AND value = $3
+"""  # noqa: S608 - our own words
+_OWNER_ON_SQLITE: Final = _OWNER.replace("$", "?")
 # The lease is taken before the event is stored, so that the event is stored as claimed or not. Whoever stored the event
 # meanwhile has it: then nothing is stored, and the lease is given back. Who may take a lease is as in `leases`.
-_ARRIVE: Final = """
+_ARRIVE: Final = f"""
     WITH owner AS (
-        SELECT company_id FROM company_keys
-        WHERE environment_id = $1 AND name = $2 AND value = $3
-            AND NOT EXISTS (SELECT FROM inbox WHERE environment_id = $1 AND stripe_event_id = $4)
+        {_OWNER} AND NOT EXISTS (SELECT FROM inbox WHERE environment_id = $1 AND stripe_event_id = $4)
     ), taken AS (
         INSERT INTO leases (environment_id, subject, holder, expires_at, fence)
         SELECT $1, 'company:' || company_id, $5, $6, 1 FROM owner
@@ -37,20 +48,21 @@ _ARRIVE: Final = """
         ON CONFLICT DO NOTHING
         RETURNING stripe_event_id
     )
-    SELECT (SELECT company_id FROM owner), (SELECT fence FROM taken), EXISTS (SELECT FROM stored)
-"""
+    SELECT (SELECT company_id FROM owner), (SELECT is_plain FROM owner), (SELECT fence FROM taken),
+        EXISTS (SELECT FROM stored)
+"""  # noqa: S608 - same
 
 
 class Arrived(NamedTuple):
     """What came of a webhook: whether it is new; and if it was claimed its company, and the lease's fence.
 
-    `facts` are the rows of `asking_facts`, where they could be read in the same call.
+    `is_plain` says that the event's is the only customer of the company, of which no plan change is open.
     """
 
     is_new: bool
     company_id: str | None = None
     fence: int | None = None
-    facts: Rows | None = None
+    is_plain: bool = False
 
 
 class Claiming(NamedTuple):
@@ -89,10 +101,10 @@ def _on_sqlite(session: StoreSession, connection: sqlite3.Connection, row: Inbox
 
     if not run(storing_event(row)):
         return Arrived(is_new=False)
-    owner = run(asking_owner(session, *claiming.key))
-    if not owner:
+    owner = connection.execute(_OWNER_ON_SQLITE, (session.environment_id, *claiming.key)).fetchone()
+    if owner is None:
         return Arrived(is_new=True)
-    company_id = str(owner[0][0])
+    company_id, is_plain = owner
     fence = run(
         taking_lease(
             session, COMPANY + company_id, claiming.holder, wall_now=claiming.wall_now, seconds=claiming.seconds
@@ -101,7 +113,7 @@ def _on_sqlite(session: StoreSession, connection: sqlite3.Connection, row: Inbox
     if not fence:
         return Arrived(is_new=True)
     run(claiming_event(row, attempts=1, available_at=claiming.until))
-    return Arrived(True, company_id, fence[0][0], run(asking_facts(session, company_id)))
+    return Arrived(True, company_id, fence[0][0], bool(is_plain))
 
 
 async def _on_postgresql(
@@ -123,9 +135,9 @@ async def _on_postgresql(
         to_microseconds(claiming.until),
         to_microseconds(row.received_at),
     )
-    company_id, fence, is_new = found[0]
+    company_id, is_plain, fence, is_new = found[0]
     if fence is not None and not is_new:
         await execute_composed(driver, [freeing_lease(session, COMPANY + company_id, fence)])
     if fence is None or not is_new:
         return Arrived(is_new=is_new)
-    return Arrived(True, company_id, fence)
+    return Arrived(True, company_id, fence, is_plain)

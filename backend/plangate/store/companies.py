@@ -195,13 +195,8 @@ async def owners_of_keys(
 
 async def owner_of_key(session: StoreSession, name: str, value: str) -> str | None:
     """The company that one key belongs to now."""
-    (rows,) = await together(session, asking_owner(session, name, value))
+    (rows,) = await together(session, _OWNER.of(session.environment_id, name, value))
     return str(rows[0][0]) if rows else None
-
-
-def asking_owner(session: StoreSession, name: str, value: str) -> Filled:
-    """The statement of `owner_of_key`: its one row is the company's id."""
-    return _OWNER.of(session.environment_id, name, value)
 
 
 async def user_owners_of_keys(

@@ -23,6 +23,7 @@ from plangate.store.company_terms import read_terms
 from plangate.store.database import StoreSession
 from plangate.store.direct import Direct, Filled, Rows, together
 
+OPEN_CHANGE: Final = "state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')"
 # Each row is a noun and its columns as one JSON array, so that nine tables are one answer on both databases.
 _TOLD: Final = """
     SELECT noun, CAST(told AS TEXT) FROM (
@@ -56,16 +57,17 @@ _TOLD: Final = """
         FROM version_pins WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
         UNION ALL
         SELECT 'change', {array}(state)
-        FROM plan_changes WHERE environment_id = {environment} AND company_id = {company}
-            AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
+        FROM plan_changes WHERE environment_id = {environment} AND company_id = {company} AND {open_change}
         UNION ALL
         SELECT 'term', {array}(kind, subject, value)
         FROM company_terms WHERE environment_id = {environment} AND company_id = {company} AND superseded_at IS NULL
     ) AS facts
 """
 _FACTS: Final = Direct(
-    sqlite=_TOLD.format(array="json_array", environment="?1", company="?2", now="?3"),
-    postgresql=_TOLD.format(array="json_build_array", environment="$1", company="$2", now="$3"),
+    sqlite=_TOLD.format(array="json_array", environment="?1", company="?2", now="?3", open_change=OPEN_CHANGE),
+    postgresql=_TOLD.format(
+        array="json_build_array", environment="$1", company="$2", now="$3", open_change=OPEN_CHANGE
+    ),
 )
 
 _columns: Final = msgspec.json.Decoder(list[Any])

@@ -20,23 +20,23 @@ from plangate.store.direct import (
     for_sqlite,
     translated,
 )
+from plangate.store.present import OPEN_CHANGE
 
 # Each lock is taken only when the one before it was, in the order that holds everywhere.
 _LOOK: Final = Direct(
-    sqlite="""
+    sqlite=f"""
         SELECT
             (SELECT fence FROM leases WHERE environment_id = ?1 AND subject = ?2),
             (SELECT version FROM companies WHERE environment_id = ?1 AND id = ?3 AND merged_into IS NULL),
             (SELECT windows_opened FROM companies WHERE environment_id = ?1 AND id = ?3),
             EXISTS (
-                SELECT 1 FROM plan_changes WHERE environment_id = ?1 AND company_id = ?3
-                    AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
+                SELECT 1 FROM plan_changes WHERE environment_id = ?1 AND company_id = ?3 AND {OPEN_CHANGE}
             ),
             (SELECT catalog_revision FROM environments WHERE id = ?1),
             (SELECT sequence FROM audit_heads WHERE environment_id = ?1 AND ?4),
             (SELECT entry_hash FROM audit_heads WHERE environment_id = ?1)
-    """,
-    postgresql="""
+    """,  # noqa: S608 - our own words
+    postgresql=f"""
         WITH fence AS (
             SELECT fence FROM leases WHERE environment_id = $1 AND subject = $2 FOR UPDATE
         ), company AS (
@@ -50,12 +50,11 @@ _LOOK: Final = Direct(
         )
         SELECT (SELECT fence FROM fence), (SELECT version FROM company), (SELECT windows_opened FROM company),
             EXISTS (
-                SELECT FROM plan_changes WHERE environment_id = $1 AND company_id = $3
-                    AND state IN ('applying', 'awaiting_payment', 'requires_action', 'scheduled', 'cancelling')
+                SELECT FROM plan_changes WHERE environment_id = $1 AND company_id = $3 AND {OPEN_CHANGE}
             ),
             (SELECT catalog_revision FROM environments WHERE id = $1),
             (SELECT sequence FROM head), (SELECT entry_hash FROM head)
-    """,
+    """,  # noqa: S608 - same
 )
 
 
