@@ -247,3 +247,20 @@ async def test_state_survives_a_restart(tmp_path_factory: pytest.TempPathFactory
         again.advance("P30D")
         invoices = await client.v1.invoices.list_async({"subscription": subscription.id})
         assert len(invoices.data) == 2
+
+
+async def test_filters_by_an_instant_leave_out_what_has_none(sandbox: SandboxServer) -> None:
+    shop = await open_shop(sandbox)
+    subscription = await subscribe(shop, shop.pro)
+    await shop.client.v1.subscription_schedules.create_async({"from_subscription": subscription.id})
+    later = subscription.created + 10**9
+    assert (await shop.client.v1.invoices.list_async({"due_date": {"lt": later}})).data == []
+    assert (await shop.client.v1.subscription_schedules.list_async({"canceled_at": {"lt": later}})).data == []
+    assert len((await shop.client.v1.subscription_schedules.list_async({"created": {"lt": later}})).data) == 1
+
+
+async def test_a_search_counts_nothing_unless_asked(sandbox: SandboxServer) -> None:
+    shop = await open_shop(sandbox)
+    found = await shop.client.v1.customers.search_async({"query": "name:'Acme'"})
+    assert [one.id for one in found.data] == [shop.customer]
+    assert "total_count" not in found.to_dict()

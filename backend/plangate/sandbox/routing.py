@@ -102,10 +102,12 @@ def newest_first(world: World, kind: str) -> Iterator[Obj]:
     return reversed(list(world.store.all(kind)))
 
 
-def in_range(value: int, wanted: int | Obj | None) -> bool:
-    """Whether an instant fits a `created`-like filter: a number, or gt, gte, lt, lte."""
+def in_range(value: int | None, wanted: int | Obj | None) -> bool:
+    """Whether an instant fits a `created`-like filter: a number, or gt, gte, lt, lte. None fits no filter."""
     if wanted is None:
         return True
+    if value is None:
+        return False
     if isinstance(wanted, int):
         return value == wanted
     return bool(

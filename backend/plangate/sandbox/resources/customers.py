@@ -140,7 +140,6 @@ def search_customers(world: World, call: Call) -> Obj:
         "data": [view(world, row) for row in rows[first : first + limit]],
         "has_more": more,
         "next_page": str(first + limit) if more else None,
-        "total_count": len(rows),
         "url": call.path,
     }
 

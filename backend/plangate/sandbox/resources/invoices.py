@@ -45,7 +45,7 @@ def list_invoices(world: World, call: Call) -> Obj:
         and p.get("collection_method") in (None, i["collection_method"])
         and p.get("subscription") in (None, ((i["parent"] or {}).get("subscription_details") or {}).get("subscription"))
         and in_range(i["created"], p.get("created"))
-        and in_range(i["due_date"] or 0, p.get("due_date"))
+        and in_range(i["due_date"], p.get("due_date"))
     ]
     return page(world, call, rows)
 

@@ -75,9 +75,9 @@ def list_schedules(world: World, call: Call) -> Obj:
         if p.get("customer") in (None, s["customer"])
         and (not p.get("scheduled") or s["status"] == "not_started")
         and in_range(s["created"], p.get("created"))
-        and in_range(s["canceled_at"] or 0, p.get("canceled_at"))
-        and in_range(s["completed_at"] or 0, p.get("completed_at"))
-        and in_range(s["released_at"] or 0, p.get("released_at"))
+        and in_range(s["canceled_at"], p.get("canceled_at"))
+        and in_range(s["completed_at"], p.get("completed_at"))
+        and in_range(s["released_at"], p.get("released_at"))
     ]
     return page(world, call, rows)
 
