@@ -14,8 +14,8 @@ export const ChangeDrawer = ({
   problem,
   confirmCloseMessages,
   onSubmit,
-  onLeave,
-  onBack = onLeave,
+  onClose,
+  onBack,
   children,
 }: {
   title: string;
@@ -28,38 +28,43 @@ export const ChangeDrawer = ({
   problem: ComponentProps<typeof Trouble>["problem"] | null;
   confirmCloseMessages?: ComponentProps<typeof FocusView>["confirmCloseMessages"];
   onSubmit: () => Promise<void>;
-  /** Closes the drawer. */
-  onLeave: () => void;
+  /** Closes the drawer, with nothing made. */
+  onClose: (done: null) => void;
   /** What the second button does where it leads one step back instead. */
   onBack?: () => void;
   children: ReactNode;
-}) => (
-  <FocusView
-    shown
-    title={title}
-    setShown={(shown) => {
-      if (!shown) onLeave();
-    }}
-    confirmCloseMessages={confirmCloseMessages}
-    primaryAction={
-      <Button
-        type={isDestructive ? "destructive" : "primary"}
-        pending={isSending}
-        disabled={!isReady}
-        onPress={() => void onSubmit()}
-      >
-        {action}
-      </Button>
-    }
-    secondaryAction={
-      <Button disabled={isSending} onPress={onBack}>
-        {leave}
-      </Button>
-    }
-  >
-    <Box css={{ stack: "y", rowGap: "medium" }}>
-      {problem ? <Trouble problem={problem} /> : null}
-      {children}
-    </Box>
-  </FocusView>
-);
+}) => {
+  const close = () => {
+    onClose(null);
+  };
+  return (
+    <FocusView
+      shown
+      title={title}
+      setShown={(shown) => {
+        if (!shown) close();
+      }}
+      confirmCloseMessages={confirmCloseMessages}
+      primaryAction={
+        <Button
+          type={isDestructive ? "destructive" : "primary"}
+          pending={isSending}
+          disabled={!isReady}
+          onPress={() => void onSubmit()}
+        >
+          {action}
+        </Button>
+      }
+      secondaryAction={
+        <Button disabled={isSending} onPress={onBack ?? close}>
+          {leave}
+        </Button>
+      }
+    >
+      <Box css={{ stack: "y", rowGap: "medium" }}>
+        {problem ? <Trouble problem={problem} /> : null}
+        {children}
+      </Box>
+    </FocusView>
+  );
+};

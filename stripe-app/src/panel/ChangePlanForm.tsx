@@ -41,9 +41,7 @@ export const ChangePlanForm = (props: QuotedFormProps) => {
       isSending={false}
       problem={null}
       onSubmit={() => Promise.resolve()}
-      onLeave={() => {
-        props.onClose(null);
-      }}
+      onClose={props.onClose}
     >
       {problem ? <Trouble problem={problem} onRetry={reload} /> : <Loading />}
     </ChangeDrawer>

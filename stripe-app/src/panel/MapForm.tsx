@@ -50,9 +50,7 @@ export const MapForm = ({
       isSending={isSending}
       problem={problem}
       onSubmit={submit}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
     >
       <Choice
         label="Plan or add-on"

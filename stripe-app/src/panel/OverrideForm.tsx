@@ -98,9 +98,7 @@ export const OverrideForm = (props: OverrideFormProps) => {
           : undefined
       }
       onSubmit={submit}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
     >
       {editing ? (
         <Box css={{ font: "subheading" }}>{decision ? featureName(decision) : editing.feature}</Box>

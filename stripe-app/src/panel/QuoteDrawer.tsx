@@ -97,9 +97,7 @@ export const QuoteDrawer = ({
       isSending={isAsking || isConfirming}
       problem={problem}
       onSubmit={quote ? confirm : preview}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
       onBack={quote && isForm ? quoted.forget : undefined}
     >
       {refusal ? <Obstacle refusal={refusal} isAdmin={isAdmin} formats={formats} /> : null}

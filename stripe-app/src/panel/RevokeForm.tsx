@@ -54,9 +54,7 @@ export const RevokeForm = ({
       isSending={isSending}
       problem={problem}
       onSubmit={submit}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
     >
       <Box css={{ font: "subheading" }}>
         {featureName}: {overrideEffect(override, formats)}, {overrideSpan(override, formats)}

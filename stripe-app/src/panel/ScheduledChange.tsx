@@ -104,9 +104,7 @@ export const CancelScheduledForm = ({
       isSending={isSending}
       problem={problem}
       onSubmit={submit}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
     >
       <Box>
         {companyName} stays on {words.from}

@@ -60,9 +60,7 @@ export const ExtendTrialForm = ({
       isSending={isSending}
       problem={problem}
       onSubmit={submit}
-      onLeave={() => {
-        onClose(null);
-      }}
+      onClose={onClose}
     >
       <Choice
         label="How much longer"
