@@ -48,8 +48,8 @@ __all__ = ["Access", "Review", "ReviewState", "learn_of_charge", "listing", "res
 class Review(msgspec.Struct, frozen=True, kw_only=True):
     """A refund or dispute to look at. `access` says whether the subscription it paid for grants what it says.
 
-    `stripe_status` is Stripe's word for a dispute, and `refunded` or `partially_refunded`. `outcome` of a resolved one
-    is `keep`, `revoke`, or `dispute_won`.
+    `stripe_status` is Stripe's word for a dispute, and `refunded`, `partially_refunded` or `not_refunded`. `outcome`
+    is `keep`, `revoke`, `dispute_won`, or `refund_failed`.
     """
 
     id: str
@@ -81,9 +81,13 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
     is_whole: bool
 
     @property
-    def is_won(self) -> bool:
-        """Whether the bank decided for us."""
-        return self.kind == "dispute" and self.stripe_status in _WON
+    def undoing(self) -> tuple[str, str] | None:
+        """The outcome, and why, when the payment stands after all."""
+        if self.kind == "dispute" and self.stripe_status in _WON:
+            return "dispute_won", "The bank decided for us."
+        if self.kind == "refund" and self.amount_minor == 0:
+            return "refund_failed", "The refund did not go through, so the payment stands."
+        return None
 
 
 async def learn_of_charge(env: Environment, stripe_charge_id: str) -> bool:
@@ -155,9 +159,9 @@ async def _keep(env: Environment, company_id: str, lease: Lease, payment: Paymen
         await lock_companies(session, [company_id])
         for told in _told_by(payment):
             row = await review_of(session, told.stripe_object_id)
-            if row is None:
+            if row is None and told.amount_minor > 0:
                 await _open(env, session, company_id, payment, told, settings)
-            else:
+            elif row is not None:
                 await _follow(env, session, row, told, settings)
 
 
@@ -174,18 +178,21 @@ def _told_by(payment: Payment) -> Sequence[_Told]:
         )
         for dispute in payment.disputes
     ]
-    if charge["amount_refunded"] > 0:
-        found.append(
-            _Told(
-                kind="refund",
-                stripe_object_id=charge["id"],
-                stripe_status="refunded" if charge["refunded"] else "partially_refunded",
-                amount_minor=charge["amount_refunded"],
-                currency=charge["currency"],
-                is_whole=bool(charge["refunded"]),
-            )
-        )
-    return found
+    refund = _Told(
+        kind="refund",
+        stripe_object_id=charge["id"],
+        stripe_status=_refunded(charge),
+        amount_minor=charge["amount_refunded"],
+        currency=charge["currency"],
+        is_whole=bool(charge["refunded"]),
+    )
+    return [*found, refund]
+
+
+def _refunded(charge: StripeJson) -> str:
+    if charge["refunded"]:
+        return "refunded"
+    return "partially_refunded" if charge["amount_refunded"] > 0 else "not_refunded"
 
 
 async def _open(
@@ -214,8 +221,9 @@ async def _open(
     )
     await session.add(row)
     await _note(session, STRIPE, "review.opened", row, after=_summary(told))
-    if told.is_won:
-        await _close(env, session, row, outcome="dispute_won", note="The bank decided for us.", actor=STRIPE)
+    if told.undoing is not None:
+        outcome, why = told.undoing
+        await _close(env, session, row, outcome=outcome, note=why, actor=STRIPE)
     elif _revokes(settings, told):
         await _set_withheld(env, session, row, is_withheld=True)
 
@@ -240,8 +248,10 @@ async def _follow(
     changed = await review_row(session, row.id)
     if changed is None:
         return
-    if told.is_won:
-        await _close(env, session, changed, outcome="dispute_won", note="The bank decided for us.", actor=STRIPE)
+    is_decided = told.kind == "refund" and row.outcome == "revoke"  # by a person, who may have other reasons
+    if told.undoing is not None and not is_decided:
+        outcome, why = told.undoing
+        await _close(env, session, changed, outcome=outcome, note=why, actor=STRIPE)
     elif changed.state == ReviewState.OPEN.value and _revokes(settings, told):
         await _set_withheld(env, session, changed, is_withheld=True)
 

@@ -43,6 +43,7 @@ async def test_every_consumed_event_is_acted_on(shop: Shop) -> None:
         "customer": {"object": "customer", "id": "cus_1"},
         "charge": {"object": "charge", "id": "ch_1"},
         "dispute": {"object": "dispute", "id": "du_1", "charge": "ch_1"},
+        "refund.": {"object": "refund", "id": "re_1", "charge": "ch_1"},
     }
     for number, kind in enumerate(CONSUMED_EVENTS):
         subject = {"object": "any", "id": "any_1", "customer": "cus_1"}
@@ -50,8 +51,8 @@ async def test_every_consumed_event_is_acted_on(shop: Shop) -> None:
             subject = {"object": "price", "id": "price_1"}
         elif kind.startswith("product."):
             subject = {"object": "product", "id": "prod_1"}
-        elif kind.startswith("charge."):
-            subject = subjects["dispute" if "dispute" in kind else "charge"]
+        elif kind.startswith(("charge.", "refund.")):
+            subject = subjects[next((one for one in ("dispute", "refund.") if one in kind), "charge")]
         elif kind.count(".") == 1 and kind.startswith("customer."):
             subject = subjects["customer"]
         event = {"id": f"evt_{number}", "type": kind, "created": 1, "livemode": False, "data": {"object": subject}}

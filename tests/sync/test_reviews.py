@@ -134,6 +134,23 @@ async def test_s24_two_reasons_to_withhold_are_both_needed_to_be_gone(shop: Shop
     assert await shop.plan() == "pro"
 
 
+async def test_s24_a_refund_that_did_not_go_through_gives_back_what_it_took(shop: Shop) -> None:
+    refund(shop, charge := await bought(shop, on_refund="revoke"))
+    await shop.sync()
+    assert ((await only(shop)).access, await shop.plan()) == ("withheld", "free")
+    # The customer's bank sends the money back: Stripe counts the refund no more, and says so of the refund.
+    told = shop.sandbox.app_state.sandbox.world.store.get("charge", charge)
+    told["amount_refunded"], told["refunded"] = 0, False
+    failed = {"id": "re_1", "object": "refund", "charge": charge, "status": "failed"}
+    event = {"id": "evt_failed", "type": "refund.failed", "created": 1, "livemode": False, "data": {"object": failed}}
+    await sync.receive(shop.env, event)
+    while await sync.work_inbox(shop.env):
+        pass
+    found = await only(shop)
+    assert (found.state, found.outcome, found.access) == ("resolved", "refund_failed", "kept")
+    assert (found.stripe_status, await shop.plan()) == ("not_refunded", "pro")
+
+
 async def test_s24_the_policy_may_be_to_ignore_them(shop: Shop) -> None:
     refund(shop, await bought(shop, on_refund="ignore"))
     await shop.sync()

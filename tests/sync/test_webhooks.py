@@ -281,6 +281,30 @@ async def test_a_poison_event_is_set_aside_in_the_end(shop: Shop) -> None:
     assert set((await states(shop)).values()) == {"failed"}
 
 
+async def test_w21_what_an_outage_left_behind_is_tried_again_by_each_sweep(shop: Shop) -> None:
+    await started(shop)
+    await sync.receive(shop.env, (await events_of(shop))[-1])
+    shop.sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/customers/*", "count": 2, "status": 401})
+
+    async def try_for_the_last_time() -> None:
+        async with shop.env.writing() as session:
+            await session.run(update(inbox).values(attempts=14, available_at=wall_now()))
+        await sync.work_inbox(shop.env)
+
+    await try_for_the_last_time()
+    assert set((await states(shop)).values()) == {"failed"}
+    # The key is still wrong an hour later: it is tried once, and waits for a person or for the next hour.
+    (name,) = await states(shop)
+    await sync.sweep(shop.env)
+    assert (await states(shop))[name] == "pending"
+    await sync.work_inbox(shop.env)
+    assert (await states(shop))[name] == "failed"
+    shop.sandbox.control("DELETE", "faults")
+    await sync.sweep(shop.env)
+    await sync.work_inbox(shop.env)
+    assert ((await states(shop))[name], await shop.plan()) == ("processed", "pro")
+
+
 def test_the_wait_grows_and_ends() -> None:
     waits = [sync.backoff_seconds(attempts) for attempts in range(1, 20)]
     assert waits[:3] == [0.5, 1, 2]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
@@ -186,6 +186,23 @@ async def revive_events(session: StoreSession, stripe_event_ids: Sequence[str] |
         dead &= inbox.c.stripe_event_id.in_(stripe_event_ids)
     values = {"state": InboxState.PENDING.value, "attempts": 0, "available_at": wall_now}
     return int((await session.run(update(inbox).where(dead).values(values))).rowcount)
+
+
+async def revive_put_off(session: StoreSession, reasons: Sequence[str], *, attempts: int, wall_now: datetime) -> int:
+    """Let dead letters whose reason begins with one of these codes be tried once more, as after so many `attempts`.
+
+    Answers how many.
+    """
+    statement = (
+        update(inbox)
+        .where(
+            inbox.c.environment_id == session.environment_id,
+            inbox.c.state == InboxState.FAILED.value,
+            or_(*(inbox.c.last_error.startswith(f"{reason}:", autoescape=True) for reason in reasons)),
+        )
+        .values(state=InboxState.PENDING.value, attempts=attempts, available_at=wall_now)
+    )
+    return int((await session.run(statement)).rowcount)
 
 
 async def inbox_figures(session: StoreSession) -> dict[str, Any]:
