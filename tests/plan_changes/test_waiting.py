@@ -32,6 +32,20 @@ async def test_s27_an_expired_page_is_over_with_its_event(shop: Shop) -> None:
     assert (await shop.change(plan="starter")).state is ChangeState.AWAITING_PAYMENT
 
 
+async def test_s26_a_page_is_closed_when_a_subscription_began_otherwise(shop: Shop) -> None:
+    change = await shop.change(plan="pro")
+    shop.advance("PT2M")
+    (customer,) = shop.objects("customer")
+    shop.new_card(customer["id"], "pm_card_visa")
+    price = (await shop.env.catalog()).plans["starter"].prices[0].stripe_price_id or ""
+    shop.stripe.subscriptions.create({"customer": customer["id"], "items": [{"price": price}]})
+    await shop.sync()
+    assert await shop.plan() == "starter"
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    assert (await plan_changes.get(shop.env, shop.company_id, change.id)).state is ChangeState.CANCELLED
+    assert [one["status"] for one in shop.objects("checkout.session")] == ["expired"]
+
+
 async def test_s22_an_unconfirmed_upgrade_leaves_the_scheduled_downgrade(shop: Shop) -> None:
     await shop.subscribed(plan="pro")
     downgrade = await shop.change(plan="starter")

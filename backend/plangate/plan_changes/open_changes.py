@@ -46,7 +46,7 @@ async def make_room(env: Environment, company_id: str, proposal: Proposal) -> Pl
             status = "expired" if page is None else page["status"]
             if status == "open" and is_same and proposal.drafted.terms.action is Action.CHECKOUT:
                 return row
-            if status == "complete" or (status == "open" and not await _is_closed(env, row.stripe_checkout_session_id)):
+            if status == "complete" or (status == "open" and not await is_closed(env, row.stripe_checkout_session_id)):
                 room = Room.MOVED  # What was paid for meanwhile is not bought beside (S26).
             else:
                 await moved(env, row, ChangeState.CANCELLED, actor=_SYSTEM, next_action=None)
@@ -85,7 +85,7 @@ def _is_same(row: PlanChangeRow, target: object, proposal: Proposal) -> bool:
     return (row.kind, row.target, begun) == (proposal.quote.kind.value, target, asked)
 
 
-async def _is_closed(env: Environment, stripe_session_id: str) -> bool:
+async def is_closed(env: Environment, stripe_session_id: str) -> bool:
     """Close an open page; False when somebody was faster and paid.
 
     The page was looked at just before, so each try has a key of its own: a failed one is not answered for a day.
