@@ -65,8 +65,8 @@ class ImportReport(msgspec.Struct, kw_only=True):
     """What an import went through: customers seen, those that are companies, and those whose facts changed.
 
     `failed` are customers that could not be read or stored; repeating the import tries them again. `unmapped` are
-    prices without a plan, the one with the most customers first. `is_resumed` says that it went on with one that was
-    stopped.
+    prices without a plan, the one with the most customers first; of more than 200 the others are only counted, each
+    time a customer has one, in `unmapped_beyond`. `is_resumed` says that it went on with one that was stopped.
     """
 
     customers: int = 0
@@ -74,6 +74,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     changed: int = 0
     failed: list[str] = []
     unmapped: list[Unmapped] = []
+    unmapped_beyond: int = 0
     is_resumed: bool = False
 
 
@@ -283,6 +284,7 @@ class _Run:
             known = self.unmapped.get(stripe_price_id)
             if known is None:
                 if len(self.unmapped) >= _UNMAPPED_MAX:
+                    self.report.unmapped_beyond += 1
                     continue
                 known = self.unmapped[stripe_price_id] = _unmapped(price)
             known.customers += 1

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from plangate import importing
+from plangate.cli import stripe_account
 from tests.cli.conftest import Plangate
 from tests.sandbox_server import SandboxServer
 from tests.sync.crowds import grow_in
@@ -81,3 +83,59 @@ def test_a_customer_that_cannot_be_read_is_named_and_the_exit_code_says_so(
     assert (said.code, name in said.out) == (1, True)
     sandbox.control("DELETE", "faults")
     assert plangate("sync").code == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_import_that_ends_early_says_how_to_go_on_and_many_prices_stay_readable(
+    plangate: Plangate,
+    on_database: str,
+    connected_settings: None,
+    sandbox: SandboxServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert on_database
+    assert connected_settings is None
+    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
+    assert plangate("catalog", "apply", "catalog.yaml").code == 0
+    with sandbox.synchronous() as stripe:
+        product = stripe.products.create({"name": "Made by hand"}).id
+        for amount in range(1, 5):
+            price = stripe.prices.create(
+                {"product": product, "currency": "usd", "unit_amount": amount, "recurring": {"interval": "month"}}
+            ).id
+            grow_in(stripe, sandbox, amount, price=price)
+    sandbox.control("POST", "faults", {"fault": "fail_call", "path": "/v1/subscriptions", "count": None, "status": 500})
+    stopped = plangate("sync")
+    assert (stopped.code, "Go on from there with: plangate sync" in stopped.err) == (1, True)
+    sandbox.control("DELETE", "faults")
+    monkeypatch.setattr(importing, "_UNMAPPED_MAX", 2)
+    monkeypatch.setattr(stripe_account, "_UNMAPPED_SHOWN", 1)
+    said = plangate("sync")
+    # Newest first: four customers and three; those of the other two prices are only counted.
+    assert "\n2 prices that customers pay belong to no plan or add-on:" in said.out
+    assert said.out.count("price_") == 1
+    assert "customers hold 3 of them" in said.out
+    assert "plangate sync --json" in said.err
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_differences_are_summed_up_by_class(
+    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
+) -> None:
+    assert on_database
+    assert connected_settings is None
+    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
+    assert plangate("catalog", "apply", "catalog.yaml").code == 0
+    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+    with sandbox.synchronous() as stripe:
+        grow_in(stripe, sandbox, 3, price=ours)
+        assert plangate("sync").code == 0
+        held = stripe.subscriptions.list().data
+        for one in held[:2]:
+            stripe.subscriptions.update(one.id, {"pause_collection": {"behavior": "void"}})
+        stripe.subscriptions.cancel(held[2].id)
+    said = plangate("verify")
+    assert (said.code, said.out.splitlines()[-1]) == (1, "3 differences (2 details, 1 status), 0 repaired.")
+    said = plangate("verify", "--repair")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "3 differences (2 details, 1 status), 3 repaired.")
+    assert plangate("verify").out == "No drift.\n"

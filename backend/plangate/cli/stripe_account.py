@@ -1,6 +1,7 @@
 """What concerns Stripe: the sandbox, importing, comparing, and that app's manifest."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import typer
 import uvicorn
 
 from plangate import drift, importing
+from plangate.billing.failures import StripeFailure
 from plangate.cli.opening import EnvironmentOption, opened, run
 from plangate.cli.ports import refuse_taken_port
 from plangate.cli.shipped import dashboard_app_manifest
@@ -34,6 +36,7 @@ _WAY_OUT: Final = {
 }
 
 _FAILED_SHOWN: Final = 10
+_UNMAPPED_SHOWN: Final = 25
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
@@ -102,7 +105,11 @@ def sync_command(
                     env, is_every_customer_wanted=everybody, is_restarted=restart, progress=progress
                 )
 
-    report = run(work)
+    try:
+        report = run(work)
+    except (KeyboardInterrupt, StripeFailure):
+        hint("What was imported stays. Go on from there with: plangate sync")
+        raise
     if as_json:
         show_json(report)
         raise typer.Exit(1 if report.failed else 0)
@@ -115,9 +122,13 @@ def sync_command(
             ("Price", "Product", "Amount", "Customers", "Such as"),
             (
                 (one.stripe_price_id, one.stripe_product_id, _amount(one), f"{one.customers:,}", " ".join(one.examples))
-                for one in report.unmapped
+                for one in report.unmapped[:_UNMAPPED_SHOWN]
             ),
         )
+        if len(report.unmapped) > _UNMAPPED_SHOWN:
+            hint("All of them: plangate sync --json")
+        if report.unmapped_beyond:
+            say(f"Prices beyond these were not told apart: customers hold {report.unmapped_beyond:,} of them.")
         hint("Name them in the catalogue as `stripe_price`, or draft one with: plangate catalog import --stripe")
     if report.failed:
         say(f"\n{len(report.failed):,} customers could not be imported: {', '.join(report.failed[:_FAILED_SHOWN])}")
@@ -177,6 +188,9 @@ def verify_command(
                 for one in found
             ),
         )
+        counted = Counter(one.kind.value for one in found)
+        classes = ", ".join(f"{number:,} {kind}" for kind, number in counted.most_common())
+        say(f"\n{len(found):,} differences ({classes}), {len(found) - len(left):,} repaired.")
         if left and not repair:
             hint(_WAY_OUT[usage, stripe_meters])
     raise typer.Exit(1 if left else 0)
