@@ -1,5 +1,6 @@
 """Compares what is stored with where it came from, or went to: subscriptions, usage counters, reports to meters."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,7 +16,7 @@ from plangate.engine.catalog import Catalog
 from plangate.engine.facts import PlanSource, ScheduledPhase, SubscriptionFact, SubscriptionItem
 from plangate.engine.values import Json
 from plangate.environment import Environment
-from plangate.errors import Code, Refusal
+from plangate.errors import Refusal
 from plangate.listing import (
     Listed,
     Listing,
@@ -26,18 +27,19 @@ from plangate.listing import (
     subscriptions_held,
     untold,
 )
-from plangate.mirroring import customers_of, refetch, refetch_customer
+from plangate.mirroring import customers_of, refetch, refetch_customer, refuse_other_account
 from plangate.newcomers import is_subscriber
 from plangate.recording import plan_meant
 from plangate.store.companies import page_of_companies
 from plangate.store.database import StoreSession
-from plangate.store.known import known_customers
+from plangate.store.known import companies_at_stripe, known_customers
 from plangate.store.ledger import lock_companies
 from plangate.store.meter_outbox import DELIVERED, SET_ASIDE, WAITING, Reported, put_back, reported_meters
 from plangate.store.subscriptions import subscriptions_of
 from plangate.usage_windows import Miscount, miscounted, recount
 
 _PAGE: Final = 200
+_ASKED_FOR_MAX: Final = 100  # from more companies on, the list of all customers is asked for before each of theirs
 _REPORTED_FOR: Final = timedelta(days=35)
 
 
@@ -86,11 +88,15 @@ async def stripe_drift(environment: Environment, *, repair: bool = False, progre
     account's.
     """
     with environment.gateway.long_work():
-        await _refuse_other_account(environment)
-        agreeing, strangers, suspects = await _listed(environment, progress)
+        await refuse_other_account(environment)
+        held = await subscriptions_held(environment, progress)
+        agreeing, strangers, suspects = await _listed(environment, held, progress)
         found = await _prices(environment, repair=repair)
         found.extend([one for one in [await _unmapped(environment, name) for name in suspects] if one is not None])
-        others = [one async for page in _pages(environment) for one in page if one not in agreeing]
+        others = [one for one in await _companies_at_stripe(environment) if one not in agreeing]
+        if len(others) > _ASKED_FOR_MAX:
+            quiet = await _without_subscriptions(environment, held, progress)
+            others = [one for one in others if one not in quiet]
         differing = await _differing(environment, others, progress)
         for number, (company_id, differences) in enumerate(differing.items(), start=1):
             found.extend(await _repaired(environment, company_id, differences) if repair else differences)
@@ -141,7 +147,9 @@ async def _unmapped(environment: Environment, company_id: str) -> Drift | None:
     return Drift(company=company_id, subject=name, detail=detail, kind=DriftKind.UNMAPPED_PRICE)
 
 
-async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], list[str], list[str]]:
+async def _listed(
+    environment: Environment, held: Counter[str], tell: Progress
+) -> tuple[set[str], list[str], list[str]]:
     """Companies that agree with the list of all subscriptions, and customers of our prices that no company has; last
     companies with a price that no plan names, nor an add-on.
 
@@ -149,7 +157,6 @@ async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], l
     for them alone, so that nothing that changed while we listed passes for drift.
     """
     catalog = await environment.catalog()
-    held = await subscriptions_held(environment, tell)
     agreeing, strangers, suspects, through = set[str](), dict[str, None](), dict[str, None](), 0
     listing = Listing(environment, held)
 
@@ -182,19 +189,32 @@ async def _listed(environment: Environment, tell: Progress) -> tuple[set[str], l
     return agreeing, list(strangers), list(suspects)
 
 
+async def _without_subscriptions(environment: Environment, held: Counter[str], tell: Progress) -> set[str]:
+    """Companies that never subscribed to anything, here or in Stripe, whose one customer the account lists."""
+    found, through = set[str](), 0
+    async for page in environment.gateway.iterate_customers():
+        async with environment.reading() as session:
+            known = await known_customers(session, [one["id"] for one in page if one["id"] not in held])
+        found.update(one.company_id for one in known.values() if one.is_sole and not one.states)
+        through += len(page)
+        tell("Looking at all customers", through, None)
+    return found
+
+
+async def _companies_at_stripe(environment: Environment) -> list[str]:
+    found: list[str] = []
+    while True:
+        async with environment.reading() as session:
+            page = await companies_at_stripe(session, after=found[-1] if found else "", limit=_PAGE)
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
 def _is_named(catalog: Catalog, company_id: str, subscription: StripeJson) -> bool:
     """Whether a plan or add-on names every price of a subscription."""
     prices = (item["price"]["id"] for item in subscription["items"]["data"])
     return all(catalog.owner_of(one, company_id) is not None for one in prices)
-
-
-async def _refuse_other_account(environment: Environment) -> None:
-    account = environment.settings.stripe_account
-    if account and (await environment.gateway.fetch_account())["id"] != account:
-        raise Refusal(
-            Code.UNAVAILABLE,
-            "The Stripe key belongs to another account than PLANGATE_STRIPE_ACCOUNT names; nothing was compared.",
-        )
 
 
 async def _differing(environment: Environment, company_ids: Sequence[str], tell: Progress) -> dict[str, list[Drift]]:

@@ -116,6 +116,9 @@ async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closi
         for stripe_customer_id in stripe_customer_ids
         if (state := await env.gateway.fetch_customer_state(stripe_customer_id)) is not None
     ]
+    if len(states) < len(stripe_customer_ids):
+        # To another account's word, everything that is held here would have ended.
+        await refuse_other_account(env)
     return await _stored(env, company_id, lease, states, known, awaited=awaited, closing=closing)
 
 
@@ -362,6 +365,16 @@ async def refetch_customer(
         if company_id is None:
             return None
     return await refetch(env, company_id, wait_seconds=wait_seconds, closing=closing)
+
+
+async def refuse_other_account(env: Environment) -> None:
+    """Raise Refusal (unavailable) when the key is known to be another account's, which knows nothing of ours."""
+    account = env.settings.stripe_account
+    if account and (await env.gateway.fetch_account())["id"] != account:
+        raise Refusal(
+            Code.UNAVAILABLE,
+            "The Stripe key belongs to another account than PLANGATE_STRIPE_ACCOUNT names; nothing was changed.",
+        )
 
 
 async def customers_of(session: StoreSession, company_id: str) -> list[str]:

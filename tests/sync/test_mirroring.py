@@ -12,11 +12,13 @@ from plangate.billing.transport import Transport
 from plangate.clock import wall_now
 from plangate.drift import DriftKind, stripe_drift
 from plangate.errors import Code, Refusal
+from plangate.importing import import_account
 from plangate.metering import TrackEvent, consume, record
 from plangate.mirroring import customers_of, refetch, refetch_customer
 from plangate.store.audit import audit_of
 from plangate.store.leases import leases
 from plangate.store.subscriptions import subscriptions, subscriptions_of
+from plangate.sync import act_on, receive_to_act
 from tests.shop import Shop
 
 
@@ -187,6 +189,30 @@ def made_by_hand(shop: Shop) -> str:
     return shop.stripe.prices.create(
         {"product": product.id, "currency": "usd", "unit_amount": 1_000, "recurring": recurring}
     ).id
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_key_of_another_account_ends_nothing(shop: Shop) -> None:
+    await started(shop)
+    await refetch(shop.env, shop.company_id)
+    (customer,) = shop.objects("customer")
+    # The other account has none of our customers.
+    shop.sandbox.control("POST", "reset", {})
+    settings = shop.env.settings
+    shop.env.settings = settings.model_copy(update={"stripe_account": "acct_another"})
+    with pytest.raises(Refusal, match="another account"):
+        await refetch(shop.env, shop.company_id)
+    event = {"type": "customer.updated", "created": 1, "livemode": False, "data": {"object": customer}}
+    row, claim = await receive_to_act(shop.env, {"id": "evt_elsewhere", **event})
+    assert row is not None
+    assert claim is not None
+    await act_on(shop.env, claim)
+    assert (await import_account(shop.env)).failed == [shop.company_id]
+    assert await shop.plan() == "pro"
+    # To the account that is ours, a customer that is gone has no subscription.
+    shop.env.settings = settings
+    await refetch(shop.env, shop.company_id)
+    assert await shop.plan() == "free"
 
 
 async def test_usage_that_waited_for_a_stripe_customer_counts_once_it_is_linked(shop: Shop) -> None:
