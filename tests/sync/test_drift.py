@@ -138,6 +138,42 @@ async def test_a_customer_the_account_never_had_is_reported_and_ends_nothing(sho
     assert await shop.plan() == "pro"
 
 
+async def test_companies_that_never_subscribed_take_no_call_each(shop: Shop) -> None:
+    world = shop.sandbox.app_state.sandbox.world
+    first = shop.stripe.customers.create({"name": "Customer 1"}).id
+    for number in range(110):
+        world.store.add({**world.store.get("customer", first), "id": f"cus_{number}"})
+    await import_account(shop.env, is_every_customer_wanted=True)
+    elsewhere = await new_company(shop.env, "elsewhere")
+    async with shop.env.writing() as session:
+        await add_keys(session, elsewhere, [(STRIPE_CUSTOMER_KEY, "cus_elsewhere")])
+    before = len(shop.requests("GET"))
+    (found,) = await stripe_drift(shop.env)
+    assert (found.company, found.kind) == (elsewhere, DriftKind.UNKNOWN_CUSTOMER)
+    asked = [one["path"] for one in shop.requests("GET")][before:]
+    assert [one for one in asked if one.startswith("/v1/customers/")] == ["/v1/customers/cus_elsewhere"]
+    # Who began to subscribe meanwhile is reported all the same.
+    shop.new_card(first, "pm_card_visa")
+    shop.stripe.subscriptions.create({"customer": first, "items": [{"price": await priced(shop, "pro")}]})
+    assert {one.kind for one in await stripe_drift(shop.env)} == {DriftKind.MISSING, DriftKind.UNKNOWN_CUSTOMER}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_unpaid_customer_that_cannot_be_read_is_reported_and_the_others_are_compared(shop: Shop) -> None:
+    unpaid, _, subscription = await subscriber(shop, "unpaid")
+    other, _, silent = await subscriber(shop, "other")
+    world = shop.sandbox.app_state.sandbox.world
+    world.store.get("subscription", subscription)["status"] = "past_due"
+    await refetch(shop.env, unpaid)
+    shop.stripe.subscriptions.cancel(silent)
+    fault: dict[str, Any] = {"fault": "fail_call", "path": "/v1/invoices", "status": 500, "count": None}
+    shop.sandbox.control("POST", "faults", fault)
+    found = {one.company: one for one in await stripe_drift(shop.env, repair=True)}
+    assert (found[unpaid].kind, found[other].is_repaired, len(found)) == (DriftKind.UNREADABLE, True, 2)
+    shop.sandbox.control("DELETE", "faults")
+    assert await stripe_drift(shop.env) == []
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_key_of_another_account_compares_nothing(shop: Shop) -> None:
     await subscriber(shop, "acme-three")

@@ -3,9 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from plangate.store.companies import STRIPE_CUSTOMER_KEY
+from sqlalchemy import select, union
+
+from plangate.store.companies import STRIPE_CUSTOMER_KEY, company_keys
 from plangate.store.database import StoreSession
 from plangate.store.direct import Direct, together
+from plangate.store.subscriptions import subscriptions
 
 _KNOWN: Final = Direct(
     sqlite="""
@@ -49,3 +52,32 @@ async def known_customers(session: StoreSession, stripe_customer_ids: Collection
         if stripe_subscription_id is not None:
             known.states[stripe_subscription_id] = state_hash
     return found
+
+
+async def companies_at_stripe(session: StoreSession, *, after: str, limit: int) -> list[str]:
+    """Up to `limit` ids, those beyond `after`, of companies with a Stripe customer or a subscription, ended or not."""
+    keys = (
+        select(company_keys.c.company_id)
+        .where(
+            company_keys.c.environment_id == session.environment_id,
+            company_keys.c.name == STRIPE_CUSTOMER_KEY,
+            company_keys.c.company_id > after,
+        )
+        .order_by(company_keys.c.company_id)
+        .limit(limit)
+        .subquery()
+    )
+    held = (
+        select(subscriptions.c.company_id)
+        .where(
+            subscriptions.c.environment_id == session.environment_id,
+            subscriptions.c.superseded_at.is_(None),
+            subscriptions.c.company_id > after,
+        )
+        .order_by(subscriptions.c.company_id)
+        .limit(limit)
+        .subquery()
+    )
+    either = union(select(keys.c.company_id), select(held.c.company_id)).subquery()
+    rows = await session.all(select(either.c.company_id).order_by(either.c.company_id).limit(limit))
+    return [row["company_id"] for row in rows]
