@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from plangate.environment import Environment
+from plangate.mirroring import refetch
 from tests.plan_changes.generated import SOLD
 from tests.sandbox_server import SandboxServer
 from tests.shop import STAFF, Shop, assert_adds_up
@@ -95,3 +96,16 @@ async def test_tax_is_on_top_of_the_lines_or_in_them(selling: Shop, *, is_inclus
         on_top = quote.due_today.amount_minor - credit - sum(line.amount_minor for line in quote.lines)
         assert quote.tax is not None
         assert on_top == (0 if is_inclusive else quote.tax.amount_minor)
+
+
+async def test_the_next_invoice_of_a_period_that_begins_anew_is_asked_with_automatic_tax(selling: Shop) -> None:
+    """Asked about a subscription Stripe knows it; asked what comes after a new beginning, it must be told."""
+    customer = await selling.customer()
+    price = (await selling.env.catalog()).plans["pro"].prices[0].stripe_price_id or ""
+    taxed: Any = {"customer": customer, "items": [{"price": price}], "automatic_tax": {"enabled": True}}
+    selling.stripe.subscriptions.create(taxed)
+    await refetch(selling.env, selling.company_id)
+    quote = await selling.preview(interval="year")
+    assert quote.next_invoice is not None
+    anew = [one["params"] for one in selling.requests(path="create_preview") if "subscription" not in one["params"]]
+    assert [one["automatic_tax"] for one in anew] == [{"enabled": "true"}]

@@ -305,3 +305,21 @@ async def test_stripe_being_slow_leaves_a_change_that_is_finished_later(
     monkeypatch.undo()
     assert (await shop.confirm(quote)).state is ChangeState.APPLIED
     assert len(shop.objects("invoice")) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "pointer"),
+    [
+        ({"cancel": "now", "when": "period_end"}, "/when"),
+        ({"cancel": "period_end", "when": "now"}, "/when"),
+        ({"resume": True, "when": "now"}, "/when"),
+        ({"cancel": "now", "promotion_code": "SAVE10"}, "/promotion_code"),
+        ({"resume": True, "promotion_code": "SAVE10"}, "/promotion_code"),
+    ],
+)
+async def test_what_contradicts_itself_or_says_nothing_is_refused(
+    shop: Shop, asked: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(**asked)
+    assert (caught.value.code, caught.value.errors[0].pointer) == (Code.INVALID, pointer)

@@ -127,6 +127,8 @@ def _anew(drafted: Drafted, subscription: SubscriptionFact, raw: StripeJson) -> 
         {"discount": one if isinstance(one, str) else one["id"]} for one in raw.get("discounts") or []
     ]
     asked = redeemed(drafted.terms) or ({"discounts": held} if held else {})
+    if (raw.get("automatic_tax") or {}).get("enabled"):
+        asked["automatic_tax"] = {"enabled": True}
     return {"customer": subscription.stripe_customer_id, "subscription_details": anew, **asked}
 
 

@@ -1,6 +1,6 @@
 """What somebody asks for, and the holding it comes to: what is not mentioned stays as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -80,6 +80,7 @@ def checked(request: ChangeRequest) -> ChangeRequest:
         )
     if len(asked_for) > 1:
         raise invalid(f"/{asked_for[0]}", f"Ask for one thing at a time, not for {' and '.join(asked_for)}.")
+    _refuse_beside(request, asked_for)
     for field, entries in (("quantities", request.quantities), ("add_ons", request.add_ons)):
         if len(entries) > _ENTRIES_MAX:
             raise invalid(f"/{field}", f"At most {_ENTRIES_MAX} entries are possible.")
@@ -177,6 +178,17 @@ def _paid_every(
     if price is None or (price.interval is not wanted and not is_free_to_choose):
         return wanted, 1  # Not sold so: that is judged, and refused, with everything else.
     return price.interval, price.interval_count
+
+
+def _refuse_beside(request: ChangeRequest, asked_for: Sequence[str]) -> None:
+    """Raise Refusal (422) for what would say nothing, or the contrary, beside an end, a resumption or a trial."""
+    asked = next((one for one in asked_for if one != "plan"), None)
+    if asked is None:
+        return
+    if request.promotion_code is not None:
+        raise invalid("/promotion_code", f"A promotion code comes with a plan, not with {asked}.")
+    if request.when not in {"auto", request.cancel}:
+        raise invalid("/when", f"When it happens is said by {asked} itself.")
 
 
 def _is_of_plan(request: ChangeRequest) -> bool:

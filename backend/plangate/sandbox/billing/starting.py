@@ -126,7 +126,11 @@ def _blank(world: World, customer: Obj, p: Obj, currency: str) -> Obj:
     return {
         "id": new_id("sub"),
         "object": "subscription",
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
+        "automatic_tax": {
+            "disabled_reason": None,
+            "enabled": bool((p.get("automatic_tax") or {}).get("enabled")),
+            "liability": None,
+        },
         "billing_cycle_anchor": trial_end or p.get("billing_cycle_anchor") or now,
         "billing_mode": {
             "flexible": flexible if mode["type"] == "flexible" else None,
