@@ -112,10 +112,10 @@ async def impact_of(
                 for found, effect in (*((tally.gained, one) for one in gained), *((tally.lost, one) for one in lost)):
                     found.setdefault(effect, []).append(name)
                 counters = counted[row.id]
-                # Being over a limit already is not this change's doing.
-                already = violations(old, counters, effective_at=session.now)
+                # Being over a limit already, be it a lower one, is not this change's doing.
+                already = {one.feature for one in violations(old, counters, effective_at=session.now)}
                 for violation in violations(new, counters, effective_at=session.now, before=old):
-                    if violation not in already:
+                    if violation.feature not in already:
                         over: _Said = (violation.feature, violation.name, "", f"{violation.limit:,}")
                         tally.over_limit.setdefault(over, []).append(name)
         if progress is not None:
