@@ -31,7 +31,7 @@ from plangate.listing import (
     subscriptions_held,
     untold,
 )
-from plangate.mirroring import Mirrored, keep_fetched, refetch, refetch_customer
+from plangate.mirroring import Mirrored, keep_fetched, refetch, refetch_customer, refuse_other_account
 from plangate.newcomers import is_subscriber, make_companies
 from plangate.store.inbox import cursor, set_cursor
 from plangate.store.known import known_customers
@@ -103,9 +103,11 @@ async def import_account(
     """Store the state of every customer of the Stripe account, one company at a time. Can be repeated at any time.
 
     Customers that are none of ours are left alone unless `is_every_customer_wanted`. One that was stopped within the
-    last day goes on where it was, unless `is_restarted`. Raises `StripeFailure` when the account cannot be listed.
+    last day goes on where it was, unless `is_restarted`. Raises `StripeFailure` when the account cannot be listed, and
+    Refusal (unavailable) when the key is known to be another account's.
     """
     with env.gateway.long_work():
+        await refuse_other_account(env)
         run = _Run(env, await _place(env, is_every_customer_wanted, is_restarted=is_restarted), progress)
         await run.all()
     return run.place.report

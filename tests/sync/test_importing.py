@@ -11,6 +11,7 @@ from plangate import drift, importing, sync
 from plangate.access import check
 from plangate.billing import pacing
 from plangate.billing.gateway import StripeGateway
+from plangate.errors import Refusal
 from plangate.importing import ImportReport, import_account
 from plangate.metering import TrackEvent, record
 from plangate.mirroring import refetch, refetch_customer
@@ -38,8 +39,8 @@ async def test_a_whole_account_takes_few_calls_and_agrees_with_stripe(shop: Shop
     report = await import_account(shop.env)
     asked = len(calls(shop)) - before
     assert (report.customers, report.companies, report.changed, report.failed) == (120, 120, 120, [])
-    # Counting, reading and looking at everybody: two pages of a hundred each.
-    assert asked <= 6, calls(shop)[before:]
+    # The account; then counting, reading and looking at everybody: two pages of a hundred each.
+    assert asked <= 7, calls(shop)[before:]
     assert await drift.stripe_drift(shop.env) == []
     again = await import_account(shop.env)
     assert (again.companies, again.changed) == (120, 0)
@@ -91,7 +92,7 @@ async def test_what_several_pages_tell_of_one_customer_is_put_together(shop: Sho
     before = len(calls(shop))
     report = await import_account(shop.env)
     assert (report.customers, report.companies, report.changed, report.failed) == (130, 130, 130, [])
-    assert len(calls(shop)) - before <= 6, calls(shop)[before:]
+    assert len(calls(shop)) - before <= 7, calls(shop)[before:]
     async with shop.env.reading() as session:
         known = await known_customers(session, names)
     assert {name for name in names if len(known[name].states) == 2} == set(again)
@@ -301,6 +302,18 @@ async def test_one_customer_that_cannot_be_read_keeps_nobody_else_out(shop: Shop
     assert (set(report.failed), report.companies) == ({customer, second}, 3)
     shop.sandbox.control("DELETE", "faults")
     assert (await import_account(shop.env)).failed == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_nothing_is_imported_with_the_key_of_another_account(shop: Shop) -> None:
+    grow(shop, 2, price=await priced(shop))
+    shop.env.settings = shop.env.settings.model_copy(update={"stripe_account": "acct_another"})
+    with pytest.raises(Refusal, match="another account"):
+        await import_account(shop.env, is_every_customer_wanted=True)
+    async with shop.env.reading() as session:
+        assert [row.id for row in await page_of_companies(session, search=None, after=None, limit=9)] == [
+            shop.company_id
+        ]
 
 
 async def test_a_busy_stripe_is_waited_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
