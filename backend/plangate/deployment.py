@@ -158,6 +158,18 @@ class Deployment:
         )
         async with self.database.writing("", wall_now()) as session:
             row = await ensure_environment(session, wanted)
+        if row.name != settings.name:
+            raise StartRefused(
+                f"The database has {row.stripe_account} in {row.stripe_mode} mode as environment '{row.name}': call it "
+                f"so in plangate.toml, not '{settings.name}'. Settings from variables are called 'default'."
+            )
+        is_told = bool(settings.stripe_account)
+        if is_told and (row.stripe_account, row.stripe_mode) != (settings.stripe_account, settings.stripe_mode):
+            raise StartRefused(
+                f"Environment '{row.name}' of this database belongs to {row.stripe_account} in {row.stripe_mode} mode. "
+                f"Use another database, or another name in plangate.toml, for {settings.stripe_account} in "
+                f"{settings.stripe_mode} mode."
+            )
         if settings.stripe_mode == "live" and row.offset_seconds != 0:
             raise StartRefused(
                 f"Environment {settings.name} is in live mode, but its clock was moved in test mode. "

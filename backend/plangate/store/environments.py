@@ -49,17 +49,24 @@ api_keys = table_of(ApiKeyRow)
 
 
 async def ensure_environment(session: StoreSession, row: EnvironmentRow) -> EnvironmentRow:
-    """The environment of that name, made when it is missing; its account and mode follow the settings."""
+    """The environment of that name, made when it is missing; its account and mode are those it was first given.
+
+    Where another environment has this account and mode already, that one is answered and nothing is made.
+    """
     known = await session.one(select(environments).where(environments.c.name == row.name))
+    if known is not None and (known["stripe_account"] or not row.stripe_account):
+        return EnvironmentRow(**known)
+    if row.stripe_account:
+        same = (environments.c.stripe_account == row.stripe_account, environments.c.stripe_mode == row.stripe_mode)
+        other = await session.one(select(environments).where(*same))
+        if other is not None:
+            return EnvironmentRow(**other)
     if known is None:
         await session.add(row)
         return row
-    await session.run(
-        update(environments)
-        .where(environments.c.id == known["id"])
-        .values(stripe_account=row.stripe_account, stripe_mode=row.stripe_mode)
-    )
-    return EnvironmentRow(**{**known, "stripe_account": row.stripe_account, "stripe_mode": row.stripe_mode})
+    given = {"stripe_account": row.stripe_account, "stripe_mode": row.stripe_mode}
+    await session.run(update(environments).where(environments.c.id == known["id"]).values(given))
+    return EnvironmentRow(**{**known, **given})
 
 
 async def environment(session: StoreSession) -> EnvironmentRow:
