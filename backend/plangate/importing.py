@@ -186,9 +186,7 @@ class _Run:
         async def fetched(name: str) -> Mirrored | None:
             mirror = await refetch_customer(self.env, name, is_every_customer_wanted=everybody)
             listed = apart[name]
-            told = mirror.subscriptions if mirror is not None else ()
-            # The company may have other customers, which are looked at in their own turn.
-            subscriptions = [one for one in told if reference(one["customer"]) == name]
+            subscriptions = mirror.subscriptions if mirror is not None else ()
             self._note_unmapped(catalog, name, subscriptions or (listed.subscriptions if listed is not None else ()))
             return mirror
 

@@ -240,20 +240,6 @@ async def test_s11_prices_without_a_plan_are_reported_with_their_customers(shop:
     assert report.companies == 0
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_s11_a_price_is_counted_for_the_customer_who_pays_it_alone(shop: Shop) -> None:
-    first, second = await shop.customer(), await shop.customer()
-    product = shop.stripe.products.create({"name": "Made by hand"})
-    recurring: Any = {"interval": "month"}
-    price = shop.stripe.prices.create(
-        {"product": product.id, "currency": "usd", "unit_amount": 700, "recurring": recurring}
-    )
-    shop.stripe.subscriptions.create({"customer": first, "items": [{"price": price.id}]})
-    shop.stripe.subscriptions.create({"customer": second, "items": [{"price": await priced(shop)}]})
-    (found,) = (await import_account(shop.env)).unmapped
-    assert (found.stripe_price_id, found.customers, found.examples) == (price.id, 1, [first])
-
-
 async def test_several_subscriptions_and_several_customers_are_fetched_whole(shop: Shop) -> None:
     price, starter = await priced(shop), await priced(shop, "starter")
     first, second = await shop.customer(), await shop.customer()
