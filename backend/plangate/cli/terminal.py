@@ -96,7 +96,7 @@ class Steps:
                 err.print(f"{words}: {through:,}" + (f" of {total:,}" if total is not None else ""), markup=False)
             return
         if words not in self._tasks:
-            self._tasks[words] = self._shown.add_task(words)
+            self._tasks[words] = self._shown.add_task(words, total=total)
         self._shown.update(self._tasks[words], completed=through, total=total)
 
 
