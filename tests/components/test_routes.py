@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from plangate import access, catalog, metering
+from plangate import access, catalog, companies, metering
 from plangate.clock import wall_now
 from plangate.deployment import Deployment, create_key
 from plangate.shapes import Actor
@@ -359,3 +359,15 @@ async def test_a_trial_is_offered_once(front: Front) -> None:
     await shop.change(cancel="now")
     assert "14-day trial" not in (await front.get("pricing-table")).text
     assert "14-day trial" not in (await front.get("plan-manager", view="choices")).text
+
+
+async def test_an_add_on_given_by_hand_is_shown_and_not_priced(front: Front) -> None:
+    shop = front.shop
+    await shop.subscribed(plan="pro")
+    given = companies.Assigned(add_ons={"extra-exports": 2})
+    await companies.upsert(shop.env, keys={"id": "acme"}, assigned=given, actor=Actor(kind="cli", id="tests"))
+    manager = (await front.get("plan-manager")).text
+    assert "$49.00 a month" in manager
+    assert "You have 2" in manager
+    assert 'id="add-extra-exports"' in manager
+    assert 'id="remove-extra-exports"' not in manager

@@ -324,11 +324,21 @@ def test_quantities_and_add_ons_are_those_of_the_holding() -> None:
     assert decide(after, "exports", {}, at=NOW).limit == 2000
 
 
-def test_assigned_add_ons_are_replaced_but_later_ones_stay() -> None:
+def test_add_ons_given_by_hand_stay() -> None:
     extra = assigned("extra", kind="add_on", held_from=NOW)
     later = assigned("audit", kind="add_on", held_from=NOW + timedelta(seconds=1))
     after = with_holding(facts(assignments=(extra, later)), SHOP, PRO, NOW)
-    assert after.assignments == (later,)
+    assert after.assignments == (extra, later)
+
+
+def test_a_holding_is_of_the_base_subscription_alone() -> None:
+    other = msgspec.structs.replace(subscribed("pro", "extra"), stripe_subscription_id="zzz")
+    held = build_snapshot(SHOP, facts(subscriptions=(subscribed("pro"), other)), NOW)
+    assert held.plan is not None
+    assert (held.plan.quantity, [one.key for one in held.add_ons]) == (2, ["extra"])
+    assert (holding_of(held).quantity, holding_of(held).add_ons) == (1, {})
+    given = build_snapshot(SHOP, facts(assignments=(assigned("extra", kind="add_on", held_from=NOW),)), NOW)
+    assert (len(given.add_ons), holding_of(given).add_ons) == (1, {})
 
 
 def test_without_an_interval_the_monthly_price_is_taken() -> None:

@@ -52,14 +52,21 @@ def version_held(catalog: Catalog, holding: Holding) -> PlanVersion | None:
 
 
 def holding_of(snapshot: CompanySnapshot) -> Holding:
-    """What the company is on now, read from its snapshot."""
+    """What the company is on and may change, read from its snapshot: the base plan, and what its subscription holds.
+
+    What other subscriptions hold, and add-ons given by hand, are granted beside that: no change moves or bills them.
+    """
     subscription, plan = snapshot.subscription, snapshot.plan
+    numbers: dict[tuple[str, str], int | None] = {}
     units: dict[str, int] = {}
     own_price: Price | None = None
     for item in subscription.items if subscription is not None else ():
         owner = snapshot.catalog.owner_of(item.stripe_price_id, snapshot.company_id)
         if owner is None:
             continue
+        before = numbers.setdefault((owner.kind, owner.key), None)
+        if owner.feature is None and item.quantity is not None:
+            numbers[owner.kind, owner.key] = (before or 0) + item.quantity
         if owner.feature is not None and item.quantity:
             key = unit_key(owner.kind, owner.key, owner.feature)
             units[key] = units.get(key, 0) + item.quantity
@@ -71,11 +78,18 @@ def holding_of(snapshot: CompanySnapshot) -> Holding:
         interval=None if subscription is None else snapshot.cycle.interval,
         interval_count=snapshot.cycle.interval_count,
         currency=None if subscription is None else subscription.currency,
-        quantity=1 if plan is None or plan.quantity is None else plan.quantity,
-        add_ons={one.key: one.quantity for one in snapshot.add_ons},
+        quantity=1 if plan is None else _number(numbers.get(("plan", plan.key))),
+        add_ons={
+            one.key: _number(numbers["add_on", one.key]) for one in snapshot.add_ons if ("add_on", one.key) in numbers
+        },
         units=units,
         own_price=own_price,
     )
+
+
+def _number(told: int | None) -> int:
+    """How many are held: one where nothing says so, as with what is billed as it is used."""
+    return 1 if told is None else told
 
 
 def is_own_price(owner: PriceOwner, plan: str) -> bool:

@@ -16,7 +16,8 @@ from plangate.engine.values import Interval, PeriodKind
 
 
 def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: datetime) -> CompanyFacts:
-    """The company's facts if it were on `holding` from `at`; overrides, traits and other subscriptions stay.
+    """The company's facts if it were on `holding` from `at`; overrides, traits, other subscriptions and add-ons
+    given by hand stay.
 
     A paid plan replaces the items of the base subscription, or begins one; a free one ends it. What Stripe has no
     price for (a free plan, one sold by hand, a catalogue not yet applied) is held by assignment.
@@ -39,13 +40,12 @@ def with_holding(facts: CompanyFacts, catalog: Catalog, holding: Holding, at: da
         if not items:
             assigned.append((version, quantity))
 
-    kept = tuple(one for one in facts.assignments if one.kind == "plan" or one.held_from > at)
     if sold:
         subscription = _subscription(base, tuple(sold), at)
-        facts = replace(facts, subscriptions=(*others, subscription), assignments=kept)
+        facts = replace(facts, subscriptions=(*others, subscription))
     else:
         ended = () if base is None else (replace(base, status="canceled", ended_at=at),)
-        facts = replace(facts, subscriptions=(*others, *ended), assignments=kept)
+        facts = replace(facts, subscriptions=(*others, *ended))
     assigned_add_ons = [held for held in assigned if held[0].kind == "add_on"]
     facts = replace(facts, assignments=(*facts.assignments, *_assignments(assigned_add_ons, at)))
     after = resolve_holdings(catalog, facts, at)

@@ -71,7 +71,7 @@ def plan_manager_view(
         facts=_facts(reader, catalog, company, holding or _plain(company)),
         banners=tuple(change_banners(reader, catalog, company, pending, abilities=abilities)),
         units=_units(reader, catalog, company, holding or _plain(company)) if abilities.can_change else (),
-        add_ons=_add_ons(reader, catalog, company) if abilities.can_change else (),
+        add_ons=_add_ons(reader, catalog, company, holding or _plain(company)) if abilities.can_change else (),
         actions=_actions(reader, company, pending) if abilities.can_change else (),
         poll_seconds=_POLL_SECONDS if _is_worth_asking_again(reader, pending) else 0,
     )
@@ -171,7 +171,9 @@ def _scheduled_banner(
 def _plain(company: Company) -> Holding:
     """One of the plan and nothing in advance: what there is to say where nobody looked closer."""
     return Holding(
-        plan=company.plan.key if company.plan else None, version=company.plan.version if company.plan else None
+        plan=company.plan.key if company.plan else None,
+        version=company.plan.version if company.plan else None,
+        add_ons={one.key: one.quantity for one in company.add_ons},
     )
 
 
@@ -184,7 +186,8 @@ def _facts(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
         cost = reader.say("manager.by_hand" if by_hand else "manager.no_charge")
         nothing = reader.say("manager.no_next")
         return (Fact(label=price_label, text=cost), Fact(label=next_label, text=nothing))
-    held = {one.key: (one.version, one.quantity) for one in company.add_ons}
+    versions = {one.key: one.version for one in company.add_ons}
+    held = {key: (versions[key], number) for key, number in holding.add_ons.items() if key in versions}
     total = _total(catalog, subscription, holding, held, subscription.interval)
     facts = []
     if total is not None:
@@ -348,8 +351,11 @@ def _units(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
     return tuple(lines)
 
 
-def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnLine, ...]:
-    """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to."""
+def _add_ons(reader: Reader, catalog: Catalog, company: Company, holding: Holding) -> tuple[AddOnLine, ...]:
+    """The add-ons that fit the plan, held ones first. Without a subscription there is nothing to add them to.
+
+    All that is held is shown; the buttons change what the subscription pays for, which is in `holding`.
+    """
     subscription = company.subscription
     if subscription is None or company.plan is None or not may_change(company):
         return ()
@@ -363,7 +369,7 @@ def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnL
         price = price_of(add_on, currency=subscription.currency, interval=subscription.interval)
         if price is None and add_on.key not in held:
             continue
-        quantity = held.get(add_on.key, 0)
+        total, quantity = held.get(add_on.key, 0), holding.add_ons.get(add_on.key, 0)
         each = ""
         if price is not None:
             amount = reader.short_money(amount_of(price, 1), price.currency)
@@ -378,7 +384,7 @@ def _add_ons(reader: Reader, catalog: Catalog, company: Company) -> tuple[AddOnL
                 description=add_on.description,
                 price=each,
                 quantity=quantity,
-                held=reader.say("manager.held", count=reader.number(quantity)) if quantity else "",
+                held=reader.say("manager.held", count=reader.number(total)) if total else "",
                 quantity_label=reader.say("manager.quantity", name=add_on.name),
                 update=_add_on_action(reader, add_on, "update")
                 if quantity and _is_countable(catalog, add_on)
