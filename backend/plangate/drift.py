@@ -63,6 +63,10 @@ class DriftKind(StrEnum):
     USAGE = "usage"
 
 
+# What no repair mends: a person has to see to the key, the link or the catalogue.
+FOR_PEOPLE: Final = frozenset({DriftKind.UNKNOWN_CUSTOMER, DriftKind.UNREADABLE, DriftKind.UNMAPPED_PRICE})
+
+
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """One difference. `subject` is a subscription's, customer's or price's id, or a feature.
 
@@ -92,7 +96,6 @@ async def stripe_drift(environment: Environment, *, repair: bool = False, progre
         held = await subscriptions_held(environment, progress)
         agreeing, strangers, suspects = await _listed(environment, held, progress)
         found = await _prices(environment, repair=repair)
-        found.extend([one for one in [await _unmapped(environment, name) for name in suspects] if one is not None])
         others = [one for one in await _companies_at_stripe(environment) if one not in agreeing]
         if len(others) > _ASKED_FOR_MAX:
             quiet = await _without_subscriptions(environment, held, progress)
@@ -104,6 +107,8 @@ async def stripe_drift(environment: Environment, *, repair: bool = False, progre
                 progress("Repairing companies", number, len(differing))
         for stripe_customer_id in strangers:
             found.extend(await _unlinked(environment, stripe_customer_id, repair=repair))
+        # Last, because a repair may just have brought such a price.
+        found.extend([one for one in [await _unmapped(environment, name) for name in suspects] if one is not None])
     return found
 
 
@@ -242,7 +247,7 @@ def _unreadable(company_id: str, refusal: Refusal) -> Drift:
 
 async def _repaired(environment: Environment, company_id: str, differences: list[Drift]) -> list[Drift]:
     """The differences, and which of them are gone after Stripe's word was fetched and stored again."""
-    if any(one.kind in _GUARDED for one in differences):
+    if any(one.kind in FOR_PEOPLE for one in differences):
         return differences
     try:
         await refetch(environment, company_id)
@@ -250,9 +255,6 @@ async def _repaired(environment: Environment, company_id: str, differences: list
     except Refusal as refusal:
         return [_unreadable(company_id, refusal)]
     return [msgspec.structs.replace(one, is_repaired=one.subject not in left) for one in differences]
-
-
-_GUARDED: Final = frozenset({DriftKind.UNKNOWN_CUSTOMER, DriftKind.UNREADABLE})
 
 
 async def _unlinked(environment: Environment, stripe_customer_id: str, *, repair: bool) -> list[Drift]:

@@ -390,4 +390,23 @@ def test_import_and_comparison_end_in_agreement(
     assert repaired.code == 0
     assert [one["is_repaired"] for one in json.loads(repaired.out)] == [True]
     assert plangate("verify").code == 0
+
+    by_hand = client.v1.prices.create(
+        {
+            "product": client.v1.products.create({"name": "Made by hand"}).id,
+            "currency": "usd",
+            "unit_amount": 700,
+            "recurring": {"interval": "month"},
+        }
+    )
+    client.v1.subscriptions.update(
+        subscription.id, {"items": [{"id": subscription["items"].data[0].id, "price": by_hand.id}]}
+    )
+    assert plangate("verify", "--repair").code == 1
+    unnamed = plangate("verify")
+    assert unnamed.code == 1
+    assert "unmapped_price" in unnamed.out
+    # No repair mends what the catalogue has to say.
+    assert "--repair" not in unnamed.err
+    assert "runbook" in unnamed.err
     assert on_database

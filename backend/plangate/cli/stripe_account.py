@@ -191,8 +191,10 @@ def verify_command(
         counted = Counter(one.kind.value for one in found)
         classes = ", ".join(f"{number:,} {kind}" for kind, number in counted.most_common())
         say(f"\n{len(found):,} differences ({classes}), {len(found) - len(left):,} repaired.")
-        if left and not repair:
+        if not repair and any(one.kind not in drift.FOR_PEOPLE for one in left):
             hint(_WAY_OUT[usage, stripe_meters])
+        elif left:
+            hint("What to do about each class is said in docs/how-to/runbook.md.")
     raise typer.Exit(1 if left else 0)
 
 
