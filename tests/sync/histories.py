@@ -22,7 +22,7 @@ from plangate.settings import Settings
 from plangate.shapes import Actor
 from plangate.store.companies import AssignmentRow, CompanyKeyRow, CompanyRow
 from plangate.store.database import table_of
-from plangate.store.inbox import InboxRow, InboxState, inbox, store_event
+from plangate.store.inbox import InboxRow, InboxState, InboxTable, inbox, store_event
 from plangate.store.leases import LeaseRow
 from plangate.store.subscriptions import SubscriptionRow, subscriptions_of
 from tests.conftest import SECRET_KEY, environment_settings
@@ -30,7 +30,7 @@ from tests.sandbox_inside import InsideSandbox, Obj
 from tests.shop import DOCUMENT
 
 _ABOUT_COMPANIES = [
-    table_of(row) for row in (InboxRow, LeaseRow, SubscriptionRow, AssignmentRow, CompanyKeyRow, CompanyRow)
+    table_of(row) for row in (InboxTable, LeaseRow, SubscriptionRow, AssignmentRow, CompanyKeyRow, CompanyRow)
 ]
 _LOST_AT_MOST = 0.3
 _TIMES_AT_MOST = 4

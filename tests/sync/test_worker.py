@@ -17,6 +17,7 @@ from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeState
 from plangate.store.feed import change_feed
 from plangate.store.idempotency import IdempotencyRow, begin_request, idempotency
+from plangate.store.inbox import InboxTable
 from plangate.store.leases import leases
 from plangate.store.meter_outbox import MeterEventRow
 from plangate.store.plan_changes import PlanChangeRow
@@ -106,7 +107,8 @@ def _waiting(loop: str, env: Environment) -> SQLModel:
     told: dict[str, Any] = {"environment_id": env.id, "company_id": "comp_1"}
     used: dict[str, Any] = {**told, "feature": "exports", "quantity": 1, "recorded_at": now}
     if loop == "inbox":
-        return sync.inbox_row(env, an_event(), received_at=wall_now())
+        event = sync.inbox_row(env, an_event(), received_at=wall_now())
+        return InboxTable(**msgspec.structs.asdict(event))
     if loop == "plan_changes":
         told |= {"quote_id": "q", "state": "requested", "kind": "move", "held": {}, "target": {}, "terms": {}}
         told |= {"requested_by": {}, "effective_at": now, "created_at": now, "updated_at": now}

@@ -15,8 +15,8 @@ from plangate.store.database import StoreSession, table_of
 from plangate.store.direct import Direct, Filled, together
 
 
-class AuditRow(SQLModel, table=True):
-    """One entry of the chain. `subject` is the id of what was changed, such as an override or a plan change."""
+class AuditTable(SQLModel, table=True):
+    """The chain as it is stored; its entries are read and written as `AuditRow`."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("audit_by_company", "environment_id", "company_id", "sequence"),)
@@ -35,6 +35,23 @@ class AuditRow(SQLModel, table=True):
     entry_hash: str
 
 
+class AuditRow(msgspec.Struct, kw_only=True):
+    """One entry of the chain. `subject` is the id of what was changed, such as an override or a plan change."""
+
+    environment_id: str
+    sequence: int
+    company_id: str = ""
+    actor: Any
+    action: str
+    subject: str
+    before: Any = None
+    after: Any = None
+    note: str = ""
+    at: datetime
+    previous_hash: str
+    entry_hash: str
+
+
 class AuditHeadRow(SQLModel, table=True):
     """The end of an environment's chain: appending locks it, so that the chain has no branches."""
 
@@ -47,7 +64,7 @@ class AuditHeadRow(SQLModel, table=True):
 
 _PAGE = 1_000
 
-audit = table_of(AuditRow)
+audit = table_of(AuditTable)
 audit_heads = table_of(AuditHeadRow)
 
 _HEAD: Final = Direct(

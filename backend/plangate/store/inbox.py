@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
@@ -22,8 +23,8 @@ class InboxState(StrEnum):
     FAILED = "failed"
 
 
-class InboxRow(SQLModel, table=True):
-    """One Stripe event. All times here are wall time: they are about delivery, not about business."""
+class InboxTable(SQLModel, table=True):
+    """Stripe's events as they are stored; read and written as `InboxRow`."""
 
     __tablename__ = "inbox"
     __table_args__ = (Index("inbox_by_state", "environment_id", "state", "available_at"),)
@@ -42,6 +43,23 @@ class InboxRow(SQLModel, table=True):
     last_error: str | None = None
 
 
+class InboxRow(msgspec.Struct, kw_only=True):
+    """One Stripe event. All times here are wall time: they are about delivery, not about business."""
+
+    environment_id: str
+    stripe_event_id: str
+    type: str
+    stripe_object_id: str | None = None
+    stripe_customer_id: str | None = None
+    payload: Any
+    state: str = InboxState.PENDING.value
+    attempts: int = 0
+    available_at: datetime
+    received_at: datetime
+    processed_at: datetime | None = None
+    last_error: str | None = None
+
+
 class CursorRow(SQLModel, table=True):
     """A named place to go on from, such as the newest Stripe event a sweep has seen."""
 
@@ -52,7 +70,7 @@ class CursorRow(SQLModel, table=True):
     value: Any = Field(sa_type=JsonText)
 
 
-inbox = table_of(InboxRow)
+inbox = table_of(InboxTable)
 cursors = table_of(CursorRow)
 
 _STORE: Final = Direct(
