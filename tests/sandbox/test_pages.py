@@ -49,7 +49,8 @@ async def test_paying_with_a_card_that_works(sandbox: SandboxServer, page: Page)
     shop = await open_shop(sandbox)
     session = await _session(sandbox, shop)
     await page.goto(session.url or "")
-    await expect(page.get_by_text("no real money moves")).to_be_visible()
+    await expect(page.get_by_role("banner")).to_contain_text("no real money moves")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("$49.00")
     await page.get_by_role("radio", name="Works").check()
     await page.get_by_role("button", name="Pay $49.00").click()
     await page.wait_for_url(f"**/sandbox.css?session={session.id}")
@@ -193,6 +194,24 @@ async def test_the_control_page_moves_the_clock_and_injects_faults(sandbox: Sand
     await page.set_viewport_size({"width": 320, "height": 700})
     wide = await page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 320
+
+
+async def test_the_control_page_fits_a_telephone(sandbox: SandboxServer, page: Page) -> None:
+    shop = await open_shop(sandbox)
+    await subscribe(shop, shop.pro)
+    await page.set_viewport_size({"width": 320, "height": 800})
+    await page.goto(f"{sandbox.url}/")
+    row = page.locator("#subscriptions tr").first
+    await expect(row).to_be_visible()
+    shown = await row.evaluate(_SHOWN)
+    assert all(words in shown for words in ("active", "Period ends", "Schedule")), shown
+    assert await row.locator(".badge").evaluate("(badge) => badge.getBoundingClientRect().right <= innerWidth")
+    await page.locator("#requests").focus()
+    await expect(page.get_by_role("list", name="Requests")).to_be_focused()
+
+
+_SHOWN = """(row) => [...row.cells].map((cell) =>
+  getComputedStyle(cell, "::before").content.replaceAll('"', "") + cell.textContent).join(" ")"""
 
 
 async def test_a_promotion_code_is_typed_in_and_counts(sandbox: SandboxServer, page: Page) -> None:
