@@ -138,7 +138,7 @@ SOLD: dict[str, Any] = {
             **_in_both_currencies(DOCUMENT["add_ons"]["extra-exports"]),
             "fits": ["starter", "pro", "team", "scale"],
         },
-        "storage": {"name": "Storage", "prices": _in_both_currencies({"prices": [_MONTHLY]})["prices"]},
+        "archive": {"name": "Archive", "prices": _in_both_currencies({"prices": [_MONTHLY]})["prices"]},
         "tokens": {
             "name": "Tokens",
             "entitlements": {
@@ -303,7 +303,7 @@ class _Life:
                     {"quantities": {"plan": chance.randint(1, 12)}, "when": when},
                     {"plan": chance.choice(plans), "quantities": {"plan": chance.randint(1, 5)}, "when": when},
                     {"add_ons": {"extra-exports": chance.randint(0, 3)}, "when": when},
-                    {"add_ons": {"storage": chance.randint(0, 2)}, "when": when},
+                    {"add_ons": {"archive": chance.randint(0, 2)}, "when": when},
                     {"add_ons": {"tokens": chance.randint(0, 2)}, "when": when},
                     {"quantities": {"seats": chance.randint(0, 12)}, "when": when},
                     {"quantities": {"tokens/seats": chance.randint(0, 4)}, "when": when},

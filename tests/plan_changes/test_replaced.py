@@ -57,3 +57,31 @@ async def test_what_is_scheduled_already_is_not_scheduled_again(shop: Shop) -> N
             await again
         assert caught.value.code is Code.NO_CHANGE
     assert await _states(shop) == ["scheduled"]
+
+
+async def test_giving_up_an_add_on_keeps_the_move_to_another_plan_that_waits(shop: Shop) -> None:
+    """What is not mentioned stays, also of what is scheduled: the plan goes down and the add-on with it."""
+    await shop.subscribed(quantities={"plan": 3}, add_ons={"extra-exports": 2})
+    await shop.change(plan="starter", quantities={"plan": 3})
+    quote = await shop.preview(add_ons={"extra-exports": 0})
+    assert quote.next_invoice is not None
+    assert quote.next_invoice.amount_minor == 3 * 1900
+    await shop.confirm(quote)
+    quote = await shop.preview(quantities={"plan": 2})
+    await shop.confirm(quote)
+    assert await _states(shop) == ["scheduled", "cancelled", "cancelled"]
+    shop.advance("P32D")
+    await shop.sync()
+    snapshot = await shop.snapshot()
+    assert snapshot.plan is not None
+    assert (snapshot.plan.key, snapshot.plan.quantity, list(snapshot.add_ons)) == ("starter", 2, [])
+
+
+@pytest.mark.parametrize("asked", [{"add_ons": {"extra-exports": 0}}, {"quantities": {"plan": 1}}])
+async def test_less_of_what_ends_anyway_does_not_take_the_end_back(shop: Shop, asked: dict[str, Any]) -> None:
+    stripe_subscription_id = await shop.subscribed(quantities={"plan": 3}, add_ons={"extra-exports": 2})
+    await shop.change(cancel="period_end")
+    with pytest.raises(Refusal) as caught:
+        await shop.preview(**asked)
+    assert caught.value.code is Code.NO_CHANGE
+    assert shop.stripe.subscriptions.retrieve(stripe_subscription_id).cancel_at is not None

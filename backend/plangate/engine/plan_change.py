@@ -218,7 +218,10 @@ def judge(
             may_force=not is_self_service,
         )
     effective_at = timing(catalog, snapshot, current, target, at=at, when=when)
-    if kind is ChangeKind.CANCEL and effective_at is not None and _ends_by(snapshot.subscription, effective_at):
+    # Less of what ends anyway changes nothing, and must not take the end back.
+    is_less = kind is ChangeKind.DOWNGRADE and _is_same_base(current, settled)
+    is_ending_so = kind is ChangeKind.CANCEL or (is_less and current.own_price == settled.own_price)
+    if is_ending_so and effective_at is not None and _ends_by(snapshot.subscription, effective_at):
         return Refused(
             code=Code.NO_CHANGE,
             detail=f"The subscription is set to end then already, on {effective_at.date().isoformat()}: nothing would "
@@ -366,8 +369,7 @@ def _refused_while_scheduled(
     """While a downgrade is scheduled nothing more is bought; an upgrade of plan or interval removes it instead."""
     if not _has_scheduled(snapshot.subscription, at) or kind is ChangeKind.CANCEL:
         return None
-    is_same_base = current.plan == target.plan and _length(current) == _length(target)
-    if not is_same_base and kind is not ChangeKind.DOWNGRADE:
+    if not _is_same_base(current, target) and kind is not ChangeKind.DOWNGRADE:
         return None
     is_buying = target.quantity > current.quantity or any(
         after > before.get(key, 0)
@@ -381,6 +383,11 @@ def _refused_while_scheduled(
         detail="A downgrade is scheduled: cancel it first to add seats or add-ons, or upgrade the plan.",
         way_out="cancel_scheduled",
     )
+
+
+def _is_same_base(current: Holding, target: Holding) -> bool:
+    """Whether the plan and its interval stay."""
+    return current.plan == target.plan and _length(current) == _length(target)
 
 
 def _has_scheduled(subscription: SubscriptionFact | None, at: datetime) -> bool:

@@ -29,7 +29,7 @@ from plangate.engine.plan_change import (
     timing,
 )
 from plangate.engine.snapshot import CompanySnapshot
-from plangate.engine.what_if import with_holding
+from plangate.engine.what_if import as_scheduled, with_holding
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.ids import new_id
@@ -39,7 +39,7 @@ from plangate.plan_changes.custom import refuse_start, with_agreed
 from plangate.plan_changes.lines import target_lines
 from plangate.plan_changes.promotions import promotion_of
 from plangate.plan_changes.quotes import Promise, signed
-from plangate.plan_changes.request import ChangeRequest, checked, target_holding
+from plangate.plan_changes.request import PLAN_QUANTITY, ChangeRequest, checked, target_holding
 from plangate.plan_changes.terms import Drafted, draft, refuse_foreign
 from plangate.plan_changes.trials import moved_trial, trial_days
 from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Quote, UsagePrice, Violation
@@ -116,7 +116,7 @@ async def propose(
             kind = ChangeKind.UPGRADE
         after = snapshot
     else:
-        target = target_holding(catalog, current, request)
+        target = target_holding(catalog, _built_on(standing, snapshot, current, request, at), request)
         if request.custom_price is not None:
             period_end_at = snapshot.cycle.period_end_at if subscription is not None else None
             refuse_start(request.custom_price, period_end_at=period_end_at, at=at)
@@ -189,6 +189,27 @@ async def _standing(env: Environment, company_id: str) -> Standing:
     if standing is None:
         raise Refusal(Code.NOT_FOUND, "There is no such company.")
     return standing
+
+
+def _built_on(
+    standing: Standing, snapshot: CompanySnapshot, current: Holding, request: ChangeRequest, at: datetime
+) -> Holding:
+    """What a change is built on: what is held, or what waits for the day on which numbers alone are to become less.
+
+    Giving up seats or an add-on then must not take back the move to another plan that is scheduled for that day.
+    """
+    subscription, settings = snapshot.subscription, standing.catalog.settings
+    if subscription is None or not subscription.is_schedule_ours:
+        return current
+    ahead = [phase.starts_at for phase in subscription.phases if phase.starts_at > at]
+    is_later = request.when == "period_end" or (request.when == "auto" and settings.downgrades == "period_end")
+    is_of_numbers = request.plan is None and request.interval is None and request.custom_price is None
+    held = {PLAN_QUANTITY: current.quantity, **current.units, **current.add_ons}
+    asked = {**request.quantities, **request.add_ons}
+    if not (ahead and is_later and is_of_numbers and all(asked[key] <= held.get(key, 0) for key in asked)):
+        return current
+    facts = as_scheduled(standing.facts, standing.catalog, min(ahead))
+    return holding_of(build_snapshot(standing.catalog, facts, min(ahead)))
 
 
 def _judged(
