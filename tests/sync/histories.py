@@ -81,7 +81,7 @@ class Account:
         own = environment_settings(
             stripe_api_base="http://sandbox.test",
             stripe_secret_key=inside.secret_key,
-            stripe_account=inside.account_id,
+            stripe_account="",  # named, it would be one environment's alone
         )
         names = [own.model_copy(update={"name": f"{name}-{number}"}) for number in range(watchers)]
         settings = Settings(database_url=database_url, secret_keys=(SECRET_KEY,), environments=tuple(names))
