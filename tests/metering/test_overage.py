@@ -232,6 +232,28 @@ async def test_the_invoice_at_renewal_bills_exactly_the_overage(shop: Shop) -> N
     assert sum(row.quantity for row in await told(shop.env, shop.company_id)) == 2_025 + 1
 
 
+async def test_tiers_of_overage_begin_anew_with_every_period_and_follow_an_upgrade(shop: Shop) -> None:
+    tiered = document()
+    steps = [{"up_to": 50, "amount_minor": 3}, {"up_to": None, "amount_minor": 1, "flat_amount_minor": 200}]
+    for price in tiered["plans"]["pro"]["entitlements"]["exports"]["prices"]:
+        del price["amount_decimal"]
+        price |= {"tiers_mode": "graduated", "tiers": steps}
+    await publish(shop.env, tiered)
+    await use(shop.env, 250)
+    await _report(shop)
+    # Of 250, 150 are beyond what Starter includes and none beyond what Pro does: nothing is owed for them any more.
+    assert (await shop.change(plan="pro")).state == "applied"
+    for used in (70, 450, 310):
+        await use(shop.env, used)
+        await _report(shop)
+        shop.advance("P1M")
+        await shop.sync()
+    renewals = [one for one in shop.objects("invoice") if one["billing_reason"] == "subscription_cycle"]
+    # 320, 450 and 310 used of 300 included: 20 at 3 cents; 50 at 3, $2.00 and 100 at 1; 10 at 3.
+    assert sorted(one["total"] - 4900 for one in renewals) == [30, 60, 450]
+    assert await drift.meter_drift(shop.env) == []
+
+
 async def test_u4_faults_bill_no_overage_twice_and_lose_none(shop: Shop) -> None:
     dice = random.Random(7)  # noqa: S311 - the same faults each time
     used = 0
