@@ -1,10 +1,12 @@
 """Meters and the arithmetic of prices: identifiers, ages, sums, tiers, packages and bills in arrears."""
 
+from typing import Any
+
 import pytest
 import stripe
 
 from plangate.sandbox.money import charge_for, share, written
-from tests.sandbox.shop import Shop, amounts, open_shop, subscribe
+from tests.sandbox.shop import Shop, amounts, first_item, open_shop, subscribe
 from tests.sandbox_server import SandboxServer
 
 
@@ -56,6 +58,27 @@ async def test_usage_is_billed_in_arrears(sandbox: SandboxServer) -> None:
         await shop.client.v1.subscriptions.create_async(
             {"customer": shop.customer, "items": [{"price": shop.metered, "quantity": 2}]}
         )
+
+
+async def test_usage_reported_until_an_invoice_is_final_counts_on_it(sandbox: SandboxServer) -> None:
+    shop = await open_shop(sandbox)
+    await shop.client.v1.coupons.create_async({"id": "tenth", "percent_off": 10, "duration": "forever"})
+    subscription = await subscribe(shop, shop.pro, shop.metered, discounts=[{"coupon": "tenth"}])
+    await _record(shop, "250", "one")
+    over_at = first_item(subscription).current_period_end
+    sandbox.advance(f"PT{over_at - int(sandbox.app_state.sandbox.world.now()) + 60}S")
+    asked: Any = {"subscription": subscription.id, "status": "draft"}
+    draft = (await shop.client.v1.invoices.list_async(asked)).data[0]
+    assert (draft.subtotal, draft.total) == (5400, 4860)
+    await _record(shop, "50", "late", timestamp=over_at - 30)
+    await _record(shop, "7", "next", timestamp=over_at + 30)
+    sandbox.advance("PT1H")
+    final = await shop.client.v1.invoices.retrieve_async(draft.id or "")
+    assert amounts(final)[0] == ("300 \u00d7 Export", 600)
+    assert (final.subtotal, final.total, final.amount_paid) == (5500, 4950, 4950)
+    sandbox.advance("P32D")
+    later = (await shop.client.v1.invoices.list_async({"subscription": subscription.id, "limit": 1})).data[0]
+    assert amounts(later)[0] == ("7 \u00d7 Export", 14)
 
 
 async def test_deactivated_meters_count_no_more(sandbox: SandboxServer) -> None:

@@ -12,7 +12,7 @@ from plangate.sandbox.resources.customers import add_balance
 from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
 
-from .invoicing import balance_used
+from .invoicing import balance_used, count_late_usage
 from .standing import after_failed, after_paid, subscription_of
 
 Obj = dict[str, Any]
@@ -26,7 +26,8 @@ NO_METHOD = (
 
 
 def finalize(world: World, invoice: Obj) -> Obj:
-    """Fix a draft: number, balance, payment intent. With nothing due it is paid at once."""
+    """Fix a draft: usage, number, balance, payment intent. With nothing due it is paid at once."""
+    count_late_usage(world, invoice)
     customer = world.require("customer", invoice["customer"])
     now = world.now()
     if invoice["starting_balance"] != customer["balance"]:

@@ -9,6 +9,8 @@ from plangate.sandbox.state import new_id
 from plangate.sandbox.world import World
 
 from .discounts import amount_off
+from .lines import count_usage
+from .standing import subscription_of
 
 Obj = dict[str, Any]
 
@@ -154,6 +156,22 @@ def add_up(world: World, invoice: Obj, customer: Obj, discounts: list[Obj], subs
             "amount_remaining": due,
         }
     )
+
+
+def count_late_usage(world: World, invoice: Obj) -> None:
+    """Bring the usage on a draft up to date, with its totals: until it is finalized, what is reported late counts."""
+    used = [line for line in invoice["_lines"] if line.get("_is_usage")]
+    if not used:
+        return
+    world.store.touch(invoice)
+    moved = [count_usage(world, line, invoice["customer"]) for line in used]
+    if not any(moved):
+        return
+    for line in invoice["_lines"]:
+        line["discount_amounts"] = []
+    discounts = [world.require("discount", stripe_id) for stripe_id in invoice["discounts"]]
+    customer = world.require("customer", invoice["customer"])
+    add_up(world, invoice, customer, discounts, subscription_of(world, invoice))
 
 
 def balance_used(invoice: Obj) -> int:

@@ -52,20 +52,41 @@ def trial_line(world: World, subscription: Obj, item: Obj, *, start: int, end: i
 
 def usage_line(world: World, subscription: Obj, item: Obj, *, start: int, end: int) -> Obj:
     """A metered item for a period that is over."""
-    price = world.require("price", item["price"])
-    meter = world.require("billing.meter", price["recurring"]["meter"])
-    used = usage(world, meter, subscription["customer"], start, end)
-    return new_line(
+    line = new_line(
         world,
-        amount=amount_of(price, subscription["currency"], used),
+        amount=0,
         currency=subscription["currency"],
-        description=f"{used.normalize():f} {TIMES} {_name(world, price)}",
+        description="",
         period=(start, end),
-        price=price,
-        quantity=int(used),
+        price=world.require("price", item["price"]),
+        quantity=0,
         subscription=subscription["id"],
         item=item["id"],
     )
+    line["_is_usage"] = True
+    count_usage(world, line, subscription["customer"])
+    return line
+
+
+def count_usage(world: World, line: Obj, stripe_customer_id: str) -> bool:
+    """Charge a line of `usage_line` for what was used in its period, as far as is known now; answers whether it moved.
+
+    What is reported late counts for the period in which it was used.
+    """
+    price = world.require("price", line["pricing"]["price_details"]["price"])
+    meter = world.require("billing.meter", price["recurring"]["meter"])
+    used = usage(world, meter, stripe_customer_id, line["period"]["start"], line["period"]["end"])
+    amount = amount_of(price, line["currency"], used)
+    counted = {
+        "amount": amount,
+        "description": f"{used.normalize():f} {TIMES} {_name(world, price)}",
+        "quantity": int(used),
+        "quantity_decimal": str(Decimal(int(used))),
+        "subtotal": amount,
+    }
+    is_moved = any(line[member] != value for member, value in counted.items())
+    line.update(counted)
+    return is_moved
 
 
 def share_line(world: World, subscription: Obj, item: Obj, *, since: int, is_credit: bool) -> Obj:
