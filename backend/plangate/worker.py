@@ -20,6 +20,7 @@ from plangate.errors import Refusal
 from plangate.store import due
 from plangate.store.feed import prune_feed
 from plangate.store.idempotency import prune_requests
+from plangate.store.inbox import prune_events
 from plangate.store.leases import drop_old_leases
 from plangate.store.meter_outbox import prune_delivered
 
@@ -29,6 +30,7 @@ _SWEEP_SECONDS: Final = 3_600.0
 _TIDY_SECONDS: Final = 600.0
 _LEASES_KEPT: Final = timedelta(hours=1)
 _REPORTS_KEPT: Final = timedelta(days=40)  # five more than Stripe's sums are compared for
+_EVENTS_KEPT: Final = timedelta(days=40)  # ten more than Stripe lists events for
 _FEED_KEPT: Final = timedelta(hours=1)
 _ANSWERS_KEPT: Final = timedelta(hours=24)
 _log = structlog.get_logger(__name__)
@@ -47,17 +49,18 @@ class Loop(msgspec.Struct, frozen=True):
 
 
 async def tidy(env: Environment) -> int:
-    """Forget old leases, changes every process has seen, answers kept for repeats, and reports Stripe has long taken.
+    """Forget old leases, changes every process has seen, answers kept for repeats, and what Stripe has long forgotten.
 
-    Answers how many rows went.
+    That is reports it took, and events that were acted on. Answers how many rows went.
     """
     async with env.writing() as session:
         dropped = await drop_old_leases(session, before=wall_now() - _LEASES_KEPT)
         # The feed is stamped with business time, like every row of a transaction.
         pruned = await prune_feed(session, before=env.clock.now() - _FEED_KEPT)
         answered = await prune_requests(session, before=wall_now() - _ANSWERS_KEPT)
+        heard = await prune_events(session, before=wall_now() - _EVENTS_KEPT)
         reported = await prune_delivered(session, before=env.clock.now() - _REPORTS_KEPT)
-    return dropped + pruned + answered + reported
+    return dropped + pruned + answered + heard + reported
 
 
 LOOPS: Final = (

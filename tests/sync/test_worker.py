@@ -17,7 +17,7 @@ from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeState
 from plangate.store.feed import change_feed
 from plangate.store.idempotency import IdempotencyRow, begin_request, idempotency
-from plangate.store.inbox import InboxTable
+from plangate.store.inbox import InboxTable, inbox
 from plangate.store.leases import leases
 from plangate.store.meter_outbox import MeterEventRow
 from plangate.store.plan_changes import PlanChangeRow
@@ -172,6 +172,30 @@ async def test_tidying_drops_what_everybody_has_seen(shop: Shop) -> None:
         # The newest change stays, so that SQLite goes on counting from it; PostgreSQL needs no rows at all.
         left = await session.scalar(select(func.count()).select_from(change_feed))
         assert left == (0 if shop.env.database.is_postgresql else 1)
+
+
+async def test_events_are_kept_for_longer_than_stripe_lists_them_and_dead_letters_until_somebody_came(
+    shop: Shop,
+) -> None:
+    ages = {"evt_processed": 41, "evt_ignored": 41, "evt_failed": 41, "evt_pending": 41, "evt_young": 39}
+    states = {"evt_young": "processed", **{name: name.removeprefix("evt_") for name in ages if name != "evt_young"}}
+    for name, days in ages.items():
+        await sync.receive(shop.env, an_event(id=name))
+        at = wall_now() - timedelta(days=days)
+        async with shop.env.writing() as session:
+            values = {"state": states[name], "received_at": at, "available_at": at}
+            await session.run(update(inbox).where(inbox.c.stripe_event_id == name).values(values))
+    assert await tidy(shop.env) == 2
+    async with shop.env.reading() as session:
+        kept = {row["stripe_event_id"] for row in await session.all(select(inbox))}
+    assert kept == {"evt_failed", "evt_pending", "evt_young"}
+    async with shop.env.writing() as session:
+        settled = {"state": "processed", "available_at": wall_now() - timedelta(days=99)}
+        await session.run(update(inbox).values(settled))
+    assert await tidy(shop.env) == 2
+    async with shop.env.reading() as session:
+        # The newest stays, however old: it tells since when nothing came.
+        assert [row["stripe_event_id"] for row in await session.all(select(inbox))] == ["evt_young"]
 
 
 def test_pauses_grow_while_it_fails_and_end_while_there_is_work() -> None:

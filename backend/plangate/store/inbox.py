@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText, json_text, to_microseconds
@@ -219,6 +219,22 @@ async def revive_put_off(session: StoreSession, reasons: Sequence[str], *, attem
             or_(*(inbox.c.last_error.startswith(f"{reason}:", autoescape=True) for reason in reasons)),
         )
         .values(state=InboxState.PENDING.value, attempts=attempts, available_at=wall_now)
+    )
+    return int((await session.run(statement)).rowcount)
+
+
+async def prune_events(session: StoreSession, *, before: datetime) -> int:
+    """Drop events that were done with before an instant; answers how many.
+
+    Dead letters stay, and so does the newest event, by which silence is measured.
+    """
+    mine = inbox.c.environment_id == session.environment_id
+    newest_at = select(func.max(inbox.c.received_at)).where(mine).scalar_subquery()
+    statement = delete(inbox).where(
+        mine,
+        inbox.c.state.in_((InboxState.PROCESSED.value, InboxState.IGNORED.value)),
+        inbox.c.available_at < before,
+        inbox.c.received_at < newest_at,
     )
     return int((await session.run(statement)).rowcount)
 
