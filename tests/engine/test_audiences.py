@@ -101,7 +101,8 @@ def test_products_are_those_of_live_subscriptions() -> None:
     running = subscribed(items=(item("price_legacy", stripe_product_id="prod_legacy"),))
     assert on(held, facts(subscriptions=(running,))) == ("pro", PlanSource.AUDIENCE, "legacy")
     ended = subscribed(items=(item("price_legacy", stripe_product_id="prod_legacy"),), status="canceled", ended_at=NOW)
-    assert on(held, facts(subscriptions=(ended,)))[:2] == ("free", PlanSource.FALLBACK)
+    # It was never one to a plan of ours, so its end is not the end of one.
+    assert on(held, facts(subscriptions=(ended,)))[:2] == ("free", PlanSource.INITIAL)
     failed = subscribed(
         items=(item("price_legacy", stripe_product_id="prod_legacy"),),
         status="past_due",
