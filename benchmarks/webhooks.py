@@ -162,12 +162,8 @@ class _Round:
         settle()
         for number in range(times + _WARM):
             plan = ("starter", "pro")[number % 2]
-            subscription = shop.stripe.subscriptions.retrieve(subscription_id)
-            item = subscription["items"]["data"][0]["id"]
-            shop.stripe.subscriptions.update(
-                subscription_id, {"items": [{"id": item, "price": prices[plan]}], "proration_behavior": "none"}
-            )
-            event = shop.stripe.events.list({"limit": 1}).data[0].to_dict(for_json=True)
+            # On a thread: somebody else changes it, and the server goes on with what it does meanwhile.
+            event = await asyncio.to_thread(self._moved, subscription_id, prices[plan])
             body = msgspec.json.encode(event)
             signature = sign(body, shop.sandbox.webhook_secret, at=wall_now())
             floor = await self._floor(body, signature, commit)
@@ -177,6 +173,16 @@ class _Round:
                 found.here.append(here)
                 found.elsewhere += elsewhere
         return found
+
+    def _moved(self, subscription_id: str, price: str) -> dict[str, Any]:
+        """Give the subscription another price at Stripe; the event that tells of it."""
+        stripe = self._shop.stripe
+        item = stripe.subscriptions.retrieve(subscription_id)["items"]["data"][0]["id"]
+        stripe.subscriptions.update(
+            subscription_id, {"items": [{"id": item, "price": price}], "proration_behavior": "none"}
+        )
+        told: dict[str, Any] = stripe.events.list({"limit": 1}).data[0].to_dict(for_json=True)
+        return told
 
     async def _rested(self) -> None:
         """Wait until what the first sweep found is done with: it is about the same company."""
