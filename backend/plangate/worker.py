@@ -31,6 +31,7 @@ _TIDY_SECONDS: Final = 600.0
 _LEASES_KEPT: Final = timedelta(hours=1)
 _REPORTS_KEPT: Final = timedelta(days=40)  # five more than Stripe's sums are compared for
 _EVENTS_KEPT: Final = timedelta(days=40)  # ten more than Stripe lists events for
+_EVENTS_AT_ONCE: Final = 1_000
 _FEED_KEPT: Final = timedelta(hours=1)
 _ANSWERS_KEPT: Final = timedelta(hours=24)
 _log = structlog.get_logger(__name__)
@@ -58,9 +59,19 @@ async def tidy(env: Environment) -> int:
         # The feed is stamped with business time, like every row of a transaction.
         pruned = await prune_feed(session, before=env.clock.now() - _FEED_KEPT)
         answered = await prune_requests(session, before=wall_now() - _ANSWERS_KEPT)
-        heard = await prune_events(session, before=wall_now() - _EVENTS_KEPT)
         reported = await prune_delivered(session, before=env.clock.now() - _REPORTS_KEPT)
-    return dropped + pruned + answered + heard + reported
+    return dropped + pruned + answered + reported + await _forget_events(env)
+
+
+async def _forget_events(env: Environment) -> int:
+    """A few in each transaction: whoever writes meanwhile, and every lease, waits for it."""
+    found = 0
+    while True:
+        async with env.writing() as session:
+            gone = await prune_events(session, before=wall_now() - _EVENTS_KEPT, limit=_EVENTS_AT_ONCE)
+        found += gone
+        if gone < _EVENTS_AT_ONCE:
+            return found
 
 
 LOOPS: Final = (
@@ -129,7 +140,7 @@ class Worker:
     async def _acted_on(self, env: Environment, claim: sync.Claim) -> None:
         try:
             await sync.act_on(env, claim)
-        except Exception:  # noqa: BLE001 - nobody waits for this task; the event is claimed again in a minute.
+        except Exception:  # noqa: BLE001 - nobody waits for this task; the event is claimed again soon.
             _log.exception("webhook_failed", environment=env.settings.name)
 
     async def _turn(self, env: Environment, loop: Loop) -> None:

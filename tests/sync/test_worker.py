@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,9 +15,10 @@ from plangate.clock import wall_now
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeState
+from plangate.store.database import StoreSession
 from plangate.store.feed import change_feed
 from plangate.store.idempotency import IdempotencyRow, begin_request, idempotency
-from plangate.store.inbox import InboxTable, inbox
+from plangate.store.inbox import InboxTable, inbox, prune_events
 from plangate.store.leases import leases
 from plangate.store.meter_outbox import MeterEventRow
 from plangate.store.plan_changes import PlanChangeRow
@@ -196,6 +197,25 @@ async def test_events_are_kept_for_longer_than_stripe_lists_them_and_dead_letter
     async with shop.env.reading() as session:
         # The newest stays, however old: it tells since when nothing came.
         assert [row["stripe_event_id"] for row in await session.all(select(inbox))] == ["evt_young"]
+
+
+async def test_many_old_events_go_a_few_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned: list[int] = []
+
+    async def noted(session: StoreSession, *, before: datetime, limit: int) -> int:
+        pruned.append(await prune_events(session, before=before, limit=limit))
+        return pruned[-1]
+
+    monkeypatch.setattr(worker, "prune_events", noted)
+    monkeypatch.setattr(worker, "_EVENTS_AT_ONCE", 2)
+    for number in range(6):
+        await sync.receive(shop.env, an_event(id=f"evt_{number}"))
+    async with shop.env.writing() as session:
+        old = wall_now() - timedelta(days=41)
+        is_old = inbox.c.stripe_event_id != "evt_5"
+        await session.run(update(inbox).where(is_old).values(state="processed", received_at=old, available_at=old))
+    assert await tidy(shop.env) == 5
+    assert pruned == [2, 2, 1]
 
 
 def test_pauses_grow_while_it_fails_and_end_while_there_is_work() -> None:

@@ -27,7 +27,8 @@ class InboxTable(SQLModel, table=True):
     """Stripe's events as they are stored; read and written as `InboxRow`."""
 
     __tablename__ = "inbox"
-    __table_args__ = (Index("inbox_by_state", "environment_id", "state", "available_at"),)
+    # With the receipt, so that `inbox_figures` need not read the events, which are large and many.
+    __table_args__ = (Index("inbox_by_state", "environment_id", "state", "available_at", "received_at"),)
 
     environment_id: str = Field(primary_key=True)
     stripe_event_id: str = Field(primary_key=True)
@@ -223,20 +224,24 @@ async def revive_put_off(session: StoreSession, reasons: Sequence[str], *, attem
     return int((await session.run(statement)).rowcount)
 
 
-async def prune_events(session: StoreSession, *, before: datetime) -> int:
-    """Drop events that were done with before an instant; answers how many.
+async def prune_events(session: StoreSession, *, before: datetime, limit: int) -> int:
+    """Drop up to `limit` events that were done with before an instant; answers how many.
 
     Dead letters stay, and so does the newest event, by which silence is measured.
     """
     mine = inbox.c.environment_id == session.environment_id
     newest_at = select(func.max(inbox.c.received_at)).where(mine).scalar_subquery()
-    statement = delete(inbox).where(
-        mine,
-        inbox.c.state.in_((InboxState.PROCESSED.value, InboxState.IGNORED.value)),
-        inbox.c.available_at < before,
-        inbox.c.received_at < newest_at,
+    old = (
+        select(inbox.c.stripe_event_id)
+        .where(
+            mine,
+            inbox.c.state.in_((InboxState.PROCESSED.value, InboxState.IGNORED.value)),
+            inbox.c.available_at < before,
+            inbox.c.received_at < newest_at,
+        )
+        .limit(limit)
     )
-    return int((await session.run(statement)).rowcount)
+    return int((await session.run(delete(inbox).where(mine, inbox.c.stripe_event_id.in_(old)))).rowcount)
 
 
 async def inbox_figures(session: StoreSession) -> dict[str, Any]:

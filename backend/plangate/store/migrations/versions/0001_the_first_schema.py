@@ -237,7 +237,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment_id", "stripe_event_id"),
     )
     with op.batch_alter_table("inbox", schema=None) as batch_op:
-        batch_op.create_index("inbox_by_state", ["environment_id", "state", "available_at"], unique=False)
+        batch_op.create_index(
+            "inbox_by_state", ["environment_id", "state", "available_at", "received_at"], unique=False
+        )
 
     op.create_table(
         "leases",
