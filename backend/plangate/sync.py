@@ -36,6 +36,7 @@ from plangate.store.inbox import (
 _CLAIMED_AT_ONCE: Final = 50
 _CLAIM_SECONDS: Final = 60
 _REFETCH_SECONDS: Final = 20
+_ACTING_SECONDS: Final = _REFETCH_SECONDS + 5  # of one event that is acted on at once, its commit included
 _ATTEMPTS_MAX: Final = 15
 _BACKOFF_SECONDS_MAX: Final = 3_600
 SWEEP_CURSOR: Final = "events"
@@ -136,7 +137,7 @@ async def receive_to_act(env: Environment, event: Mapping[str, Any]) -> tuple[In
     row = inbox_row(env, event, received_at=wall_now())
     if row.state != InboxState.PENDING.value or row.stripe_customer_id is None:
         return await _received(env, row), None
-    until = row.received_at + timedelta(seconds=_CLAIM_SECONDS)
+    until = row.received_at + timedelta(seconds=_ACTING_SECONDS)
     async with env.at_once() as session:
         arrived, lease = await env.claim(session, row, (STRIPE_CUSTOMER_KEY, row.stripe_customer_id), until=until)
     if not arrived.is_new:

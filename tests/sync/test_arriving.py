@@ -200,6 +200,18 @@ async def test_w20_the_lease_of_a_process_killed_while_it_fetched_is_taken_over(
     assert set((await states(shop)).values()) == {"pending"}
 
 
+@pytest.mark.usefixtures("soon")
+async def test_w5_what_a_killed_process_was_acting_on_is_done_by_another_before_half_a_minute_is_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claimed(shop)
+    later = wall_now() + timedelta(seconds=30)
+    monkeypatch.setattr(sync, "wall_now", lambda: later)
+    assert await sync.work_inbox(shop.env) == 1
+    assert await shop.plan() == "pro"
+    assert set((await states(shop)).values()) == {"processed"}
+
+
 async def test_w20_a_lease_that_was_taken_over_writes_nothing(shop: Shop) -> None:
     claim = await claimed(shop)
     async with shop.env.writing() as session:
