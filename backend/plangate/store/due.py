@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from plangate.store.columns import to_microseconds
 from plangate.store.database import StoreSession
 from plangate.store.direct import Direct, together
+from plangate.store.plan_changes import IS_UNFINISHED
 
 
 class Look(NamedTuple):
@@ -25,11 +26,7 @@ def _look(table: str, condition: str, *, clock: str = "") -> Look:
 
 
 EVENTS: Final = _look("inbox", "state = 'pending' AND available_at <= $2", clock="wall")
-CHANGES: Final = _look(
-    "plan_changes",
-    "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling') AND available_at <= $2",
-    clock="wall",
-)
+CHANGES: Final = _look("plan_changes", f"{IS_UNFINISHED} AND available_at <= $2", clock="wall")
 RESERVATIONS: Final = _look("reservations", "state = 'held' AND expires_at <= $2", clock="business")
 MIGRATIONS: Final = _look("version_migrations", "finished_at IS NULL")
 METERS: Final = _look("meter_outbox", "state = 'waiting' AND available_at <= $2", clock="business")

@@ -13,6 +13,7 @@ from plangate.store.direct import Direct, together
 
 # One change at a time per company: everything that has not ended, but for the one that waits for its date.
 _UNFINISHED = ("requested", "awaiting_payment", "requires_action", "applying", "cancelling")
+IS_UNFINISHED: Final = f"state IN {_UNFINISHED}"  # as SQL writes it
 
 
 class PlanChangeRow(SQLModel, table=True):
@@ -26,12 +27,8 @@ class PlanChangeRow(SQLModel, table=True):
             "plan_changes_unfinished",
             "environment_id",
             "available_at",
-            sqlite_where=text(
-                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
-            ),
-            postgresql_where=text(
-                "state IN ('requested', 'awaiting_payment', 'requires_action', 'applying', 'cancelling')"
-            ),
+            sqlite_where=text(IS_UNFINISHED),
+            postgresql_where=text(IS_UNFINISHED),
         ),
     )
 
