@@ -31,7 +31,6 @@ BATCH: Final = 1_000
 _FILLED_AT_ONCE: Final = {True: 100_000, False: 10_000}  # on PostgreSQL, on SQLite
 _OF_A_ROUND: Final = 16  # batches that show a size: keys are merged every few batches
 _EVENT: Final = "feature-1"
-_Raw = tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
 _ENTRIES: Final = "usage_events (id, environment_id, company_id, user_id, event, quantity, occurred_at, recorded_at)"
 _KEYS: Final = {True: "usage_keys (key_hash, body_hash)", False: "raw_keys (key_hash, body_hash)"}
 _RAW_KEYS: Final = """

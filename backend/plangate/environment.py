@@ -93,7 +93,6 @@ class Environment:
         self._gateway = gateway
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
-        self._revisions: dict[int, Catalog] = {}
         self._leases = Watch()
         self.standings = Standings(self._load_standing, self._find_company, renew=self._renew_standing)
 

@@ -155,7 +155,6 @@ SOLD: dict[str, Any] = {
         },
     },
 }
-_SEATS = {"team": "seats", "scale": "seats"}
 _COUPONS: dict[str, dict[str, Any]] = {
     "ONCE": {"percent_off": 33, "duration": "once"},
     "ALWAYS": {"percent_off": 12.5, "duration": "forever"},

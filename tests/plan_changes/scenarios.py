@@ -221,7 +221,6 @@ async def _again(shop: Shop, scenario: Scenario, process: Process, chance: rando
     return any(not isinstance(one, BaseException) for one in answers)
 
 
-Meanwhile = Callable[[Shop, Scenario, Process, random.Random], Awaitable[bool]]
 MEANWHILE: Final = (_nothing, _told, _later, _dies_again, _again)
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Obj = dict[str, Any]
-View = Callable[["World", Obj], Obj]
 
 NOUNS = {
     "checkout.session": "checkout.session",
