@@ -33,7 +33,7 @@ class Standing:
         self.plans: list[Held] = []
         self.source: PlanSource | None = None
         self.audience: str | None = None
-        self.carrier: SubscriptionFact | None = self.live[0] if self.live else None
+        self.carrier = next((one for one in self.live if self._is_of_ours(one)), None)
         self.since: datetime | None = None
         self._find_plan()
 
@@ -123,6 +123,10 @@ class Standing:
     def _unknown(self, one: SubscriptionFact) -> list[SubscriptionItem]:
         return [item for item in one.items if item.stripe_price_id not in self.catalog.price_owners]
 
+    def _is_of_ours(self, one: SubscriptionFact) -> bool:
+        """One that holds no price of ours, and never did, is another product's."""
+        return self.company.last_mapped_plan is not None or len(self._unknown(one)) < len(one.items)
+
     def _running(self, kind: str) -> list[AssignmentFact]:
         """Assignments in force, the newest first."""
         running = [
@@ -146,13 +150,14 @@ class Standing:
 
     def _find_plan(self) -> None:
         paid: list[tuple[Fraction, str, str, Held, SubscriptionFact]] = []
+        said = {version.key for one in self.live for version, _ in self._read(one) if version.kind == "plan"}
         for one in self.live:
             name, last = one.stripe_subscription_id, self.company.last_mapped_plan
             plans = [held for held in self._read(one) if held[0].kind == "plan"]
             for held in plans:
                 amounts = [amount for version, _, amount in self._bought(one) if version == held[0]]
                 paid.append((max(amounts), name, held[0].key, held, one))
-            if not plans and self._unknown(one) and last is not None:
+            if not plans and self._unknown(one) and last is not None and last.key not in said:
                 known = [version for version in self._versions("plan", last.key) if version.version == last.version]
                 stays = known[0] if known else self._newest("plan", last.key)
                 if stays is not None:
@@ -163,12 +168,10 @@ class Standing:
             self.plans = together([one[3] for one in paid])
             self.source, self.carrier = PlanSource.SUBSCRIPTION, paid[0][4]
             return
-        # One that holds no price of ours, and never did, is another product's.
         paying = [
             one
             for one in self.company.subscriptions
-            if one.status not in {"incomplete", "incomplete_expired"}
-            and (self.company.last_mapped_plan is not None or len(self._unknown(one)) < len(one.items))
+            if one.status not in {"incomplete", "incomplete_expired"} and self._is_of_ours(one)
         ]
         for source in (PlanSource.ASSIGNMENT, PlanSource.AUDIENCE, PlanSource.INITIAL):
             if source is PlanSource.AUDIENCE and self.catalog.audiences:

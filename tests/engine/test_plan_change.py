@@ -322,6 +322,8 @@ def test_while_a_payment_is_overdue_only_cancelling_is_possible(status: str) -> 
         assert refusal(verdict(on("pro"), target, overdue)) is Code.PAST_DUE
         assert refusal(verdict(on("pro"), target, overdue, is_self_service=False, is_forced=True)) is Code.PAST_DUE
     assert not isinstance(verdict(on("pro"), on("free"), overdue), Refused)
+    others = subscribed("mystery", status=status, past_due_since=NOW)
+    assert not isinstance(verdict(on("free"), on("pro"), others), Refused)
 
 
 def test_the_currency_of_a_subscription_stays() -> None:

@@ -1,5 +1,7 @@
 """What is held beside the base subscription: given by hand, or by another subscription. No change bills or moves it."""
 
+from typing import Any
+
 from plangate import catalog, companies, plan_changes
 from plangate.shapes import ChangeState
 from tests.shop import DOCUMENT, STAFF, Shop
@@ -42,6 +44,41 @@ async def test_a_change_is_of_the_base_subscription_alone(shop: Shop) -> None:
     assert _held(shop) == sorted([*moved, *stays])
 
 
+async def test_another_products_subscription_is_neither_changed_nor_ended_with_a_plan_of_ours(shop: Shop) -> None:
+    await shop.customer()
+    others = _of_another_product(shop)
+    await shop.sync()
+    quote = await shop.preview(plan="pro", interval="year")
+    assert quote.due_today.amount_minor == 47_000
+    assert (await shop.confirm(quote)).state is ChangeState.APPLIED
+    assert _held(shop) == [(700, 1), (47_000, 1)]
+    # Ours is the base from then on.
+    snapshot = await shop.snapshot()
+    assert snapshot.subscription is not None
+    assert snapshot.subscription.stripe_subscription_id != others
+    assert [one.code for one in snapshot.notices] == ["unmapped_price"]
+    quote = await shop.preview(cancel="now")
+    assert quote.credit is not None
+    assert quote.credit.amount_minor == 47_000
+    await shop.confirm(quote)
+    assert shop.stripe.subscriptions.retrieve(others).status == "active"
+    running = [one["id"] for one in shop.objects("subscription") if one["ended_at"] is None]
+    assert running == [others]
+
+
+async def test_a_page_stays_open_beside_another_products_subscription(shop: Shop) -> None:
+    change = await shop.change(plan="pro")
+    shop.advance("PT2M")
+    (customer,) = shop.objects("customer")
+    shop.new_card(customer["id"], "pm_card_visa")
+    _of_another_product(shop)
+    await shop.sync()
+    await plan_changes.settle_pending(shop.env, shop.company_id)
+    found = await plan_changes.get(shop.env, shop.company_id, change.id)
+    assert (found.state, found.next_action) == (ChangeState.AWAITING_PAYMENT, change.next_action)
+    assert [one["status"] for one in shop.objects("checkout.session")] == ["open"]
+
+
 async def test_a_bulk_move_of_prices_buys_nothing_that_is_held_beside(shop: Shop) -> None:
     await shop.subscribed(plan="pro")
     await companies.upsert(
@@ -53,6 +90,17 @@ async def test_a_bulk_move_of_prices_buys_nothing_that_is_held_beside(shop: Shop
     while await catalog.carry_on_migrations(shop.env) or await plan_changes.carry_on_repricing(shop.env):
         pass
     assert _held(shop) == [(5_900, 1)]
+
+
+def _of_another_product(shop: Shop) -> str:
+    """A subscription of the same customer to something that no catalogue of ours names; answers its id."""
+    (customer,) = shop.objects("customer")
+    product = shop.stripe.products.create({"name": "Another product"})
+    recurring: Any = {"interval": "month"}
+    price = shop.stripe.prices.create(
+        {"product": product.id, "currency": "usd", "unit_amount": 700, "recurring": recurring}
+    )
+    return shop.stripe.subscriptions.create({"customer": customer["id"], "items": [{"price": price.id}]}).id
 
 
 def _held(shop: Shop) -> list[tuple[int, int]]:

@@ -77,6 +77,25 @@ async def test_giving_up_an_add_on_keeps_the_move_to_another_plan_that_waits(sho
     assert (snapshot.plan.key, snapshot.plan.quantity, list(snapshot.add_ons)) == ("starter", 2, [])
 
 
+@pytest.mark.parametrize(
+    ("scheduled", "fewer", "arrives"),
+    [
+        ({"interval": "month"}, {"pro": 3}, ("pro", "month", 3)),
+        ({"plan": "starter"}, {"starter": 2}, ("starter", "year", 2)),
+        # Who names the plan held means that one.
+        ({"plan": "starter"}, {"pro": 4}, ("pro", "year", 4)),
+    ],
+)
+async def test_fewer_seats_of_a_plan_that_is_named_are_of_what_waits(
+    shop: Shop, scheduled: dict[str, Any], fewer: dict[str, int], arrives: tuple[str, str, int]
+) -> None:
+    await shop.subscribed(interval="year", quantities={"plan": 5})
+    await shop.change(**scheduled)
+    change = await shop.change(quantities=fewer)
+    assert (change.state, change.to.plan, change.to.interval, change.to.quantity) == (ChangeState.SCHEDULED, *arrives)
+    assert await _states(shop) == ["scheduled", "cancelled"]
+
+
 @pytest.mark.parametrize("asked", [{"add_ons": {"extra-exports": 0}}, {"quantities": {"plan": 1}}])
 async def test_less_of_what_ends_anyway_does_not_take_the_end_back(shop: Shop, asked: dict[str, Any]) -> None:
     stripe_subscription_id = await shop.subscribed(quantities={"plan": 3}, add_ons={"extra-exports": 2})

@@ -25,6 +25,7 @@ from plangate.engine.subscriptions import (
     grace_end,
     is_held_back,
     is_live,
+    is_of_ours,
     is_trial_what_ended_last,
     pause_end,
 )
@@ -120,12 +121,17 @@ def resolve_holdings(catalog: Catalog, facts: CompanyFacts, at: datetime) -> Hol
         )
         notices.append(Notice(code="several_subscriptions", detail=detail))
     # A subscription that holds add-ons alone gives no plan, but still gives the company its billing period.
-    carrier = candidates[0].subscription if candidates else live[0].subscription if live else None
+    carriers = [one.subscription for one in candidates] or [
+        one.subscription for one in live if is_of_ours(catalog, facts, one.subscription)
+    ]
+    carrier = carriers[0] if carriers else None
     products = frozenset(item.stripe_product_id for one in live for item in one.subscription.items)
     base: _Base | None = None
     if not candidates:
         names_held = frozenset(version.key for version, _ in add_ons)
-        subscribed = [one.subscription for one in mapped if _is_of_ours(facts, one)]
+        subscribed = [
+            one for one in facts.subscriptions if one.status not in NEVER_LIVE and is_of_ours(catalog, facts, one)
+        ]
         base = _unsubscribed(
             catalog, facts, assigned_plans, at, subscribed=subscribed, products=products, add_ons=names_held
         )
@@ -256,12 +262,15 @@ def _bought(
 
 
 def _subscribed(catalog: Catalog, facts: CompanyFacts, live: list[_Mapped]) -> list[_Candidate]:
-    """The plans of live subscriptions, the dearest first; the last known one stands in for unknown prices."""
-    found: list[tuple[_Mapped, _Mapping]] = []
+    """The plans of live subscriptions, the dearest first; the last known one stands in for unknown prices.
+
+    Where a price says that plan there is nothing to stand in for: what is unknown beside it may be another product's.
+    """
+    found = [(one, mapping) for one in live for mapping in one.plans]
+    said = {mapping.version.key for _, mapping in found}
+    last = facts.last_mapped_plan
     for one in live:
-        found.extend((one, mapping) for mapping in one.plans)
-        last = facts.last_mapped_plan
-        if one.plans or not one.unmapped or last is None:
+        if one.plans or not one.unmapped or last is None or last.key in said:
             continue
         version = catalog.version_of("plan", last.key, last.version) or catalog.newest("plan", last.key)
         if version is not None:
@@ -286,12 +295,6 @@ def _monthly(mapping: _Mapping, currency: str | None) -> Fraction:
     return monthly_amount(
         price_for(mapping.version, currency=currency, interval=mapping.price.interval) or mapping.price
     )
-
-
-def _is_of_ours(facts: CompanyFacts, one: _Mapped) -> bool:
-    """Whether a subscription ever was one to our plans: another product's on the same account takes no plan away."""
-    is_known = bool(one.plans or one.add_ons or one.paid_for) or facts.last_mapped_plan is not None
-    return is_known and one.subscription.status not in NEVER_LIVE
 
 
 def _unsubscribed(

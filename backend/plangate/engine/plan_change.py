@@ -16,6 +16,7 @@ from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, sold_in_advance, version_held
 from plangate.engine.pricing import monthly_amount, months_in, price_among, price_for, prices_of
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.subscriptions import is_of_ours
 from plangate.engine.values import Interval
 from plangate.errors import Code
 
@@ -338,7 +339,8 @@ def _refused_by_catalogue(
 
 
 def _refused_by_subscription(snapshot: CompanySnapshot, target: Holding, kind: ChangeKind) -> Refused | None:
-    running = [one for one in snapshot.facts.subscriptions if one.ended_at is None]
+    facts = snapshot.facts
+    running = [one for one in facts.subscriptions if one.ended_at is None and is_of_ours(snapshot.catalog, facts, one)]
     if kind is not ChangeKind.CANCEL and any(one.status in {"past_due", "unpaid"} for one in running):
         return Refused(
             code=Code.PAST_DUE,

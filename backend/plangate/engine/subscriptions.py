@@ -30,6 +30,13 @@ def is_live(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFac
     return subscription.status in LIVE
 
 
+def is_of_ours(catalog: Catalog, facts: CompanyFacts, subscription: SubscriptionFact) -> bool:
+    """Whether a subscription is to our plans, or may be: another product's on the same account says nothing of ours."""
+    return facts.last_mapped_plan is not None or any(
+        catalog.owner_of(item.stripe_price_id, facts.company_id) is not None for item in subscription.items
+    )
+
+
 def is_held_back(facts: CompanyFacts, subscription: SubscriptionFact) -> bool:
     """Whether a subscription that runs in Stripe grants nothing for a reason of our own."""
     is_withheld = subscription.stripe_subscription_id in facts.withheld or subscription.is_collection_paused

@@ -14,7 +14,7 @@ import structlog
 
 from plangate.billing.failures import FailureKind, StripeFailure
 from plangate.billing.transport import within
-from plangate.change_terms import LIVE_STATUSES, Action, Terms
+from plangate.change_terms import Action, Terms
 from plangate.clock import wall_now
 from plangate.environment import Environment, Lease
 from plangate.errors import Code, Refusal, invalid
@@ -207,7 +207,7 @@ async def continued(env: Environment, row: PlanChangeRow, lease: Lease) -> PlanC
         mirror = await refetch_held(env, row.company_id, lease)
         row = await current(env, row)
         if row.state in WAITING:
-            return await _looked_after(env, row, mirror)
+            return await _looked_after(env, row)
         if row.state not in UNDER_WAY:
             _repeat_refusal(row)
             return row
@@ -253,14 +253,15 @@ async def _accepted(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
     return await moved(env, row, reached, actor=_SYSTEM)
 
 
-async def _looked_after(env: Environment, row: PlanChangeRow, mirror: Mirrored) -> PlanChangeRow:
+async def _looked_after(env: Environment, row: PlanChangeRow) -> PlanChangeRow:
     """A change that still waits for the customer, as the last fetch found: it is looked at again in a while.
 
-    A page is closed where a subscription began otherwise since it was opened: nobody pays for two (S26).
+    A page is closed where a subscription to one of our plans began otherwise: nobody pays for two (S26).
     """
     if row.stripe_checkout_session_id is not None and row.state == ChangeState.AWAITING_PAYMENT.value:
-        since = [fact for fact in mirror.facts if fact.status in LIVE_STATUSES and fact.started_at > row.created_at]
-        if since and await is_closed(env, row.stripe_checkout_session_id):
+        standing = await env.standings.of(row.company_id)
+        is_subscribed = standing is not None and standing.snapshot_at(env.clock.now()).subscription is not None
+        if is_subscribed and await is_closed(env, row.stripe_checkout_session_id):
             return await moved(env, row, ChangeState.CANCELLED, actor=_SYSTEM, next_action=None)
     async with env.writing() as session:
         await update_change(session, row.id, available_at=wall_now() + timedelta(seconds=POLL_SECONDS))

@@ -204,12 +204,14 @@ def _built_on(
     ahead = [phase.starts_at for phase in subscription.phases if phase.starts_at > at]
     is_later = request.when == "period_end" or (request.when == "auto" and settings.downgrades == "period_end")
     is_of_numbers = request.plan is None and request.interval is None and request.custom_price is None
-    held = {PLAN_QUANTITY: current.quantity, **current.units, **current.add_ons}
-    asked = {**request.quantities, **request.add_ons}
-    if not (ahead and is_later and is_of_numbers and all(asked[key] <= held.get(key, 0) for key in asked)):
+    if not (ahead and is_later and is_of_numbers):
         return current
     facts = as_scheduled(standing.facts, standing.catalog, min(ahead))
-    return holding_of(build_snapshot(standing.catalog, facts, min(ahead)))
+    waiting = holding_of(build_snapshot(standing.catalog, facts, min(ahead)))
+    held = {PLAN_QUANTITY: current.quantity, **current.units, **current.add_ons}
+    asked = [*request.quantities.items(), *request.add_ons.items()]
+    is_less = all(number <= held.get(PLAN_QUANTITY if key == waiting.plan else key, 0) for key, number in asked)
+    return waiting if is_less else current
 
 
 def _judged(
