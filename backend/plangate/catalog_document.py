@@ -25,7 +25,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from plangate.engine.values import INT64_MAX
+from plangate.engine.values import INT64_MAX, INTERVAL_COUNT_MAX
 
 Kind: TypeAlias = Literal["plan", "add_on"]
 Weekday: TypeAlias = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
@@ -284,7 +284,7 @@ class PriceDocument(_Part):
     tiers_mode: Literal["graduated", "volume"] | None = None
     tiers: Annotated[list[TierDocument], Field(max_length=100)] = Field(default_factory=list)
     package: PackageDocument | None = None
-    interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
+    interval_count: Annotated[int, Field(ge=1, le=INTERVAL_COUNT_MAX)] = 1
     stripe_price: StripeId | None = None
 
 

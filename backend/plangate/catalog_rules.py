@@ -19,12 +19,12 @@ from plangate.catalog_document import (
 )
 from plangate.engine.config_values import schema_faults, value_faults
 from plangate.engine.targeting import compare
+from plangate.engine.values import INTERVALS_MAX, Interval
 from plangate.errors import Code, FieldError
 
 _PAID: Final = frozenset({"price_behaviour", "prices"})
 # What Stripe charges in these currencies is a multiple of so many minor units (its documentation of currencies).
 _STEPS: Final = {**dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 10), "isk": 100, "ugx": 100}
-_INTERVALS_MAX: Final = {"day": 1_095, "week": 156, "month": 36, "year": 3}
 
 
 def faults_of(document: CatalogDocument) -> list[FieldError]:
@@ -334,7 +334,7 @@ def _prices(path: tuple[object, ...], prices: Sequence[PriceDocument]) -> Iterat
             yield _at(here, "needs both `tiers` and `tiers_mode`: graduated or volume")
         if price.tiers and price.package is not None:
             yield _at((*here, "package"), "cannot stand beside tiers: Stripe knows no tiers of packages")
-        if price.interval_count > _INTERVALS_MAX[price.interval]:
+        if price.interval_count > INTERVALS_MAX[Interval(price.interval)]:
             yield _at((*here, "interval_count"), "is too long: Stripe bills at least every three years")
         yield from _tiers((*here, "tiers"), price.tiers)
         yield from _rounded(here, price)

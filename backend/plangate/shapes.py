@@ -47,10 +47,14 @@ class SubscriptionPeriod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
-    """The subscription the base plan comes from; `cancel_at` is the scheduled end, however Stripe expresses it."""
+    """The subscription the base plan comes from, paid every `interval_count` intervals (`month` and 3: quarterly).
+
+    `cancel_at` is the scheduled end, however Stripe expresses it.
+    """
 
     status: str
     interval: str
+    interval_count: int = 1
     currency: str
     period: SubscriptionPeriod
     cancel_at: datetime | None = None
@@ -65,6 +69,7 @@ class ScheduledChange(msgspec.Struct, frozen=True, kw_only=True):
     plan: str | None
     effective_at: datetime
     interval: str | None = None
+    interval_count: int = 1
     add_ons: Mapping[str, int] = {}
 
 
@@ -210,6 +215,7 @@ class ChangeTarget(msgspec.Struct, frozen=True, kw_only=True):
     plan: str | None
     version: int | None = None
     interval: str | None = None
+    interval_count: int = 1
     currency: str | None = None
     quantity: int = 1
     add_ons: Mapping[str, int] = {}

@@ -106,7 +106,7 @@ async def test_our_own_scheduled_change_carries_its_id(connected_environment: En
                 kind="downgrade",
                 is_scheduled=True,
                 held={},
-                target=msgspec.to_builtins(ChangeTarget(plan="starter", interval="month")),
+                target=msgspec.to_builtins(ChangeTarget(plan="starter", interval="month", interval_count=3)),
                 terms={},
                 effective_at=END,
                 requested_by=msgspec.to_builtins(Actor(kind="api_key", id="key_1")),
@@ -118,6 +118,7 @@ async def test_our_own_scheduled_change_carries_its_id(connected_environment: En
     change = (await companies.get(environment, company.id)).scheduled_change
     assert change is not None
     assert (change.id, change.kind, change.plan, change.effective_at) == ("chg_1", "downgrade", "starter", END)
+    assert (change.interval, change.interval_count) == ("month", 3)
     (listed,), _ = await companies.search(environment)
     assert listed.scheduled_change == change
 
@@ -132,3 +133,27 @@ async def test_an_unpaid_subscription_is_shown_though_it_grants_nothing(connecte
     assert (company.subscription.status, company.subscription.period.end) == ("unpaid", END)
     company = await _subscribe(environment, company, status="canceled", ended_at=START)
     assert company.subscription is None
+
+
+async def test_what_is_paid_by_the_quarter_says_so(connected_environment: Environment) -> None:
+    """Of the subscription, though it grants nothing now, and of what Stripe has scheduled after it."""
+    environment = connected_environment
+    document = _priced()
+    for name, amount in (("starter", 5_000), ("pro", 12_000)):
+        document["plans"][name]["prices"][0] |= {"interval_count": 3, "amount_minor": amount}
+    await publish(environment, document)
+    item = monthly_item(await price_of(environment, "pro"), START, END)
+    phase = ScheduledPhase(starts_at=END, ends_at=None, prices=((await price_of(environment, "starter"), 1),))
+    fact = subscription_of(msgspec.structs.replace(item, interval_count=3), anchor_at=START)
+    company = await make_company(environment)
+    for status, kind in (("active", "downgrade"), ("unpaid", "subscribe")):
+        held = msgspec.structs.replace(fact, status=status, phases=(phase,))
+        async with environment.writing() as session:
+            await save_subscriptions(session, company.id, [(held, status)], mapped_plan=None)
+            await environment.touch(session, company.id)
+        shown = await companies.get(environment, company.id)
+        assert shown.subscription is not None
+        assert (shown.subscription.interval, shown.subscription.interval_count) == ("month", 3)
+        change = shown.scheduled_change
+        assert change is not None
+        assert (change.kind, change.plan, change.interval, change.interval_count) == (kind, "starter", "month", 3)

@@ -58,9 +58,9 @@ def test_what_is_held_back_takes_more_of_an_add_on() -> None:
     assert bought(ask(catalog, company, counter(0, reserved=104), quantity=7)) == [("extra", 2, 1800, 120)]
 
 
-def sold_in_advance(entitlement: Entitlement) -> Catalog:
+def sold_in_advance(entitlement: Entitlement, *, count: int = 1) -> Catalog:
     """Pro with a price for each export, which Stripe knows."""
-    each = price("export", Interval.MONTH, 5)
+    each = price("export", Interval.MONTH, 5, count=count)
     sold = msgspec.structs.replace(entitlement, price_behaviour=PriceBehaviour.PAY_IN_ADVANCE, prices=(each,))
     catalog = catalog_of([plan("pro", sold, monthly=4900)])
     owner = PriceOwner("plan", "pro", 1, each, feature="exports")
@@ -173,3 +173,16 @@ def test_a_window_that_has_not_begun_takes_no_room() -> None:
     shown = decide(snapshot, "exports", {DAILY: later, MONTHLY: counter(0)}, at=NOW)
     assert shown.period is not None
     assert (shown.period.kind, shown.used, shown.remaining) == (PeriodKind.DAY, 0, 5)
+
+
+def test_a_way_that_is_paid_every_three_months_says_so() -> None:
+    quarterly = (price("pro", Interval.MONTH, 12_000, count=3),)
+    catalog = catalog_of([plan("free", exports(10)), plan("pro", exports(200), prices=quarterly)], fallback_plan="free")
+    units = sold_in_advance(exports(10), count=3)
+    for decision in (
+        ask(catalog, facts(), counter(10)),
+        ask(units, facts(subscriptions=(subscribed("pro"),)), counter(10)),
+    ):
+        assert decision.trace is not None
+        ways = [(one.kind, one.interval, one.interval_count) for one in decision.trace.options if one.kind != "wait"]
+        assert ways in ([("plan", Interval.MONTH, 3)], [("units", Interval.MONTH, 3)])

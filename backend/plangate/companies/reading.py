@@ -163,17 +163,19 @@ def _told(snapshot: CompanySnapshot) -> SubscriptionFact | None:
 
 def _subscription(snapshot: CompanySnapshot, fact: SubscriptionFact, now: datetime) -> SubscriptionView:
     cycle = snapshot.cycle
-    interval = cycle.interval
+    interval, count = cycle.interval, cycle.interval_count
     start, end = cycle.period_start_at, cycle.period_end_at
     if fact is not snapshot.subscription and fact.items:
         # It grants nothing now, so the snapshot's cycle is not its own.
         item = fact.items[0]
-        interval, start, end = item.interval, item.period_start_at, item.period_end_at
+        interval, count = item.interval, item.interval_count
+        start, end = item.period_start_at, item.period_end_at
     if start is None or end is None:
         start, end = cycle.window(PeriodKind.BILLING_INTERVAL, now)
     return SubscriptionView(
         status=fact.status,
         interval=interval.value,
+        interval_count=count,
         currency=fact.currency,
         period=SubscriptionPeriod(start=start or fact.started_at, end=end or fact.started_at),
         cancel_at=fact.scheduled_end_at,
@@ -197,6 +199,7 @@ def _scheduled(
             plan=target.plan,
             effective_at=change.effective_at,
             interval=target.interval,
+            interval_count=target.interval_count,
             add_ons=target.add_ons,
         )
     if subscription is None:
@@ -213,6 +216,7 @@ def _scheduled(
                 plan=target_holding.plan,
                 effective_at=phase.starts_at,
                 interval=None if interval is None else interval.value,
+                interval_count=target_holding.interval_count,
                 add_ons=target_holding.add_ons,
             )
     if end_at is not None and end_at > now:
@@ -225,7 +229,7 @@ def _holding_of(catalog: Catalog, prices: tuple[tuple[str, int | None], ...], cu
     plan: str | None = None
     version: int | None = None
     interval: Interval | None = None
-    quantity = 1
+    interval_count, quantity = 1, 1
     add_ons: dict[str, int] = {}
     units: dict[str, int] = {}
     own_price: Price | None = None
@@ -237,16 +241,19 @@ def _holding_of(catalog: Catalog, prices: tuple[tuple[str, int | None], ...], cu
             if count:
                 units[unit_key(owner.kind, owner.key, owner.feature)] = count
             if plan is None and owner.kind == "plan":
-                plan, version, interval = owner.key, owner.version, owner.price.interval
+                plan, version = owner.key, owner.version
+                interval, interval_count = owner.price.interval, owner.price.interval_count
         elif owner.kind == "plan":
             own_price = owner.price if owner.company_id is not None else None
-            plan, version, interval, quantity = owner.key, owner.version, owner.price.interval, count or 1
+            plan, version, quantity = owner.key, owner.version, count or 1
+            interval, interval_count = owner.price.interval, owner.price.interval_count
         else:
             add_ons[owner.key] = add_ons.get(owner.key, 0) + (count or 1)
     return Holding(
         plan=plan,
         version=version,
         interval=interval,
+        interval_count=interval_count,
         currency=currency,
         quantity=quantity,
         add_ons=add_ons,

@@ -70,7 +70,8 @@ class Unlock(msgspec.Struct, frozen=True, kw_only=True):
     """The cheapest thing that would turn this "no" into a "yes".
 
     `units` are more of what is paid in advance: `key` is the feature, `quantity` how many are then held. So it is for
-    an add-on of which one more would not be enough. The amount is what is to be paid for all of it.
+    an add-on of which one more would not be enough. The amount is what is to be paid for all of it, every
+    `interval_count` intervals.
     """
 
     kind: Literal["plan", "add_on", "units", "wait", "contact_us"]
@@ -79,6 +80,7 @@ class Unlock(msgspec.Struct, frozen=True, kw_only=True):
     amount_minor: int | None = None
     currency: str | None = None
     interval: Interval | None = None
+    interval_count: int = 1
     at: datetime | None = None
     limit: int | str | None = None
     quantity: int | None = None

@@ -125,6 +125,7 @@ def _more_units(
                 amount_minor=cost,
                 currency=price.currency,
                 interval=price.interval,
+                interval_count=price.interval_count,
                 limit="unlimited" if answer.unlimited else answer.limit,
                 quantity=units,
             )
@@ -208,6 +209,7 @@ def _unlock(version: PlanVersion, current: Holding, answer: Decision, more: int 
         amount_minor=None if is_by_hand else 0 if price is None else _amount(version, price, current, more),
         currency=None if is_by_hand or price is None else price.currency,
         interval=None if is_by_hand or price is None else price.interval,
+        interval_count=1 if is_by_hand or price is None else price.interval_count,
         limit="unlimited" if answer.unlimited else answer.limit,
         quantity=current.add_ons.get(version.key, 0) + more if more > 1 else None,
     )

@@ -3,6 +3,7 @@
 Quantities are 64-bit integers in the feature's base unit.
 """
 
+from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeAlias
 
@@ -55,6 +56,17 @@ class Interval(StrEnum):
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
+
+
+INTERVALS_MAX: Final[Mapping[Interval, int]] = {
+    Interval.DAY: 1_095,
+    Interval.WEEK: 156,
+    Interval.MONTH: 36,
+    Interval.YEAR: 3,
+}
+"""How many of an interval Stripe lets pass between two payments: three years at most."""
+
+INTERVAL_COUNT_MAX: Final = max(INTERVALS_MAX.values())
 
 
 class PriceBehaviour(StrEnum):

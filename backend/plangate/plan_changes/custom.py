@@ -1,7 +1,6 @@
 """Deals made by sales: a plan for one company at a price of its own, with its own terms of invoice and day of start."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -11,7 +10,7 @@ from plangate.change_terms import OWN_PRICE, OwnPrice
 from plangate.engine.catalog import Catalog, Price, PriceOwner
 from plangate.engine.holding import Holding, version_held
 from plangate.engine.pricing import price_among
-from plangate.engine.values import Interval
+from plangate.engine.values import INTERVALS_MAX, Interval
 from plangate.errors import Code, Refusal, invalid
 
 _AMOUNT_MAX: Final = 99_999_999  # Stripe's own ceiling: eight digits
@@ -20,12 +19,6 @@ _DAYS_MAX: Final = 365
 _DAYS_DEFAULT: Final = 30
 _STARTS_WITHIN: Final = timedelta(days=5 * 365)
 # A price can be billed at most every three years.
-_INTERVALS_MAX: Final[Mapping[Interval, int]] = {
-    Interval.DAY: 1_095,
-    Interval.WEEK: 156,
-    Interval.MONTH: 36,
-    Interval.YEAR: 3,
-}
 
 
 class CustomPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,7 +46,7 @@ def checked_custom(custom: CustomPrice) -> None:
         raise invalid(f"{at}/amount_minor", f"An amount lies between 0 and {_AMOUNT_MAX:,} minor units.")
     if not (len(custom.currency) == 3 and custom.currency.isascii() and custom.currency.islower()):
         raise invalid(f"{at}/currency", "Give the currency as three lower-case letters, such as usd.")
-    if not 1 <= custom.interval_count <= _INTERVALS_MAX[custom.interval]:
+    if not 1 <= custom.interval_count <= INTERVALS_MAX[custom.interval]:
         raise invalid(f"{at}/interval_count", "A price is billed at least once in three years.")
     if custom.name is not None and not 1 <= len(custom.name.strip()) <= _NAME_LENGTH_MAX:
         raise invalid(f"{at}/name", f"A name has at most {_NAME_LENGTH_MAX} characters.")

@@ -46,6 +46,7 @@ def side(holding: Holding) -> ChangeTarget:
         plan=holding.plan,
         version=holding.version,
         interval=None if holding.interval is None else holding.interval.value,
+        interval_count=holding.interval_count,
         currency=holding.currency,
         quantity=holding.quantity,
         add_ons=dict(holding.add_ons),

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from plangate.catalog_document import MigrationDocument
-from plangate.engine.values import INT64_MAX
+from plangate.engine.values import INT64_MAX, INTERVAL_COUNT_MAX
 from plangate.errors import invalid
 from plangate.web.tokens import TTL_LIMIT_SECONDS
 
@@ -313,7 +313,7 @@ class CustomPriceBody(Body):
     amount_minor: Annotated[int, Field(ge=0, le=99_999_999)]
     currency: CurrencyCode
     interval: Literal["day", "week", "month", "year"]
-    interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
+    interval_count: Annotated[int, Field(ge=1, le=INTERVAL_COUNT_MAX)] = 1
     name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     collection_method: Literal["charge", "send_invoice"] = "charge"
     days_until_due: Annotated[int, Field(ge=0, le=365)] | None = None
@@ -330,7 +330,7 @@ class ChangeBody(Body):
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
-    interval_count: Annotated[int, Field(ge=1, le=36)] | None = None
+    interval_count: Annotated[int, Field(ge=1, le=INTERVAL_COUNT_MAX)] | None = None
     currency: CurrencyCode | None = None
     quantities: BodyQuantities = {}
     add_ons: BodyQuantities = {}

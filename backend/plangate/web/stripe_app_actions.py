@@ -274,6 +274,7 @@ async def plan_preview(asked: Asked) -> object:
     wanted = plan_changes.ChangeRequest(
         plan=payload.plan,
         interval=None if payload.interval is None else Interval(payload.interval),
+        interval_count=payload.interval_count,
         currency=payload.currency,
         quantities=quantities_of(payload.quantities),
         cancel=payload.cancel,

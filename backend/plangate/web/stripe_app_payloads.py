@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from plangate.engine.values import INT64_MAX
+from plangate.engine.values import INT64_MAX, INTERVAL_COUNT_MAX
 from plangate.web.schemas import QUOTE_MAX, Body, BodyFeature, BodyInstant, CatalogKey, CurrencyCode, Note
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
@@ -90,6 +90,7 @@ class PreviewPayload(CustomerPayload):
 
     plan: CatalogKey | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
+    interval_count: Annotated[int, Field(ge=1, le=INTERVAL_COUNT_MAX)] | None = None
     currency: CurrencyCode | None = None
     quantities: Annotated[str, Field(max_length=7_000, pattern=QUANTITIES)] | None = None
     cancel: Literal["now", "period_end"] | None = None
@@ -101,7 +102,7 @@ class PreviewPayload(CustomerPayload):
     custom_amount_minor: Annotated[int, Field(ge=0, le=99_999_999)] | None = None
     custom_currency: CurrencyCode | None = None
     custom_interval: Literal["day", "week", "month", "year"] | None = None
-    custom_interval_count: Annotated[int, Field(ge=1, le=1_095)] = 1
+    custom_interval_count: Annotated[int, Field(ge=1, le=INTERVAL_COUNT_MAX)] = 1
     custom_name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     custom_collection_method: Literal["charge", "send_invoice"] = "charge"
     custom_days_until_due: Annotated[int, Field(ge=0, le=365)] | None = None
