@@ -248,6 +248,8 @@ class PlangateElement extends HTMLElement {
       const { name, value, dataset, tagName } = /** @type {any} */ (event.target);
       if (dataset.keep === undefined) return;
       this.chosen[name] = value;
+      const offers = /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-interval]"));
+      if (name === "interval") for (const offer of offers) offer.hidden = offer.dataset.interval !== value;
       if (tagName === "SELECT") this.refresh();
     });
     const closed = () => {

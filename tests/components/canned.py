@@ -281,6 +281,16 @@ def paying(plan: str, *, interval: str = "month") -> Company:
     return msgspec.structs.replace(held, plan=HeldPlan(key=plan, version=1, source=PlanSource.SUBSCRIPTION))
 
 
+def rhythmic_catalog() -> Catalog:
+    """Starter also by the week and by the quarter, and Pro by the quarter alone."""
+    plain = catalog()
+    quarter = Price(currency="usd", interval=Interval.MONTH, interval_count=3, amount_minor=12_950)
+    week = Price(currency="usd", interval=Interval.WEEK, amount_minor=500)
+    sold = {"starter": (*prices(1900), quarter, week), "pro": (msgspec.structs.replace(quarter, amount_minor=13_500),)}
+    changed = {key: msgspec.structs.replace(plain.plans[key], prices=each) for key, each in sold.items()}
+    return msgspec.structs.replace(plain, plans={**plain.plans, **changed})
+
+
 def crowded_catalog() -> Catalog:
     """Ten plans, each with six features more than the one before; one word is longer than any card."""
     features = [
@@ -341,6 +351,7 @@ def company(
     cancel_at: datetime | None = None,
     add_ons: tuple[HeldAddOn, ...] = (),
     interval: str = "month",
+    interval_count: int = 1,
 ) -> Company:
     """Acme on some plan; the paid ones have a subscription."""
     version = catalog().plans[plan].version
@@ -349,6 +360,7 @@ def company(
         subscription = SubscriptionView(
             status=status,
             interval=interval,
+            interval_count=interval_count,
             currency="usd",
             period=SubscriptionPeriod(start=RESET - timedelta(days=30), end=RESET),
             cancel_at=cancel_at,

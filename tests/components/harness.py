@@ -67,6 +67,7 @@ class Toy:
     tokens: int = 0
     suffix: str = ""
     crowd: bool = False
+    is_rhythmic: bool = False
     changes: list[PlanChange] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Toy:
 def _catalog(toy: Toy) -> Catalog:
     """The canned catalogue, with `suffix` after every plan's name."""
     catalog = canned.crowded_catalog() if toy.crowd else canned.catalog()
+    catalog = canned.rhythmic_catalog() if toy.is_rhythmic else catalog
     plans = {
         key: msgspec.structs.replace(plan, name=plan.name + toy.suffix, description=toy.suffix or plan.description)
         for key, plan in catalog.plans.items()

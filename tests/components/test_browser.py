@@ -98,6 +98,21 @@ async def test_the_interval_toggle_keeps_focus_and_states_the_saving(stage: Stag
     assert len(stage.toy.seen) == 1
 
 
+async def test_four_rhythms_are_switched_without_a_request_and_fit_a_phone(stage: Stage) -> None:
+    stage.toy.is_rhythmic = True
+    page = await stage.open(TABLE.replace(">", ' interval="3-month">', 1), width=320)
+    price = page.locator("[part~=price]:visible")
+    await expect(page.get_by_label("Every 3 months")).to_be_checked()
+    await expect(price.filter(has_text="/ 3 months")).to_have_text(["$129.50 / 3 months", "$135 / 3 months"])
+    assert await _scroll_overhang(page) == 0
+    words = page.locator(".toggle label > span:first-of-type")
+    assert await words.evaluate_all("(all) => all.map((it) => it.offsetHeight < 30)") == [True] * 4
+    for label, shown in (("Weekly", "$5/week"), ("Monthly", "$19/month"), ("Yearly", "$190/year")):
+        await page.get_by_label(label).check()
+        await expect(price.filter(has_text="$")).to_have_text([shown])
+    assert len(stage.toy.seen) == 1
+
+
 async def test_another_currency_is_asked_for_and_keeps_focus(stage: Stage) -> None:
     page = await stage.open(TABLE)
     await page.locator("#currency").focus()

@@ -371,3 +371,33 @@ async def test_an_add_on_given_by_hand_is_shown_and_not_priced(front: Front) -> 
     assert "You have 2" in manager
     assert 'id="add-extra-exports"' in manager
     assert 'id="remove-extra-exports"' not in manager
+
+
+async def test_a_plan_is_bought_by_the_quarter_and_moved_to_the_month(front: Front) -> None:
+    shop = front.shop
+    document = deepcopy(DOCUMENT)
+    quarter = {"currency": "usd", "interval": "month", "interval_count": 3, "amount_minor": 12_000}
+    document["plans"]["pro"]["prices"].append(quarter)
+    await catalog.apply(shop.env, document, actor=Actor(kind="cli", id="tests"))
+    assert "/ 3 months</span>" in (await front.get("pricing-table", interval="3-month")).text
+    await shop.subscribed(plan="starter", interval="month")
+    receipt = await front.post("preview", plan="pro", interval="3-month")
+    assert "$120.00" in receipt.text
+    done = await front.post("confirm", **_fields(receipt.text))
+    assert "on Pro now." in html.unescape(done.text)
+    await shop.sync()
+    assert "$120.00 every 3 months" in (await front.get("plan-manager")).text
+    receipt = await front.post("preview", plan="pro", interval="month")
+    assert ">Pay for Pro by the month</h2>" in receipt.text
+    done = await front.post("confirm", **_fields(receipt.text))
+    assert done.status_code == 200, done.text
+    await shop.sync()
+    company = await companies.get(shop.env, shop.company_id)
+    assert company.subscription is not None
+    assert (company.subscription.interval, company.subscription.interval_count) == ("month", 3)
+    assert company.scheduled_change is not None
+    assert (company.scheduled_change.interval, company.scheduled_change.interval_count) == ("month", 1)
+    assert "$49.00 on" in (await front.get("plan-manager")).text
+    table = (await front.get("pricing-table")).text
+    assert 'value="3-month" id="interval-3-month" data-keep checked' in table
+    assert table.count("Starts ") == 1

@@ -18,11 +18,10 @@ from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.engine.catalog import Catalog
 from plangate.engine.holding import holding_of
-from plangate.engine.values import Interval
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
 from plangate.plan_changes.quotes import read as read_quote
-from plangate.shapes import Actor, ChangeKind, ChangeState, Company, PlanChange, Quote
+from plangate.shapes import Actor, ChangeKind, ChangeState, ChangeTarget, Company, PlanChange, Quote
 from plangate.web.component_edge import (
     BASE,
     all_origins,
@@ -48,6 +47,7 @@ from plangate.web.views.offers import name_of
 from plangate.web.views.plan_manager import Abilities, change_banners, pending_change, plan_manager_view
 from plangate.web.views.pricing import PricingWish, pricing_view
 from plangate.web.views.receipt import receipt_view, refusal_view
+from plangate.web.views.rhythms import rhythm_of
 from plangate.web.views.usage import usage_view
 
 _WISH_FIELDS = ("plan", "interval", "currency", "add_on", "unit", "quantity", "cancel", "resume")
@@ -405,7 +405,7 @@ def _notice(frame: Frame, catalog: Catalog, change: PlanChange) -> Notice:
     match change.state:
         case ChangeState.APPLIED if change.kind is ChangeKind.RESUME:
             return Notice(text=say("notice.kept", plan=plan))
-        case ChangeState.APPLIED if change.from_.plan == change.to.plan and change.from_.interval == change.to.interval:
+        case ChangeState.APPLIED if _base_of(change.from_) == _base_of(change.to):
             return Notice(text=say("notice.applied_add_ons"))
         case ChangeState.APPLIED:
             return Notice(text=say("notice.applied", plan=plan))
@@ -418,6 +418,10 @@ def _notice(frame: Frame, catalog: Catalog, change: PlanChange) -> Notice:
             return Notice(text=say("notice.unfinished", detail=detail), tone="warn")
         case _:
             return Notice(text=say("notice.applying"), tone="")
+
+
+def _base_of(side: ChangeTarget) -> tuple[str | None, str | None, int]:
+    return side.plan, side.interval, side.interval_count
 
 
 def _wish_of(fields: Mapping[str, str]) -> dict[str, str]:
@@ -444,14 +448,16 @@ def _change_request(catalog: Catalog, company: Company, wish: Mapping[str, str])
     plan = wish.get("plan")
     if plan is None:
         raise invalid("/plan", "Choose a plan first.")
-    interval = wish.get("interval")
-    if interval is not None and interval not in set(Interval):
-        raise invalid("/interval", "A plan is paid every month or every year.")
+    rhythm = rhythm_of(wish.get("interval", ""))
+    if rhythm is None and "interval" in wish:
+        raise invalid("/interval", "Say how often the plan is paid, such as month, year or 3-month.")
     target = catalog.plans.get(plan)
     is_priced = target is not None and bool(target.prices)
     currency = wish.get("currency") if is_priced and company.subscription is None else None
+    if rhythm is None or not is_priced:
+        return plan_changes.ChangeRequest(plan=plan, currency=currency)
     return plan_changes.ChangeRequest(
-        plan=plan, interval=Interval(interval) if interval and is_priced else None, currency=currency
+        plan=plan, interval=rhythm.interval, interval_count=rhythm.interval_count, currency=currency
     )
 
 

@@ -80,7 +80,7 @@ class PlanButton(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a card says for one interval; `interval` is "" when it is the same for all of them."""
+    """What a card says for one choice of how often to pay, by its key; "" when it is the same for all of them."""
 
     interval: str
     price: PriceText | None
@@ -127,11 +127,15 @@ class IntervalChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PricingView(Fragment, frozen=True, kw_only=True):
-    """The pricing table. `sign_up_url` is None with a token; without one, buttons lead there (or only to the event)."""
+    """The pricing table; of its offers those at `interval` are shown, the others hidden until they are chosen.
+
+    `sign_up_url` is None with a token; without one, buttons lead there (or only to the event).
+    """
 
     template: ClassVar[str] = "pricing_table.html"
     title: str
     intervals: tuple[IntervalChoice, ...]
+    interval: str
     currencies: tuple[str, ...]
     currency: str
     cards: tuple[Card, ...]

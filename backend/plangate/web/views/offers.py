@@ -4,31 +4,30 @@ import math
 from collections.abc import Sequence
 
 from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price
-from plangate.engine.values import UNLIMITED, FeatureType, Interval, Json, PeriodKind, PriceBehaviour
+from plangate.engine.values import UNLIMITED, FeatureType, Json, PeriodKind, PriceBehaviour
 from plangate.shapes import Company
 from plangate.web.fragments import FeatureLine
 from plangate.web.views.rates import price_at, priced_text
+from plangate.web.views.rhythms import Rhythm, rhythm_of_price
 from plangate.web.wording import Reader
 
-INTERVAL_ORDER = (Interval.MONTH, Interval.YEAR, Interval.WEEK, Interval.DAY)
 
-
-def price_of(version: PlanVersion, *, currency: str, interval: str) -> Price | None:
-    """The version's price for exactly this currency and interval, or None."""
+def price_of(version: PlanVersion, *, currency: str, rhythm: Rhythm) -> Price | None:
+    """The version's price for exactly this currency and rhythm, or None."""
     for price in version.prices:
-        if price.currency == currency and price.interval == interval and price.interval_count == 1:
+        if price.currency == currency and rhythm_of_price(price) == rhythm:
             return price
     return None
 
 
-def held_price(catalog: Catalog, key: str, number: int, *, currency: str, interval: str) -> Price | None:
+def held_price(catalog: Catalog, key: str, number: int, *, currency: str, rhythm: Rhythm) -> Price | None:
     """What the held version of a plan or add-on costs, also when newer versions cost something else."""
     newest = catalog.plans.get(key) or catalog.add_ons.get(key)
     if newest is not None and newest.version == number:
-        return price_of(newest, currency=currency, interval=interval)
+        return price_of(newest, currency=currency, rhythm=rhythm)
     for owner in catalog.price_owners.values():
         is_wanted = (owner.key, owner.version, owner.feature, owner.company_id) == (key, number, None, None)
-        if is_wanted and owner.price.currency == currency and owner.price.interval == interval:
+        if is_wanted and owner.price.currency == currency and rhythm_of_price(owner.price) == rhythm:
             return owner.price
     return None
 
@@ -52,19 +51,22 @@ def feature_line(
     *,
     before: Entitlement | None,
     currency: str,
-    intervals: Sequence[str] = (),
+    rhythms: Sequence[Rhythm] = (),
 ) -> FeatureLine:
     """One granted feature as a line: its text, and what it was in the plan before when that was a number.
 
-    What it costs is said in `currency`; where that depends on the interval, for each of `intervals`.
+    What it costs is said in `currency`; where that depends on how often it is paid, for each of `rhythms`.
     """
     hint = ""
     is_number = isinstance(granted.limit, int) or granted.soft_limit is not None or not granted.prices
     if before is not None and isinstance(before.limit, int) and before.limit > 0 and is_number:
         hint = reader.say("feature.instead", before=reader.number(before.limit, divisor=feature.display_divisor))
     texts = [
-        (interval, _granted_text(reader, feature, granted, price_at(granted, currency=currency, interval=interval)))
-        for interval in (*intervals,) or ("",)
+        (
+            rhythm.key if rhythm else "",
+            _granted_text(reader, feature, granted, price_at(granted, currency=currency, rhythm=rhythm)),
+        )
+        for rhythm in (*rhythms,) or (None,)
     ]
     return FeatureLine(
         text=texts[0][1],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from plangate.engine.catalog import Catalog, PlanVersion
+from plangate.engine.catalog import Catalog, PlanVersion, Price
 from plangate.engine.holding import Holding, sold_in_advance, version_held
 from plangate.engine.pricing import amount_of
 from plangate.engine.values import FeatureType, Stacking
@@ -23,6 +23,7 @@ from plangate.web.fragments import (
 )
 from plangate.web.views.offers import held_price, may_change, name_of, price_of
 from plangate.web.views.rates import price_at, rate_text
+from plangate.web.views.rhythms import Rhythm, rhythm_of_price, rhythm_paid, rhythm_scheduled
 from plangate.web.wording import Reader
 
 _POLL_SECONDS = 3
@@ -188,7 +189,8 @@ def _facts(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
         return (Fact(label=price_label, text=cost), Fact(label=next_label, text=nothing))
     versions = {one.key: one.version for one in company.add_ons}
     held = {key: (versions[key], number) for key, number in holding.add_ons.items() if key in versions}
-    total = _total(catalog, subscription, holding, held, subscription.interval)
+    rhythm = rhythm_paid(subscription)
+    total = _total(catalog, subscription.currency, holding, held, rhythm)
     facts = []
     if total is not None:
         amount = reader.money(total, subscription.currency)
@@ -196,7 +198,7 @@ def _facts(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
         facts.append(
             Fact(
                 label=price_label,
-                text=f"{amount} {reader.say(f'each.{subscription.interval}')}",
+                text=f"{amount} {rhythm.say(reader, 'each')}",
                 hint=reader.say("manager.usage") if is_more else "",
             )
         )
@@ -231,7 +233,8 @@ def _next_payment(
             units=holding.units if is_same else {},
         )
         add_ons = {key: (_newest(catalog, key), count) for key, count in scheduled.add_ons.items()}
-        total = _total(catalog, subscription, target, add_ons, scheduled.interval or subscription.interval)
+        rhythm = rhythm_scheduled(scheduled) or rhythm_paid(subscription)
+        total = _total(catalog, subscription.currency, target, add_ons, rhythm)
     if total is None:
         return Fact(label=label, text=reader.day(at))
     amount = reader.money(total, subscription.currency)
@@ -241,12 +244,12 @@ def _next_payment(
 
 def _total(
     catalog: Catalog,
-    subscription: SubscriptionView,
+    currency: str,
     holding: Holding,
     add_ons: Mapping[str, tuple[int, int]],
-    interval: str,
+    rhythm: Rhythm,
 ) -> int | None:
-    """Minor units each interval, without what is used; None when the catalogue does not know a price.
+    """Minor units from one payment to the next, without what is used; None when the catalogue does not know a price.
 
     Of the plan (at the company's own price, where it has one), of add-ons, and of units paid in advance.
     """
@@ -259,14 +262,14 @@ def _total(
     if own is None and plan.prices:
         lots.insert(0, (plan.key, plan.version, holding.quantity))
     for key, number, count in lots:
-        price = held_price(catalog, key, number, currency=subscription.currency, interval=interval)
+        price = held_price(catalog, key, number, currency=currency, rhythm=rhythm)
         if price is None:
             return None
         total += amount_of(price, count)
     for version in (plan, *(catalog.add_ons[key] for key in add_ons if key in catalog.add_ons)):
         for name, granted in sold_in_advance(version).items():
             units = holding.units.get(name, 0)
-            price = price_at(granted, currency=subscription.currency, interval=interval)
+            price = price_at(granted, currency=currency, rhythm=rhythm)
             total += amount_of(price, units) if units and price is not None else 0
     return total
 
@@ -321,7 +324,7 @@ def _units(reader: Reader, catalog: Catalog, company: Company, holding: Holding)
     lines = []
     for key, granted in sold_in_advance(plan).items():
         feature = catalog.features.get(granted.feature)
-        price = price_at(granted, currency=subscription.currency, interval=subscription.interval)
+        price = price_at(granted, currency=subscription.currency, rhythm=rhythm_paid(subscription))
         if feature is None or price is None:
             continue
         count = holding.units.get(key, 0)
@@ -366,14 +369,14 @@ def _add_ons(reader: Reader, catalog: Catalog, company: Company, holding: Holdin
     )
     lines = []
     for add_on in offered:
-        price = price_of(add_on, currency=subscription.currency, interval=subscription.interval)
+        price = _add_on_price(add_on, subscription)
         if price is None and add_on.key not in held:
             continue
         total, quantity = held.get(add_on.key, 0), holding.add_ons.get(add_on.key, 0)
         each = ""
         if price is not None:
             amount = reader.short_money(amount_of(price, 1), price.currency)
-            words = reader.say(f"each.{price.interval}")
+            words = rhythm_of_price(price).say(reader, "each")
             each = f"{amount} {words}"
             if _is_countable(catalog, add_on):
                 each = reader.say("manager.add_on_price", price=amount, each=words)
@@ -394,6 +397,13 @@ def _add_ons(reader: Reader, catalog: Catalog, company: Company, holding: Holdin
             )
         )
     return tuple(lines)
+
+
+def _add_on_price(add_on: PlanVersion, subscription: SubscriptionView) -> Price | None:
+    """What an add-on is sold for beside the plan: paid as often, or each interval of those the plan is paid by."""
+    rhythm = rhythm_paid(subscription)
+    likely = (price_of(add_on, currency=subscription.currency, rhythm=one) for one in (rhythm, Rhythm(rhythm.interval)))
+    return next((price for price in likely if price is not None), None)
 
 
 def _add_on_action(reader: Reader, add_on: PlanVersion, verb: str, *, quantity: int | None = None) -> Action:

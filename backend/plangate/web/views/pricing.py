@@ -10,7 +10,7 @@ from msgspec import structs
 from plangate.catalog import on_offer
 from plangate.engine.catalog import Catalog, Entitlement, Feature, PlanVersion, Price
 from plangate.engine.pricing import amount_of, monthly_amount
-from plangate.engine.values import FeatureType, Interval, Stacking
+from plangate.engine.values import FeatureType, Stacking
 from plangate.shapes import Company
 from plangate.web.fragments import (
     Action,
@@ -25,14 +25,27 @@ from plangate.web.fragments import (
     PricingView,
     web_address,
 )
-from plangate.web.views.offers import INTERVAL_ORDER, feature_line, is_granting, is_more, may_change, price_of
+from plangate.web.views.offers import feature_line, is_granting, is_more, may_change, price_of
 from plangate.web.views.rates import rate_text
+from plangate.web.views.rhythms import (
+    MONTHLY,
+    YEARLY,
+    Rhythm,
+    rhythm_of,
+    rhythm_of_price,
+    rhythm_paid,
+    rhythm_scheduled,
+    rhythms_of,
+)
 from plangate.web.wording import Reader
 
 
 @dataclass(frozen=True, slots=True)
 class PricingWish:
-    """What the page asked for. Unknown plans and currencies are ignored; `sign_up_url` is for visitors only."""
+    """What the page asked for: `interval` as the key of a rhythm, such as `month` or `3-month`.
+
+    Unknown rhythms, plans and currencies are ignored; `sign_up_url` is for visitors only.
+    """
 
     interval: str = ""
     currency: str = ""
@@ -49,11 +62,12 @@ class _Table:
     company: Company | None
     can_change: bool
     currency: str
-    intervals: tuple[Interval, ...]
+    rhythms: tuple[Rhythm, ...]
     held: str | None = None
-    held_interval: str | None = None
+    held_rhythm: Rhythm | None = None
     held_amount: Fraction = Fraction(0)
     scheduled: str | None = None
+    scheduled_rhythm: Rhythm | None = None
     scheduled_at: datetime | None = None
     tried: frozenset[str] = frozenset()
 
@@ -80,12 +94,12 @@ def pricing_view(
         wish.currency.lower() if wish.currency.lower() in currencies else (currencies[0] if currencies else "usd")
     )
     prices = [price for plan in plans for price in plan.prices if price.currency == currency]
-    intervals = tuple(interval for interval in INTERVAL_ORDER if any(price.interval is interval for price in prices))
+    rhythms = rhythms_of(prices)
     table = _table(
-        frame.reader, catalog, company, can_change=can_change, tried=tried, currency=currency, intervals=intervals
+        frame.reader, catalog, company, can_change=can_change, tried=tried, currency=currency, rhythms=rhythms
     )
-    wanted = wish.interval or table.held_interval or ""
-    chosen = wanted if wanted in intervals else (intervals[0] if intervals else "")
+    likely = (rhythm_of(wish.interval) or table.held_rhythm, MONTHLY, *rhythms)
+    chosen = next((rhythm for rhythm in likely if rhythm in rhythms), None)
     cards = [_card(table, plan, plans[index - 1] if index else None) for index, plan in enumerate(plans)]
     return PricingView(
         frame=frame,
@@ -94,7 +108,8 @@ def pricing_view(
         title=frame.reader.say("manager.choices_title" if back else "pricing.label"),
         is_title_shown=back is not None,
         back=back,
-        intervals=tuple(_interval_choice(table, plans, interval, chosen) for interval in intervals),
+        intervals=tuple(_choice(table, plans, rhythm, is_chosen=rhythm == chosen) for rhythm in rhythms),
+        interval=chosen.key if chosen else "",
         currencies=currencies,
         currency=currency,
         cards=tuple(cards),
@@ -128,13 +143,13 @@ def _table(
     can_change: bool,
     tried: frozenset[str],
     currency: str,
-    intervals: tuple[Interval, ...],
+    rhythms: tuple[Rhythm, ...],
 ) -> _Table:
     if company is None or company.plan is None:
-        return _Table(reader, catalog, company, can_change, currency, intervals, tried=tried)
-    held_interval = company.subscription.interval if company.subscription else None
+        return _Table(reader, catalog, company, can_change, currency, rhythms, tried=tried)
+    held_rhythm = rhythm_paid(company.subscription) if company.subscription else None
     held = catalog.plans.get(company.plan.key)
-    price = price_of(held, currency=currency, interval=held_interval) if held and held_interval else None
+    price = price_of(held, currency=currency, rhythm=held_rhythm) if held and held_rhythm else None
     scheduled = company.scheduled_change
     return _Table(
         reader,
@@ -142,30 +157,29 @@ def _table(
         company,
         can_change,
         currency,
-        intervals,
+        rhythms,
         held=company.plan.key,
-        held_interval=held_interval,
+        held_rhythm=held_rhythm,
         held_amount=monthly_amount(price) if price else Fraction(0),
         scheduled=scheduled.plan if scheduled else None,
+        scheduled_rhythm=rhythm_scheduled(scheduled) if scheduled else None,
         scheduled_at=scheduled.effective_at if scheduled else None,
         tried=tried,
     )
 
 
-def _interval_choice(table: _Table, plans: Sequence[PlanVersion], interval: Interval, chosen: str) -> IntervalChoice:
-    most = max((_yearly_saving(table, plan) for plan in plans), default=0) if interval is Interval.YEAR else 0
+def _choice(table: _Table, plans: Sequence[PlanVersion], rhythm: Rhythm, *, is_chosen: bool) -> IntervalChoice:
+    most = max((_yearly_saving(table, plan) for plan in plans), default=0) if rhythm == YEARLY else 0
     saving = ""
     if most > 0:
         saving = table.reader.say("pricing.save_up_to", amount=table.reader.short_money(most, table.currency))
-    return IntervalChoice(
-        key=interval, label=table.reader.say(str(interval)), saving=saving, is_chosen=interval == chosen
-    )
+    return IntervalChoice(key=rhythm.key, label=rhythm.say(table.reader, "rhythm"), saving=saving, is_chosen=is_chosen)
 
 
 def _yearly_saving(table: _Table, plan: PlanVersion) -> int:
     """Minor units saved each year by paying yearly: twelve monthly prices less the yearly one."""
-    monthly = price_of(plan, currency=table.currency, interval=Interval.MONTH)
-    yearly = price_of(plan, currency=table.currency, interval=Interval.YEAR)
+    monthly = price_of(plan, currency=table.currency, rhythm=MONTHLY)
+    yearly = price_of(plan, currency=table.currency, rhythm=YEARLY)
     return amount_of(monthly, 1) * 12 - amount_of(yearly, 1) if monthly and yearly else 0
 
 
@@ -213,26 +227,26 @@ def _offers(table: _Table, plan: PlanVersion, trial_days: int) -> tuple[Offer, .
         button = _button(table, plan, None)
         return (Offer(interval="", price=None, headline=headline, per="", note=note, saving="", button=button),)
     offers = []
-    for interval in table.intervals:
-        price = price_of(plan, currency=table.currency, interval=interval)
+    for rhythm in table.rhythms:
+        price = price_of(plan, currency=table.currency, rhythm=rhythm)
         if price is None:
             word = PlanButton(kind="word", label=reader.say("pricing.not_sold"))
-            offers.append(Offer(interval=interval, price=None, headline="—", per="", note="", saving="", button=word))
+            offers.append(Offer(interval=rhythm.key, price=None, headline="—", per="", note="", saving="", button=word))
             continue
         amount = amount_of(price, 1)
-        note = reader.say(f"pricing.billed.{interval}")
+        note = rhythm.say(reader, "pricing.billed")
         if price.tiers or price.package_size > 1:
             note = reader.say("pricing.by_quantity", rate=rate_text(reader, _sold_by(table.catalog, plan), price))
         if trial_days:
-            each = f"{reader.short_money(amount, price.currency)} {reader.say(f'each.{interval}')}"
+            each = f"{reader.short_money(amount, price.currency)} {rhythm.say(reader, 'each')}"
             note = reader.say("pricing.trial", days=trial_days, price=each)
-        saved = _yearly_saving(table, plan) if interval is Interval.YEAR else 0
+        saved = _yearly_saving(table, plan) if rhythm == YEARLY else 0
         offers.append(
             Offer(
-                interval=interval,
+                interval=rhythm.key,
                 price=reader.price(amount, price.currency),
                 headline="",
-                per=reader.say(f"per.{interval}"),
+                per=rhythm.say(reader, "per"),
                 note=note,
                 saving=reader.say("pricing.save", amount=reader.short_money(saved, price.currency))
                 if saved > 0
@@ -255,10 +269,12 @@ def _sold_by(catalog: Catalog, plan: PlanVersion) -> Feature:
 def _button(table: _Table, plan: PlanVersion, price: Price | None) -> PlanButton | None:
     """The one button of a card at one price; a word where there is nothing to press, None where nothing is to say."""
     reader = table.reader
-    is_held = plan.key == table.held and (price is None or price.interval == table.held_interval)
+    rhythm = rhythm_of_price(price) if price else None
+    is_held = plan.key == table.held and rhythm in (None, table.held_rhythm)
     if is_held or (plan.key == table.held and table.company is not None and table.company.subscription is None):
         return PlanButton(kind="word", label=reader.say("pricing.yours"))
-    if table.scheduled == plan.key and table.scheduled_at is not None:
+    is_scheduled = plan.key == table.scheduled and (rhythm is None or table.scheduled_rhythm in (None, rhythm))
+    if is_scheduled and table.scheduled_at is not None:
         return PlanButton(kind="word", label=reader.say("pricing.starts", date=reader.day(table.scheduled_at)))
     if plan.is_contact_us:
         url = web_address(plan.contact_url)
@@ -274,7 +290,7 @@ def _button(table: _Table, plan: PlanVersion, price: Price | None) -> PlanButton
 def _choose_label(table: _Table, plan: PlanVersion, price: Price | None) -> str:
     reader = table.reader
     if price is not None and plan.key == table.held:
-        return reader.say(f"pricing.switch.{price.interval}")
+        return rhythm_of_price(price).say(reader, "pricing.switch")
     if table.held is None:
         return reader.say("pricing.start_free") if plan.is_free else reader.say("pricing.choose", plan=plan.name)
     amount = monthly_amount(price) if price else 0
@@ -307,9 +323,9 @@ def _features(
 def _line(
     table: _Table, plan: PlanVersion, feature: Feature, granted: Entitlement, before: Entitlement | None = None
 ) -> FeatureLine:
-    # A card without prices of its own has no interval to choose.
-    intervals = table.intervals if plan.prices else ()
-    return feature_line(table.reader, feature, granted, before=before, currency=table.currency, intervals=intervals)
+    # A card without prices of its own has no rhythm to choose.
+    rhythms = table.rhythms if plan.prices else ()
+    return feature_line(table.reader, feature, granted, before=before, currency=table.currency, rhythms=rhythms)
 
 
 def _by_feature(plan: PlanVersion) -> dict[str, Entitlement]:

@@ -5,15 +5,20 @@ from fractions import Fraction
 
 from plangate.engine.catalog import Entitlement, Feature, Price, PriceTier
 from plangate.engine.pricing import amount_of, months_in, price_among
-from plangate.engine.values import Interval, PeriodKind, PriceBehaviour
+from plangate.engine.values import PeriodKind, PriceBehaviour
+from plangate.web.views.rhythms import Rhythm, rhythm_of_price
 from plangate.web.wording import Reader
 
 _USED = frozenset({PriceBehaviour.PAY_AS_YOU_GO, PriceBehaviour.TIERS})
 
 
-def price_at(granted: Entitlement, *, currency: str, interval: str) -> Price | None:
-    """The price of an entitlement for a currency, at this interval where it has one; None when it has none."""
-    return price_among(granted.prices, currency=currency, interval=Interval(interval) if interval else None)
+def price_at(granted: Entitlement, *, currency: str, rhythm: Rhythm | None) -> Price | None:
+    """The price of an entitlement for a currency, paid this often where it has one; None when it has none."""
+    if rhythm is None:
+        return price_among(granted.prices, currency=currency)
+    return price_among(
+        granted.prices, currency=currency, interval=rhythm.interval, interval_count=rhythm.interval_count
+    )
 
 
 def rate_text(reader: Reader, feature: Feature, price: Price, *, is_recurring: bool = False) -> str:
@@ -25,7 +30,7 @@ def rate_text(reader: Reader, feature: Feature, price: Price, *, is_recurring: b
     else:
         amount = Decimal(price.amount_minor if price.amount_decimal is None else price.amount_decimal)
         text = _per(reader, feature, price, amount, package=price.package_size)
-    return f"{text} {reader.say(f'each.{price.interval}')}" if is_recurring else text
+    return f"{text} {rhythm_of_price(price).say(reader, 'each')}" if is_recurring else text
 
 
 def priced_text(reader: Reader, feature: Feature, granted: Entitlement, price: Price, included: str) -> str:

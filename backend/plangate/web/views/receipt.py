@@ -12,6 +12,7 @@ from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptVi
 from plangate.web.views.offers import effect_text, name_of
 from plangate.web.views.plan_manager import Abilities
 from plangate.web.views.rates import rate_text
+from plangate.web.views.rhythms import rhythm_of, rhythm_paid
 from plangate.web.wording import Reader
 
 
@@ -176,9 +177,9 @@ def _title(
         key = "receipt.remove" if count == "0" else "receipt.quantity" if held else "receipt.add"
         shown = reader.number(int(count)) if count.isdecimal() else count
         return reader.say(key, name=name_of(catalog, add_on), count=shown)
-    interval = wish.get("interval")
-    if interval and company.subscription is not None and interval != company.subscription.interval:
-        return reader.say(f"receipt.interval.{interval}", plan=plan)
+    rhythm = rhythm_of(wish.get("interval", ""))
+    if rhythm and company.subscription is not None and rhythm != rhythm_paid(company.subscription):
+        return rhythm.say(reader, "receipt.interval", plan=plan)
     return reader.say("receipt.same", plan=plan)
 
 

@@ -13,6 +13,7 @@ from plangate.shapes import Company
 from plangate.web.fragments import Action, Frame, Meter, Notice, Tone, UsageView
 from plangate.web.views.offers import is_overage_paid
 from plangate.web.views.rates import cost_so_far, price_at, rate_text
+from plangate.web.views.rhythms import Rhythm, rhythm_paid
 from plangate.web.wording import Reader
 
 _MEASURED = frozenset({FeatureType.EVENT, FeatureType.TRAIT, FeatureType.SEAT})
@@ -112,7 +113,7 @@ def _meter(
         action = Action(
             label=reader.say("usage.see", plan=unlock.name or unlock.key),
             post="preview",
-            fields={"plan": unlock.key, "interval": unlock.interval or ""},
+            fields={"plan": unlock.key, "interval": _rhythm_key(unlock)},
             element_id=f"unlock-{feature.key}",
         )
     return Meter(
@@ -127,6 +128,10 @@ def _meter(
         hint=" · ".join(hints),
         action=action,
     )
+
+
+def _rhythm_key(unlock: Unlock) -> str:
+    return "" if unlock.interval is None else Rhythm(unlock.interval, unlock.interval_count).key
 
 
 def _way_to_more(decision: Decision) -> Unlock | None:
@@ -152,7 +157,7 @@ def _paid_for(catalog: Catalog, company: Company | None, feature: Feature, decis
                 paying = None if company is None else company.subscription
                 if paying is None:
                     return _Paid(granted, None)
-                price = price_at(granted, currency=paying.currency, interval=paying.interval)
+                price = price_at(granted, currency=paying.currency, rhythm=rhythm_paid(paying))
                 return _Paid(granted, price)
     return None
 
