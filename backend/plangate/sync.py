@@ -216,7 +216,7 @@ async def sweep(env: Environment) -> int:
         since = began_at
     # The place is taken from events alone, because Stripe's clock and ours may differ.
     seen_until = newest = 0 if since is None else int(since.timestamp())
-    missed, is_brought = 0, reached is None
+    missed, is_brought = 0, False
     async for page in env.gateway.event_pages(created_from=(since or began_at - _EVENTS_KEPT) - _SWEEP_OVERLAP):
         awaited = [event for event in page if event["type"] in CONSUMED_EVENTS]
         unheard = await _store_missed(env, awaited)
@@ -225,8 +225,15 @@ async def sweep(env: Environment) -> int:
         newest = max(newest, *(int(event["created"]) for event in page))
     # Only a sweep that went through moves the place to go on from.
     async with env.writing() as session:
-        # What the first sweep brings happened before there was an endpoint, so no webhook is missing.
-        remembered = 0 if reached is None else missed or (0 if is_brought else reached.get("missed", 0))
+        latest = await cursor(session, SWEEP_CURSOR, lock=True)
+        if reached is None:
+            # What the first sweep brings happened before there was an endpoint, so no webhook is missing.
+            remembered = 0
+        elif latest != reached:
+            # Another process swept meanwhile, and what it stored passed for brought here.
+            remembered, newest = missed + latest["missed"], max(newest, latest["created"])
+        else:
+            remembered = missed or (0 if is_brought else reached["missed"])
         place = {"created": newest or int(began_at.timestamp()), "missed": remembered}
         await set_cursor(session, SWEEP_CURSOR, place)
         # Stripe answers, so what it did not answer too often is asked once more, an hour later again.

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from plangate import access, catalog, companies, overrides, sync
 from plangate.deployment import Deployment
 from plangate.mirroring import refetch
 from plangate.shapes import Actor
-from plangate.store.inbox import inbox_figures
+from plangate.store.inbox import cursor, inbox_figures
 from plangate.web.api.service import Readiness, Service
 from plangate.web.metrics import RequestMetrics
 from tests.shop import DOCUMENT, STAFF, Shop
@@ -60,6 +61,30 @@ async def test_w11_events_that_no_webhook_brought_are_warned_of_until_webhooks_c
     # What the endpoint was never to send is not missing.
     assert await sync.sweep(shop.env) == 0
     assert await warnings() == []
+
+
+async def test_w11_what_one_of_several_processes_found_missing_no_other_takes_for_brought(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All begin to sweep when they start, and again each hour: at the same time."""
+    await subscribe(shop)
+    await sync.sweep(shop.env)
+    shop.advance("PT1M")
+    shop.stripe.subscriptions.create({"customer": await shop.customer(), "items": [{"price": await priced(shop)}]})
+    listed, swept = shop.env.gateway.event_pages, list[int]()
+
+    async def others_first(**asked: Any) -> AsyncIterator[list[Any]]:  # noqa: ANN401 - passed on
+        async for page in listed(**asked):
+            if not swept:
+                swept.append(0)
+                swept[0] = await sync.sweep(shop.env)
+            yield page
+
+    monkeypatch.setattr(shop.env.gateway, "event_pages", others_first)
+    assert await sync.sweep(shop.env) == 0
+    async with shop.env.reading() as session:
+        place = await cursor(session, sync.SWEEP_CURSOR)
+    assert place["missed"] == swept[0] > 0
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

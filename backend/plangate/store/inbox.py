@@ -269,11 +269,10 @@ async def known_event_ids(session: StoreSession, stripe_event_ids: Sequence[str]
     return {row["stripe_event_id"] for row in rows}
 
 
-async def cursor(session: StoreSession, name: str) -> Any:  # noqa: ANN401 - any JSON value
-    """The stored place, or None."""
-    return await session.scalar(
-        select(cursors.c.value).where(cursors.c.environment_id == session.environment_id, cursors.c.name == name)
-    )
+async def cursor(session: StoreSession, name: str, *, lock: bool = False) -> Any:  # noqa: ANN401 - any JSON value
+    """The stored place, or None; with `lock` nobody else moves it until the transaction ends."""
+    query = select(cursors.c.value).where(cursors.c.environment_id == session.environment_id, cursors.c.name == name)
+    return await session.scalar(query.with_for_update() if lock else query)
 
 
 async def set_cursor(session: StoreSession, name: str, value: object) -> None:
