@@ -70,7 +70,9 @@ class ScheduledChange(msgspec.Struct, frozen=True, kw_only=True):
     effective_at: datetime
     interval: str | None = None
     interval_count: int = 1
+    quantity: int = 1
     add_ons: Mapping[str, int] = {}
+    units: Mapping[str, int] = {}
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True):

@@ -154,6 +154,28 @@ def test_the_table_marks_the_held_plan_and_names_each_way_from_it() -> None:
     assert "Starts December 3" in scheduled
 
 
+def test_everything_in_a_plan_is_said_only_where_nothing_of_it_is_missing() -> None:
+    plain = canned.catalog()
+    team = structs.replace(
+        plain.plans["starter"],
+        key="team",
+        name="Team",
+        position=4,
+        entitlements=(
+            canned.exports(500),
+            Entitlement(feature="seats", limit=5),
+            Entitlement(feature="upload", config=9),
+        ),
+    )
+    html = _table(catalog=structs.replace(plain, plans={**plain.plans, "team": team}))
+    assert "Everything in Enterprise" not in html
+    card = html.partition("<h2>Team</h2>")[2]
+    assert "Includes:" in card
+    assert "500 exports a month" in card
+    assert "5 seats" in card
+    assert "instead of" not in card
+
+
 def test_a_yearly_plan_compares_by_the_month() -> None:
     html = _table(canned.company("starter", interval="year"))
     assert "Upgrade to Pro" in html
@@ -193,7 +215,7 @@ def test_a_scheduled_downgrade_is_a_calm_banner_with_the_way_back() -> None:
     assert "You move to Starter on December 3." in html
     assert "$19.00 on December 3" in html
     assert 'hx-post="cancel-scheduled"' in html
-    assert "Cancel subscription" not in html
+    assert "Cancel subscription" in html
 
 
 def _gains(html: str, plan: str) -> str:

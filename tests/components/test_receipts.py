@@ -106,7 +106,7 @@ def test_the_receipt_adds_up_when_prices_include_the_tax() -> None:
         ({"add_on": "extra-exports", "quantity": "3"}, "Extra exports: change to 3"),
         ({"add_on": "extra-exports", "quantity": "0"}, "Remove Extra exports"),
         ({"plan": "pro", "interval": "year"}, "Pay for Pro by the year"),
-        ({"unit": "seats", "quantity": "4"}, "Change your Pro plan"),
+        ({"unit": "seats", "quantity": "4"}, "Seats: change to 4"),
     ],
 )
 def test_the_receipt_of_one_plan_names_what_changes_in_it(wish: dict[str, str], title: str) -> None:
@@ -136,3 +136,33 @@ def test_a_refusal_carries_the_button_that_leads_out() -> None:
     assert 'href="https://sales.test/"' in shown(Code.CONTACT_US, url="https://sales.test/", label="Talk to us")
     assert 'href="https://pay.test/"' in shown(Code.PAYMENT_FAILED, next_action={"url": "https://pay.test/"})
     assert "href" not in shown(Code.CONTACT_US, url="javascript:alert(1)")
+
+
+def test_a_plan_is_kept_only_where_another_was_chosen() -> None:
+    frame, catalog, held = canned.frame(), canned.catalog(), canned.company("pro")
+    less = canned.quote(ChangeKind.DOWNGRADE)
+    fewer = receipt_view(frame, catalog, held, less, wish={"add_on": "extra-exports", "quantity": "1"}, key="k")
+    assert fewer.cancel_label == "Not now"
+    smaller = receipt_view(frame, catalog, held, less, wish={"plan": "starter"}, key="k")
+    assert smaller.cancel_label == "Keep Pro"
+
+
+def test_what_somebody_has_already_is_no_refusal_and_the_page_behind_is_loaded_again() -> None:
+    frame, catalog, held = canned.frame(), canned.catalog(), canned.company("pro")
+    same = render(refusal_view(frame, catalog, held, Refusal(Code.NO_CHANGE, "On exactly that."), abilities=ALL))
+    assert "You have that already" in same
+    assert "not possible" not in same
+    assert "data-close data-retry" in same
+    other = render(refusal_view(frame, catalog, held, Refusal(Code.PAST_DUE, "Pay first."), abilities=ALL))
+    assert "data-retry" not in other
+
+
+def test_nothing_is_called_a_downgrade_where_the_subscription_ends() -> None:
+    frame, catalog, company = canned.frame(), canned.catalog(), canned.company("pro", scheduled="free")
+    assert company.scheduled_change is not None
+    ending = structs.replace(company, scheduled_change=structs.replace(company.scheduled_change, kind="cancel"))
+    refusal = Refusal(Code.DOWNGRADE_SCHEDULED, "A downgrade is scheduled.")
+    html = render(refusal_view(frame, catalog, ending, refusal, abilities=ALL))
+    assert "Your subscription ends on December 3, so nothing can be added to it." in html
+    assert "Keep Pro" in html
+    assert "A downgrade is scheduled." in render(refusal_view(frame, catalog, company, refusal, abilities=ALL))

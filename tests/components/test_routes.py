@@ -283,6 +283,18 @@ ODD_FORMS: list[tuple[dict[str, str], int]] = [
 ]
 
 
+async def test_a_change_the_bank_asks_about_is_not_called_on_its_way(front: Front) -> None:
+    subscription = await front.shop.subscribed(plan="starter")
+    method = front.shop.new_card(front.shop.objects("customer")[0]["id"], "pm_card_authenticationRequired")
+    front.shop.stripe.subscriptions.update(subscription, {"default_payment_method": method})
+    await front.shop.sync()
+    receipt = await front.post("preview", plan="pro")
+    asked = await front.post("confirm", **_fields(receipt.text))
+    assert "One more step: nothing changes until the payment is confirmed." in asked.text
+    assert "on its way" not in asked.text
+    assert "Confirm payment" in asked.text
+
+
 async def test_odd_forms_are_refused_in_words_and_change_nothing(front: Front) -> None:
     for form, status in ODD_FORMS:
         refused = await front.post("preview", **form)
@@ -339,14 +351,33 @@ async def test_seats_in_advance_are_bought_and_overage_is_told(front: Front) -> 
     assert done.status_code == 200, done.text
     await shop.sync()
     manager = (await front.get("plan-manager")).text
+    assert "Done: your subscription is updated." in done.text
     assert "You have 4" in manager
     assert "$85.00 a month" in manager
+    await _fewer_seats_wait_for_the_next_payment(front)
     decision = await access.check(shop.env, company={"id": "acme"}, feature="exports", quantity=0)
     assert (decision.unlimited, decision.soft_limit) == (True, 1000)
     event = metering.TrackEvent(event="exports", company={"id": "acme"}, quantity=1_500)
     await metering.record(shop.env, [event])
     usage = (await front.get("usage")).text
     assert "500 over the 1,000 exports included: $1.00 so far, $0.002 per export." in usage
+
+
+async def _fewer_seats_wait_for_the_next_payment(front: Front) -> None:
+    """Four seats become three on the day of the next payment, and the way to leave stays open until then."""
+    receipt = await front.post("preview", unit="seats", quantity="3")
+    assert "Next payment: $76.00 on" in receipt.text
+    done = await front.post("confirm", **_fields(receipt.text))
+    assert "Done: your subscription changes on" in done.text
+    assert "you move to" not in done.text
+    assert "$76.00 on" in done.text
+    await front.shop.sync()
+    manager = (await front.get("plan-manager")).text
+    assert "$85.00 a month" in manager
+    assert "$76.00 on" in manager
+    assert "Cancel subscription" in manager
+    kept = await front.post("cancel-scheduled")
+    assert "$85.00 on" in kept.text
 
 
 async def test_a_trial_is_offered_once(front: Front) -> None:

@@ -200,7 +200,9 @@ def _scheduled(
             effective_at=change.effective_at,
             interval=target.interval,
             interval_count=target.interval_count,
+            quantity=target.quantity,
             add_ons=target.add_ons,
+            units=target.units,
         )
     if subscription is None:
         return None
@@ -217,7 +219,9 @@ def _scheduled(
                 effective_at=phase.starts_at,
                 interval=None if interval is None else interval.value,
                 interval_count=target_holding.interval_count,
+                quantity=target_holding.quantity,
                 add_ons=target_holding.add_ons,
+                units=target_holding.units,
             )
     if end_at is not None and end_at > now:
         return ScheduledChange(id=None, kind="cancel", plan=catalog.fallback_plan, effective_at=end_at)

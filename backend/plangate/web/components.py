@@ -406,13 +406,17 @@ def _notice(frame: Frame, catalog: Catalog, change: PlanChange) -> Notice:
         case ChangeState.APPLIED if change.kind is ChangeKind.RESUME:
             return Notice(text=say("notice.kept", plan=plan))
         case ChangeState.APPLIED if _base_of(change.from_) == _base_of(change.to):
-            return Notice(text=say("notice.applied_add_ons"))
+            return Notice(text=say("notice.applied_other"))
         case ChangeState.APPLIED:
             return Notice(text=say("notice.applied", plan=plan))
         case ChangeState.SCHEDULED if change.kind is ChangeKind.CANCEL:
             return Notice(text=say("notice.cancel_scheduled", date=day(change.effective_at)))
+        case ChangeState.SCHEDULED if change.from_.plan == change.to.plan:
+            return Notice(text=say("notice.scheduled_other", date=day(change.effective_at)))
         case ChangeState.SCHEDULED:
             return Notice(text=say("notice.scheduled", plan=plan, date=day(change.effective_at)))
+        case ChangeState.REQUIRES_ACTION:
+            return Notice(text=say("notice.requires_action"), tone="warn")
         case ChangeState.REFUSED | ChangeState.FAILED:
             detail = change.refusal.detail if change.refusal else say("refusal.unchanged")
             return Notice(text=say("notice.unfinished", detail=detail), tone="warn")

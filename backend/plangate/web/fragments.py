@@ -243,7 +243,10 @@ class ReceiptView(Fragment, frozen=True, kw_only=True):
 
 
 class RefusalView(Fragment, frozen=True, kw_only=True):
-    """A documented "no" inside a dialog: what is in the way, and the way out."""
+    """A documented "no" inside a dialog: what is in the way, and the way out.
+
+    `is_outdated` says that what stands behind the dialog is no longer so: closing it loads that again.
+    """
 
     template: ClassVar[str] = "refusal.html"
     title: str
@@ -252,6 +255,7 @@ class RefusalView(Fragment, frozen=True, kw_only=True):
     hint: str
     action: Action | None
     close_label: str
+    is_outdated: bool = False
 
 
 class ProblemView(Fragment, frozen=True, kw_only=True):

@@ -178,6 +178,13 @@ def _plain(company: Company) -> Holding:
     )
 
 
+def is_ending(company: Company) -> bool:
+    """Whether the subscription is set to end, by us or in Stripe."""
+    scheduled, subscription = company.scheduled_change, company.subscription
+    is_set = subscription is not None and subscription.cancel_at is not None
+    return is_set or (scheduled is not None and scheduled.kind == ChangeKind.CANCEL)
+
+
 def _facts(reader: Reader, catalog: Catalog, company: Company, holding: Holding) -> tuple[Fact, ...]:
     subscription = company.subscription
     price_label, next_label = reader.say("manager.price"), reader.say("manager.next")
@@ -221,19 +228,22 @@ def _next_payment(
     """The next regular payment before tax and credit; at a scheduled change it is the new plan's."""
     label = reader.say("manager.next")
     scheduled = company.scheduled_change
-    if subscription.cancel_at is not None or (scheduled is not None and scheduled.kind == ChangeKind.CANCEL):
+    if is_ending(company):
         return Fact(label=label, text=reader.say("manager.no_next"))
     at = subscription.period.end
     if scheduled is not None and scheduled.plan is not None and scheduled.effective_at <= at:
-        is_same = scheduled.plan == holding.plan
+        rhythm = rhythm_scheduled(scheduled) or rhythm_paid(subscription)
+        # A change of quantity keeps the versions held; another plan or interval takes the newest.
+        is_kept = scheduled.plan == holding.plan and rhythm == rhythm_paid(subscription)
+        versions = {one.key: one.version for one in company.add_ons} if is_kept else {}
         target = Holding(
             plan=scheduled.plan,
-            version=None,
-            quantity=holding.quantity if is_same else 1,
-            units=holding.units if is_same else {},
+            version=holding.version if is_kept else None,
+            quantity=scheduled.quantity,
+            units=scheduled.units,
+            own_price=holding.own_price if is_kept else None,
         )
-        add_ons = {key: (_newest(catalog, key), count) for key, count in scheduled.add_ons.items()}
-        rhythm = rhythm_scheduled(scheduled) or rhythm_paid(subscription)
+        add_ons = {key: (versions.get(key) or _newest(catalog, key), n) for key, n in scheduled.add_ons.items()}
         total = _total(catalog, subscription.currency, target, add_ons, rhythm)
     if total is None:
         return Fact(label=label, text=reader.day(at))
@@ -301,9 +311,7 @@ def _actions(reader: Reader, company: Company, pending: PlanChange | None) -> tu
     style: Literal["", "primary"] = "" if pending is not None and pending.next_action is not None else "primary"
     change = Action(label=label, get="plan-manager?view=choices", style=style, element_id="change-plan")
     actions = [] if is_overdue else [change]
-    scheduled = company.scheduled_change
-    is_ending = company.subscription is not None and company.subscription.cancel_at is not None
-    if has_paid_plan and not is_ending and scheduled is None:
+    if has_paid_plan and not is_ending(company):
         actions.append(
             Action(
                 label=reader.say("manager.cancel"),

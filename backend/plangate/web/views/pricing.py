@@ -186,6 +186,8 @@ def _yearly_saving(table: _Table, plan: PlanVersion) -> int:
 def _card(table: _Table, plan: PlanVersion, previous: PlanVersion | None) -> Card:
     reader = table.reader
     is_current = plan.key == table.held
+    if previous is not None and not _keeps_all(table, plan, previous):
+        previous = None
     gains, everything = _features(table, plan, previous)
     is_begun = table.company is not None and table.company.subscription is not None
     trial_days = 0 if is_begun or plan.key in table.tried else plan.trial_days
@@ -296,6 +298,22 @@ def _choose_label(table: _Table, plan: PlanVersion, price: Price | None) -> str:
     amount = monthly_amount(price) if price else 0
     is_upgrade = bool(plan.prices) and amount >= table.held_amount
     return reader.say("pricing.upgrade" if is_upgrade else "pricing.move", plan=plan.name)
+
+
+def _keeps_all(table: _Table, plan: PlanVersion, previous: PlanVersion) -> bool:
+    """Whether "everything in" the plan before is true: nothing of it is missing here or less.
+
+    Another config value, or a limit read from a trait, is neither more nor less: it is listed as it is.
+    """
+    granted = _by_feature(plan)
+    for key, before in _by_feature(previous).items():
+        feature, now = table.catalog.features.get(key), granted.get(key)
+        is_listed = now is not None and (now.config is not None or now.limit_trait is not None)
+        if feature is None or feature.is_archived or is_listed:
+            continue
+        if is_granting(before) if now is None else is_more(before, now):
+            return False
+    return True
 
 
 def _features(

@@ -10,7 +10,7 @@ from plangate.errors import Code, Refusal
 from plangate.shapes import ChangeKind, Company, EntitlementEffect, Quote, UsagePrice, Violation
 from plangate.web.fragments import Action, Frame, Notice, ReceiptLine, ReceiptView, RefusalView, web_address
 from plangate.web.views.offers import effect_text, name_of
-from plangate.web.views.plan_manager import Abilities
+from plangate.web.views.plan_manager import Abilities, is_ending
 from plangate.web.views.rates import rate_text
 from plangate.web.views.rhythms import rhythm_of, rhythm_paid
 from plangate.web.wording import Reader
@@ -62,7 +62,9 @@ def receipt_view(
             style="primary",
         ),
         is_ending=quote.kind is ChangeKind.CANCEL,
-        cancel_label=reader.say("receipt.keep", plan=current) if _is_less(quote) else reader.say("not_now"),
+        cancel_label=reader.say("receipt.keep", plan=current)
+        if quote.kind is ChangeKind.CANCEL or (quote.kind is ChangeKind.DOWNGRADE and target != held)
+        else reader.say("not_now"),
     )
 
 
@@ -82,15 +84,29 @@ def refusal_view(
     reader = frame.reader
     violations = _violations_of(refusal)
     is_over = refusal.code is Code.OVER_LIMIT and bool(violations)
+    is_same = refusal.code is Code.NO_CHANGE
     return RefusalView(
         frame=frame,
-        title=reader.say("refusal.title"),
-        text=reader.say("refusal.over", plan=name_of(catalog, plan)) if is_over and plan else refusal.detail,
+        title=reader.say("refusal.same_title" if is_same else "refusal.title"),
+        text=reader.say("refusal.over", plan=name_of(catalog, plan))
+        if is_over and plan
+        else _reason(reader, company, refusal),
         reasons=tuple(_violation(reader, catalog, one, "refusal.violation") for one in violations),
         hint=reader.say("refusal.over_hint" if is_over else "refusal.unchanged"),
         action=_way_out(reader, catalog, company, refusal, abilities),
         close_label=reader.say("refusal.close"),
+        is_outdated=is_same,
     )
+
+
+def _reason(reader: Reader, company: Company | None, refusal: Refusal) -> str:
+    """The refusal in the words of whoever asked; its own detail where those would say no more."""
+    if refusal.code is Code.NO_CHANGE:
+        return reader.say("refusal.same")
+    scheduled = company.scheduled_change if company is not None and is_ending(company) else None
+    if refusal.code is Code.DOWNGRADE_SCHEDULED and scheduled is not None:
+        return reader.say("refusal.ending", date=reader.day(scheduled.effective_at))
+    return refusal.detail
 
 
 def _column(reader: Reader, quote: Quote) -> tuple[list[tuple[str, int]], int]:
@@ -153,10 +169,6 @@ def _next_url(next_action: object) -> str:
     return str(getattr(next_action, "url", "") or "")
 
 
-def _is_less(quote: Quote) -> bool:
-    return quote.kind in {ChangeKind.DOWNGRADE, ChangeKind.CANCEL}
-
-
 def _title(
     reader: Reader,
     catalog: Catalog,
@@ -177,6 +189,8 @@ def _title(
         key = "receipt.remove" if count == "0" else "receipt.quantity" if held else "receipt.add"
         shown = reader.number(int(count)) if count.isdecimal() else count
         return reader.say(key, name=name_of(catalog, add_on), count=shown)
+    if unit := catalog.features.get(wish.get("unit", "")):
+        return reader.say("receipt.quantity", name=unit.name, count=reader.number(int(wish.get("quantity") or 0)))
     rhythm = rhythm_of(wish.get("interval", ""))
     if rhythm and company.subscription is not None and rhythm != rhythm_paid(company.subscription):
         return rhythm.say(reader, "receipt.interval", plan=plan)
