@@ -43,6 +43,7 @@ from plangate.store.companies import (
 from plangate.store.company_terms import deleted_customers, note_deleted_customers
 from plangate.store.database import StoreSession
 from plangate.store.direct import together
+from plangate.store.environments import environment
 from plangate.store.ledger import held_companies, lock_pairs, locking
 from plangate.store.plan_changes import PlanChangeRow, changes_in
 from plangate.store.present import PresentFacts, asking_facts, facts_of, present_facts
@@ -419,12 +420,15 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
     named = owning_company(metadata)
     is_ours = metadata.get(ENVIRONMENT_METADATA) in {None, "", env.id}
     catalog = await env.catalog()
-    is_wanted = is_every_customer_wanted or is_subscriber(catalog, state.subscriptions)
     key = (STRIPE_CUSTOMER_KEY, state.stripe_customer_id)
     try:
         async with env.writing() as session:
+            if (await environment(session)).catalog_revision != catalog.revision:
+                # As in `_stored`.
+                catalog = await env.catalog_in(session)
             row = await company_row(session, named) if named is not None and is_ours else None
             if row is None:
+                is_wanted = is_every_customer_wanted or is_subscriber(catalog, state.subscriptions)
                 made = await make_companies(session, catalog, [state]) if is_wanted else {}
                 return made.get(state.stripe_customer_id)
             # Stripe goes on naming a company that was merged; its customers belong to the one it became.

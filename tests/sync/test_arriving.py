@@ -14,7 +14,7 @@ from plangate.clock import wall_now
 from plangate.deployment import Deployment
 from plangate.engine.facts import PlanRef
 from plangate.errors import Code, Refusal
-from plangate.mirroring import refetch
+from plangate.mirroring import company_of_customer, refetch
 from plangate.shapes import Actor
 from plangate.store.database import Database, StoreSession
 from plangate.store.inbox import InboxState, inbox
@@ -99,18 +99,24 @@ async def test_what_was_written_stays_in_memory_as_the_store_has_it(shop: Shop) 
     assert await shop.plan() == "starter"
 
 
-@pytest.mark.parametrize("is_at_once", [True, False])
-async def test_what_prices_mean_is_told_by_the_newest_catalogue(
-    shop: Shop, connected: Deployment, *, is_at_once: bool
-) -> None:
-    """Another process published it, and this one did not hear of it yet."""
-    await shop.env.catalog()
+async def published_elsewhere(connected: Deployment) -> str:
+    """The price of the plan 'max', which another process publishes."""
     dearer = {"name": "Max", "prices": [{"currency": "usd", "interval": "month", "amount_minor": 9900}]}
     other = await Deployment.open(connected.settings)
     document = {**DOCUMENT, "plans": {**DOCUMENT["plans"], "max": dearer}}
     await catalog.apply(other.named(None), document, actor=Actor(kind="cli", id="tests"))
     price = (await other.named(None).catalog()).plans["max"].prices[0].stripe_price_id or ""
     await other.close()
+    return price
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+async def test_what_prices_mean_is_told_by_the_newest_catalogue(
+    shop: Shop, connected: Deployment, *, is_at_once: bool
+) -> None:
+    """Another process published it, and this one did not hear of it yet."""
+    await shop.env.catalog()
+    price = await published_elsewhere(connected)
     shop.stripe.subscriptions.create({"customer": await shop.customer(), "items": [{"price": price}]})
     if is_at_once:
         _, claim = await sync.receive_to_act(shop.env, (await events_of(shop))[-1])
@@ -120,6 +126,24 @@ async def test_what_prices_mean_is_told_by_the_newest_catalogue(
         await refetch(shop.env, shop.company_id)
     async with shop.env.reading() as session:
         present = await present_facts(session, shop.company_id)
+    assert present is not None
+    assert present.facts.last_mapped_plan == PlanRef("max", 1)
+
+
+async def test_who_subscribes_to_what_was_published_a_moment_ago_becomes_a_company(
+    shop: Shop, connected: Deployment
+) -> None:
+    """Another process published it, and this one did not hear of it yet."""
+    await shop.env.catalog()
+    customer = shop.stripe.customers.create({"name": "Early"}).id
+    shop.new_card(customer, "pm_card_visa")
+    price = await published_elsewhere(connected)
+    shop.stripe.subscriptions.create({"customer": customer, "items": [{"price": price}]})
+    await sync.receive(shop.env, (await events_of(shop))[-1])
+    assert await sync.work_inbox(shop.env) == 1
+    async with shop.env.reading() as session:
+        company_id = await company_of_customer(session, customer)
+        present = await present_facts(session, company_id or "")
     assert present is not None
     assert present.facts.last_mapped_plan == PlanRef("max", 1)
 
