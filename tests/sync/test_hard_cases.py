@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -73,7 +73,7 @@ async def test_w11_what_one_of_several_processes_found_missing_no_other_takes_fo
     shop.stripe.subscriptions.create({"customer": await shop.customer(), "items": [{"price": await priced(shop)}]})
     listed, swept = shop.env.gateway.event_pages, list[int]()
 
-    async def others_first(**asked: Any) -> AsyncIterator[list[Any]]:  # noqa: ANN401 - passed on
+    async def others_first(**asked: Any) -> AsyncIterator[Sequence[Any]]:  # noqa: ANN401 - passed on
         async for page in listed(**asked):
             if not swept:
                 swept.append(0)
