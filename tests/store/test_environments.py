@@ -1,5 +1,7 @@
 """An environment is one Stripe account in one mode for good: no setting makes another account's data of it."""
 
+import asyncio
+
 import pytest
 
 from plangate.deployment import Deployment
@@ -29,6 +31,19 @@ async def test_an_account_is_not_given_a_second_environment(database_url: str) -
     await _opened(database_url, environment_settings())
     with pytest.raises(StartRefused, match="as environment 'default'"):
         await _opened(database_url, environment_settings(name="live"))
+
+
+async def test_servers_that_start_for_the_first_time_at_once_make_one_environment(database_url: str) -> None:
+    started = await asyncio.gather(*(_opened(database_url, environment_settings()) for _ in range(4)))
+    assert len(set(started)) == 1
+
+
+async def test_of_servers_that_name_one_account_differently_one_starts(database_url: str) -> None:
+    started = await asyncio.gather(
+        *(_opened(database_url, environment_settings(name=name)) for name in ("a", "b", "c", "d")),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in started) == ["StartRefused"] * 3 + ["str"]
 
 
 async def test_an_environment_made_before_its_account_was_known_gets_it_once(database_url: str) -> None:

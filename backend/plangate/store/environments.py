@@ -1,13 +1,15 @@
 """Environments and their API keys: one Stripe account in one mode, and who may speak for it."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import select, update
-from sqlmodel import Field, SQLModel
+from sqlalchemy import select, text, update
+from sqlmodel import Field, Index, SQLModel
 
 from plangate.store.columns import Instant, JsonText, to_microseconds
 from plangate.store.database import StoreSession, table_of
+
+_HAS_ACCOUNT: Final = "stripe_account <> ''"
 
 
 class EnvironmentRow(SQLModel, table=True):
@@ -17,6 +19,16 @@ class EnvironmentRow(SQLModel, table=True):
     """
 
     __tablename__ = "environments"
+    __table_args__ = (
+        Index(
+            "environments_by_account",
+            "stripe_account",
+            "stripe_mode",
+            unique=True,
+            sqlite_where=text(_HAS_ACCOUNT),
+            postgresql_where=text(_HAS_ACCOUNT),
+        ),
+    )
 
     id: str = Field(primary_key=True)
     name: str = Field(unique=True)
@@ -53,20 +65,18 @@ async def ensure_environment(session: StoreSession, row: EnvironmentRow) -> Envi
 
     Where another environment has this account and mode already, that one is answered and nothing is made.
     """
+    # Several servers may start at once: whoever comes first makes it.
+    await session.run(session.insert(EnvironmentRow).values(row.model_dump()).on_conflict_do_nothing())
     known = await session.one(select(environments).where(environments.c.name == row.name))
     if known is not None and (known["stripe_account"] or not row.stripe_account):
         return EnvironmentRow(**known)
-    if row.stripe_account:
-        same = (environments.c.stripe_account == row.stripe_account, environments.c.stripe_mode == row.stripe_mode)
-        other = await session.one(select(environments).where(*same))
-        if other is not None:
-            return EnvironmentRow(**other)
-    if known is None:
-        await session.add(row)
-        return row
+    same = (environments.c.stripe_account == row.stripe_account, environments.c.stripe_mode == row.stripe_mode)
+    other = await session.one(select(environments).where(*same))
+    if other is not None:
+        return EnvironmentRow(**other)
     given = {"stripe_account": row.stripe_account, "stripe_mode": row.stripe_mode}
-    await session.run(update(environments).where(environments.c.id == known["id"]).values(given))
-    return EnvironmentRow(**{**known, **given})
+    told = update(environments).where(environments.c.name == row.name).values(given).returning(environments)
+    return EnvironmentRow(**(await session.run(told)).mappings().one())
 
 
 async def environment(session: StoreSession) -> EnvironmentRow:

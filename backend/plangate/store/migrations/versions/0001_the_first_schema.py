@@ -175,6 +175,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
+    with op.batch_alter_table("environments", schema=None) as batch_op:
+        batch_op.create_index(
+            "environments_by_account",
+            ["stripe_account", "stripe_mode"],
+            unique=True,
+            sqlite_where=sa.text("stripe_account <> ''"),
+            postgresql_where=sa.text("stripe_account <> ''"),
+        )
+
     op.create_table(
         "former_keys",
         sa.Column("environment_id", sa.String(), nullable=False),
@@ -872,6 +881,13 @@ def downgrade() -> None:
         batch_op.drop_index("former_keys_by_company")
 
     op.drop_table("former_keys")
+    with op.batch_alter_table("environments", schema=None) as batch_op:
+        batch_op.drop_index(
+            "environments_by_account",
+            sqlite_where=sa.text("stripe_account <> ''"),
+            postgresql_where=sa.text("stripe_account <> ''"),
+        )
+
     op.drop_table("environments")
     op.drop_table("cursors")
     with op.batch_alter_table("company_terms", schema=None) as batch_op:
