@@ -30,6 +30,13 @@ _SOLD: dict[str, Any] = {
     "add_ons": {
         **DOCUMENT["add_ons"],
         "monthly": {"name": "Monthly", "prices": [{"currency": "usd", "interval": "month", "amount_minor": 250}]},
+        "either": {
+            "name": "Either",
+            "prices": [
+                {**_QUARTER, "amount_minor": 600},
+                {"currency": "usd", "interval": "month", "amount_minor": 225},
+            ],
+        },
     },
 }
 
@@ -141,6 +148,18 @@ async def test_an_add_on_paid_each_month_comes_first_beside_a_plan_paid_more_sel
     assert quote.due_today.amount_minor == due
     await shop.confirm(quote)
     assert await _renewed(shop, quote) == renewal
+
+
+@pytest.mark.parametrize(("before", "after", "renewal"), [(3, 1, 2_500 + 225), (1, 3, 6_000 + 600)])
+async def test_an_add_on_that_is_sold_so_is_paid_as_often_as_the_plan_moved(
+    shop: Shop, before: int, after: int, renewal: int
+) -> None:
+    await shop.subscribed(plan="both", interval="month", interval_count=before, add_ons={"either": 1})
+    quote = await shop.preview(interval="month", interval_count=after)
+    await shop.confirm(quote)
+    assert await _renewed(shop, quote) == renewal
+    (subscription,) = shop.objects("subscription")
+    assert [one["price"]["recurring"]["interval_count"] for one in subscription["items"]["data"]] == [after, after]
 
 
 async def test_an_add_on_that_is_added_later_has_its_own_next_invoice(shop: Shop) -> None:

@@ -215,8 +215,10 @@ def _line(
 ) -> TargetLine:
     item, owner = old if old is not None else (None, None)
     length = (target.interval, target.interval_count)
-    is_add_on = version.kind == "add_on" and feature is None
-    if is_kept and item is not None and owner is not None and _lasts_as_long(item, target, is_add_on=is_add_on):
+    is_as_long = item is not None and (item.interval, item.interval_count) == length
+    # An add-on may be sold in other intervals than its plan: it stays in the one it is billed in then.
+    is_not_sold_so = version.kind == "add_on" and feature is None and not _is_sold(prices, target)
+    if is_kept and item is not None and owner is not None and (is_as_long or is_not_sold_so):
         price: Price | None = owner.price
         stripe_price_id: str | None = item.stripe_price_id
     else:
@@ -247,9 +249,10 @@ def _line(
     )
 
 
-def _lasts_as_long(item: SubscriptionItem, target: Holding, *, is_add_on: bool) -> bool:
-    """Whether an item is billed in the interval asked for; an add-on may be billed more often than its plan."""
-    return item.interval is target.interval and (is_add_on or item.interval_count == target.interval_count)
+def _is_sold(prices: Sequence[Price], target: Holding) -> bool:
+    """Whether one of the prices is of the currency and interval of the target."""
+    wanted = (target.currency, target.interval, target.interval_count)
+    return any((price.currency, price.interval, price.interval_count) == wanted for price in prices)
 
 
 def _priced(line: TargetLine) -> StripeJson:
