@@ -211,8 +211,9 @@ async def test_a_visit_to_checkout_and_back_before_any_webhook(front: Front) -> 
     assert "$49.00" in invoices.text
     session = front.shop.objects("checkout.session")[0]
     assert session["success_url"].startswith(f"{page}&plangate_return=1")
-    portal = await front.post("portal", return_url=page)
+    portal = await front.post("portal", return_url=f"{page}&plangate_return=1")
     assert portal.headers["hx-redirect"].startswith(front.shop.sandbox.url)
+    assert front.shop.objects("billing_portal.session")[0]["return_url"] == page
 
 
 async def test_nobody_is_sent_elsewhere_after_paying(front: Front) -> None:

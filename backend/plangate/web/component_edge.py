@@ -139,8 +139,8 @@ def words_of(text: str) -> list[str]:
     return [word for part in text.split(",")[:_LIST_LIMIT] if _WORD.fullmatch(word := part.strip())]
 
 
-def return_address(url: str | None, origin: str | None) -> str | None:
-    """Where the browser comes back to after paying: the host's page, marked, so that the script knows.
+def return_address(url: str | None, origin: str | None, *, is_marked: bool = True) -> str | None:
+    """Where the browser comes back to: the host's page, marked after a payment, so that the script tells of the change.
 
     Only a page of the origin that asks can be returned to. Raises a 422 Refusal for anything else.
     """
@@ -150,7 +150,8 @@ def return_address(url: str | None, origin: str | None) -> str | None:
     if parts is None or parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != origin:
         raise invalid("/return_url", "The page to return to must be on the site that shows the component.")
     query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != RETURN_MARK]
-    return urlunsplit(parts._replace(query=urlencode([*query, (RETURN_MARK, "1")])))
+    mark = [(RETURN_MARK, "1")] if is_marked else []
+    return urlunsplit(parts._replace(query=urlencode([*query, *mark])))
 
 
 def fragment_response(

@@ -485,7 +485,8 @@ async def _portal(visit: Visit) -> Response:
 
 
 async def _open_portal(visit: Visit) -> Response:
-    back = return_address(visit.fields.get("return_url"), visit.origin) or visit.origin or ""
+    # Nothing was bought there: whoever comes back is not told again of the change before.
+    back = return_address(visit.fields.get("return_url"), visit.origin, is_marked=False) or visit.origin or ""
     url = await plan_changes.portal_url(visit.env, visit.company_id, return_url=back)
     say = visit.frame.reader.say
     leaving = LeavingView(
