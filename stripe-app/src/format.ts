@@ -1,4 +1,5 @@
 /** Numbers, dates and usage as people say them, in the language settings of whoever looks. */
+import { everyWords, rhythmName } from "./rhythm";
 import type { Decision, ProductPrice, Rate, Subscription } from "./types";
 
 export interface Formats {
@@ -129,8 +130,8 @@ export function statusWords(status: string): {
 
 /** “Monthly, in USD”, as far as it is known. */
 export function billingWords(subscription: Subscription): string | null {
-  const interval = subscription.interval;
-  const rhythm = interval && intervalName(interval);
+  const { interval, interval_count } = subscription;
+  const rhythm = interval && rhythmName({ interval, interval_count });
   const currency = subscription.currency && `in ${subscription.currency.toUpperCase()}`;
   return [rhythm, currency].filter(Boolean).join(", ") || null;
 }
@@ -140,12 +141,8 @@ export function priceWords(
   price: Pick<ProductPrice, "amount_minor" | "currency" | "interval" | "interval_count" | "is_metered">,
   formats: Formats,
 ): string {
-  const often =
-    price.interval === null
-      ? "once"
-      : price.interval_count === 1
-        ? `every ${price.interval}`
-        : `every ${formats.number(price.interval_count)} ${price.interval}s`;
+  const { interval, interval_count } = price;
+  const often = interval === null ? "once" : everyWords({ interval, interval_count });
   const amount =
     price.amount_minor === null
       ? `An amount in ${price.currency.toUpperCase()} by tiers, packages or fractions`
@@ -159,11 +156,6 @@ export function rateWords(rate: Rate, formats: Formats): string {
   const amount = rate.amount_decimal ? Number(rate.amount_decimal) : (rate.amount_minor ?? 0);
   const size = rate.package_size ?? 1;
   return `${formats.money(amount, rate.currency)} for ${size > 1 ? `every ${formats.number(size)}` : "each"}`;
-}
-
-/** “Monthly”, “Yearly”, “Every week”. */
-export function intervalName(interval: string): string {
-  return interval === "month" ? "Monthly" : interval === "year" ? "Yearly" : `Every ${interval}`;
 }
 
 /** “1 company holds it”, “12 companies hold it”. */

@@ -1,4 +1,5 @@
 /** A price agreed on with one company, while it is written: what can be said of it, and the request it amounts to. */
+import { rhythmKey, rhythmName } from "./rhythm";
 import { minorUnits, startOfDay, wholeNumber } from "./typed";
 import type { Payload } from "./types";
 
@@ -8,6 +9,7 @@ export interface OwnPrice {
   /** As typed, in major units: “1200.00”. */
   amount: string;
   currency: string;
+  /** One of the choices by its key, such as `3-month`. */
   rhythm: string;
   collection: Collection;
   daysUntilDue: string;
@@ -25,30 +27,30 @@ export type OwnPriceErrors = Partial<Record<keyof OwnPriceRequest, string>>;
 const AMOUNT_MAX = 99_999_999;
 const DAYS_MAX = 365;
 
-/** How often it can be billed: so many of an interval. */
-const RHYTHMS = {
-  week: ["week", 1, "Every week"],
-  month: ["month", 1, "Monthly"],
-  quarter: ["month", 3, "Every 3 months"],
-  half: ["month", 6, "Every 6 months"],
-  year: ["year", 1, "Yearly"],
-  "2-years": ["year", 2, "Every 2 years"],
-  "3-years": ["year", 3, "Every 3 years"],
-} as const;
+/** How often it can be billed. */
+const RHYTHMS = [
+  { interval: "week", interval_count: 1 },
+  { interval: "month", interval_count: 1 },
+  { interval: "month", interval_count: 3 },
+  { interval: "month", interval_count: 6 },
+  { interval: "year", interval_count: 1 },
+  { interval: "year", interval_count: 2 },
+  { interval: "year", interval_count: 3 },
+] as const;
 
-export const rhythmChoices = Object.entries(RHYTHMS).map(([value, [, , label]]) => ({ value, label }));
+export const rhythmChoices = RHYTHMS.map((one) => ({ value: rhythmKey(one), label: rhythmName(one) }));
 
 export const collectionChoices: { value: Collection; label: string }[] = [
   { value: "charge", label: "Charge the card on file" },
   { value: "send_invoice", label: "Send an invoice" },
 ];
 
-/** A price to be filled in, for a company billed in this currency and at this interval. */
-export function blankOwnPrice(currency: string, interval: string): OwnPrice {
+/** A price to be filled in, for a company billed in this currency and this often. */
+export function blankOwnPrice(currency: string, rhythm: string): OwnPrice {
   return {
     amount: "",
     currency,
-    rhythm: interval in RHYTHMS ? interval : "month",
+    rhythm: rhythmChoices.some(({ value }) => value === rhythm) ? rhythm : "month",
     collection: "charge",
     daysUntilDue: "30",
     firstDay: "",
@@ -73,12 +75,12 @@ export function checkOwnPrice(
   }
   const startsAt = startOfDay(price.firstDay);
   if (price.firstDay !== "" && startsAt === undefined) errors.custom_starts_at = "Choose a day.";
-  const rhythm = Object.entries(RHYTHMS).find(([key]) => key === price.rhythm)?.[1];
+  const rhythm = RHYTHMS.find((one) => rhythmKey(one) === price.rhythm);
   if (!rhythm) errors.custom_interval = "Choose how often it is billed.";
   if (amount === null || days === null || !rhythm || Object.keys(errors).length > 0) {
     return { request: null, errors };
   }
-  const [interval, count] = rhythm;
+  const { interval, interval_count: count } = rhythm;
   const name = price.name.trim();
   return {
     request: {

@@ -1,7 +1,8 @@
 /** A plan change while it is put together: what can be chosen, what is still wrong, and the request it amounts to. */
 import { wholeNumber } from "./typed";
-import { intervalName, nameOf, type Formats } from "./format";
+import { nameOf, type Formats } from "./format";
 import { blankOwnPrice, checkOwnPrice, type OwnPrice } from "./ownPrice";
+import { rhythmKey, rhythmName, rhythmOf } from "./rhythm";
 import type { Held, Offer, Payload, PlanOffers, Rate } from "./types";
 
 export type Timing = "auto" | "now" | "period_end";
@@ -9,7 +10,8 @@ export type PlanRequest = Omit<Payload<"plan.preview">, "customer" | "force_reas
 
 export interface PlanDraft {
   plan: string;
-  interval: string;
+  /** How often it would be paid, by its key; empty where nothing is. */
+  rhythm: string;
   /** What the company would pay in; it can be chosen until it pays in one. */
   currency: string;
   /** A price agreed on with the company; null for one of those on offer. */
@@ -40,7 +42,7 @@ export function draftOfHeld(offers: PlanOffers): PlanDraft {
   const plan = held.plan ?? planChoices(offers, { mayAgree: false })[0]?.key ?? "";
   const nothing: PlanDraft = {
     plan,
-    interval: held.interval ?? "",
+    rhythm: heldRhythm(held),
     currency: "",
     own: null,
     numbers: {},
@@ -50,7 +52,7 @@ export function draftOfHeld(offers: PlanOffers): PlanDraft {
   return withPlan(offers, nothing, plan);
 }
 
-/** The draft with another plan: interval and currency stay as far as that plan is sold so. */
+/** The draft with another plan: rhythm and currency stay as far as that plan is sold so. */
 export function withPlan(offers: PlanOffers, draft: PlanDraft, plan: string): PlanDraft {
   const moved = withCurrency(offers, { ...draft, plan, own: null }, draft.currency);
   return mustBeAgreedOn(offers, plan) ? { ...moved, own: ownPriceOf(offers, moved) } : moved;
@@ -60,17 +62,17 @@ export function withPlan(offers: PlanOffers, draft: PlanDraft, plan: string): Pl
 export function ownPriceOf({ offers, held }: PlanOffers, draft: PlanDraft): OwnPrice {
   const named = [draft.currency, ...offers.flatMap(ratesOf).map(({ currency }) => currency)];
   const currency = held.currency ?? named.find((one) => one !== "") ?? "";
-  return blankOwnPrice(currency, draft.interval || (held.interval ?? ""));
+  return blankOwnPrice(currency, draft.rhythm || heldRhythm(held));
 }
 
-/** The draft in another currency, if its plan is sold in that; at the same interval, if it is sold at that. */
+/** The draft in another currency, if its plan is sold in that; paid as often, if it is sold so. */
 export function withCurrency(offers: PlanOffers, draft: PlanDraft, wanted: string): PlanDraft {
   const choices = currencyChoices(offers, draft.plan);
   const currency = choices.includes(wanted) ? wanted : (choices[0] ?? "");
   const moved = { ...draft, currency };
-  const sold = intervalChoices(offers, moved);
-  const kept = [draft.interval, offers.held.interval ?? ""].find((interval) => sold.includes(interval));
-  return { ...moved, interval: kept ?? sold[0] ?? "" };
+  const sold = rhythmsSold(offers, moved);
+  const kept = [draft.rhythm, heldRhythm(offers.held)].find((rhythm) => sold.includes(rhythm));
+  return { ...moved, rhythm: kept ?? sold[0] ?? "" };
 }
 
 /**
@@ -113,32 +115,26 @@ export function currencyChoices({ offers, held }: PlanOffers, plan: string): str
   return [...new Set(ratesOf(offerOf(offers, "plan", plan)).map(({ currency }) => currency))];
 }
 
-/** The intervals the draft's plan is sold at in its currency; of the present plan also the one held. */
-export function intervalChoices({ offers, held }: PlanOffers, { plan, currency }: PlanDraft): string[] {
+/** The rhythms the draft's plan is sold in for its currency, by key; of the present plan also the one held. */
+export function rhythmsSold({ offers, held }: PlanOffers, { plan, currency }: PlanDraft): string[] {
   const rates = ratesOf(offerOf(offers, "plan", plan)).filter((rate) => rate.currency === currency);
-  const sold = rates.filter((rate) => (rate.interval_count ?? 1) === 1).map(({ interval }) => interval);
-  const kept = plan === held.plan && held.interval !== null ? [held.interval] : [];
-  return [...new Set([...kept, ...sold])];
+  const kept = plan === held.plan && held.interval !== null ? [heldRhythm(held)] : [];
+  return [...new Set([...kept, ...rates.map(rhythmKey)])];
 }
 
-/** “Yearly, US$290.00”; the interval alone where no single price says it. */
-export function intervalLabel(
+/** “Yearly, US$290.00”, “Every 3 months, as agreed on”; the rhythm alone where no single price says it. */
+export function rhythmLabel(
   { offers, held }: PlanOffers,
   { plan, currency }: PlanDraft,
-  interval: string,
+  rhythm: string,
   formats: Formats,
 ): string {
-  if (plan === held.plan && interval === held.interval && (held.is_custom || held.interval_count > 1)) {
-    return held.is_custom ? `${intervalName(interval)}, as agreed on` : "As it is now";
-  }
+  const name = rhythmName(rhythmOf(rhythm));
+  if (plan === held.plan && rhythm === heldRhythm(held) && held.is_custom) return `${name}, as agreed on`;
   const rates = offerOf(offers, "plan", plan)?.prices ?? [];
-  const price = rates.find(
-    (rate) => rate.currency === currency && rate.interval === interval && (rate.interval_count ?? 1) === 1,
-  );
+  const price = rates.find((rate) => rate.currency === currency && rhythmKey(rate) === rhythm);
   const hasOneAmount = price && !price.amount_decimal && (price.tiers ?? []).length === 0;
-  return hasOneAmount
-    ? `${intervalName(interval)}, ${formats.money(price.amount_minor ?? 0, price.currency)}`
-    : intervalName(interval);
+  return hasOneAmount ? `${name}, ${formats.money(price.amount_minor ?? 0, price.currency)}` : name;
 }
 
 /** The numbers that can be asked for beside a draft's plan. */
@@ -189,10 +185,9 @@ export function checkPlanDraft(
   }
   const own = draft.own && checkOwnPrice(draft.own);
   Object.assign(errors, own?.errors);
-  const isSameInterval = draft.interval === (held.interval ?? "");
-  const isSamePrice = isSamePlan && isSameInterval && !draft.own;
+  const isSamePrice = isSamePlan && draft.rhythm === heldRhythm(held) && !draft.own;
   if (isSamePrice && quantities.length === 0 && Object.keys(errors).length === 0) {
-    errors["form"] = "Choose what should change: the plan, the interval or a number.";
+    errors["form"] = "Choose what should change: the plan, how often it is billed or a number.";
   }
   if (Object.keys(errors).length > 0) return { request: null, errors };
   const code = draft.promotionCode.trim();
@@ -201,7 +196,7 @@ export function checkPlanDraft(
     request: {
       ...(isSamePlan ? {} : { plan: draft.plan }),
       ...(own?.request ?? {
-        ...(draft.interval === "" || isSamePrice ? {} : { interval: draft.interval }),
+        ...(draft.rhythm === "" || isSamePrice ? {} : rhythmOf(draft.rhythm)),
         ...(isCurrencyOpen ? { currency: draft.currency } : {}),
       }),
       ...(quantities.length > 0 ? { quantities: quantities.join(",") } : {}),
@@ -223,6 +218,10 @@ export function planFieldErrors(errors: { pointer: string; detail: string }[]): 
     else found[field] = detail;
   }
   return found;
+}
+
+function heldRhythm({ interval, interval_count }: Held): string {
+  return interval === null ? "" : rhythmKey({ interval, interval_count });
 }
 
 function unitFields(offer: Offer | undefined, prefix: string, held: Held): NumberField[] {

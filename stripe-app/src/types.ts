@@ -1,4 +1,5 @@
 /** The shapes that Plangate and this app exchange, as docs/reference states them, so that a drift is a type error. */
+import type { Rhythm } from "./rhythm";
 
 export type Mode = "live" | "test";
 export type Role = "viewer" | "agent" | "admin";
@@ -79,6 +80,7 @@ export interface Unlock {
   amount_minor?: number | null;
   currency?: string | null;
   interval?: string | null;
+  interval_count?: number;
   at?: string | null;
   limit?: number | string | null;
   /** Of units paid in advance: how many are then held. */
@@ -112,6 +114,7 @@ export interface Override {
 export interface Subscription {
   status: string;
   interval: string | null;
+  interval_count?: number;
   currency: string | null;
   period: Period | null;
   cancel_at: string | null;
@@ -132,6 +135,7 @@ export interface Company {
 export interface ChangeTarget {
   plan: string | null;
   interval?: string | null;
+  interval_count?: number;
 }
 
 /** A change that waits for its day: a PlanChange, or, without an id, what somebody scheduled in Stripe itself. */
@@ -180,10 +184,8 @@ export interface CustomerPage {
 }
 
 /** What something costs each interval. The amount is for each unit or package, where no decimal text or tiers say it. */
-export interface Rate {
+export interface Rate extends Rhythm {
   currency: string;
-  interval: string;
-  interval_count?: number;
   amount_minor?: number;
   amount_decimal?: string | null;
   tiers?: unknown[];
@@ -397,6 +399,7 @@ export interface ActionTable {
       customer: string;
       plan?: string;
       interval?: string;
+      interval_count?: number;
       currency?: string;
       /** Absolute numbers as `seats=5,extra=2`; `plan` is the plan itself. */
       quantities?: string;

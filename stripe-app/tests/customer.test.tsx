@@ -400,6 +400,17 @@ describe("the whole story of a decision", () => {
     expect(panel.ofType("FocusView")).toEqual([]);
   });
 
+  it("says a way that is paid every few months as that", async () => {
+    const unlock = { ...trace.trace.unlock, interval_count: 3 };
+    const panel = await openPanel({
+      others: () => json(200, { ...trace, trace: { ...trace.trace, unlock } }),
+    });
+    await panel.follow("Why?");
+    expect(panel.ofType("FocusView")[0]?.text).toContain(
+      "The plan Pro, for US$29.00 every 3 months, with 1,000.",
+    );
+  });
+
   it("says how many of an add-on it takes", async () => {
     const unlock = { ...trace.trace.unlock, kind: "add_on", key: "extra", name: "Extra", quantity: 4 };
     const panel = await openPanel({

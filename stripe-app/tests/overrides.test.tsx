@@ -367,4 +367,15 @@ describe("a scheduled change", () => {
     });
     expect(panel.ofType("Banner")[0]?.props["title"]).toBe("Switches to monthly billing on 1 February 2027");
   });
+
+  it.each([
+    ["billing every 3 months is named", 3, "Switches to billing every 3 months on 1 February 2027"],
+    ["billing that stays is not", 1, "Pro changes on 1 February 2027"],
+  ])("%s", async (_, interval_count, title) => {
+    const from = { plan: "pro", interval: "month", interval_count: 1 };
+    const to = { plan: "pro", interval: "month", interval_count };
+    const waiting = { ...toStarter, from, to, effective_at: "2027-02-01T00:00:00Z" };
+    const panel = await openPanel({ page: { scheduled_change: waiting } });
+    expect(panel.ofType("Banner")[0]?.props["title"]).toBe(title);
+  });
 });

@@ -10,6 +10,7 @@ import {
   type DraftTimes,
 } from "../src/overrideDraft";
 import {
+  billingWords,
   featureName,
   formatsFor,
   nameOf,
@@ -19,6 +20,7 @@ import {
   usageSentence,
 } from "../src/format";
 import { outcomeSentence } from "../src/quoteWords";
+import { everyWords, rhythmKey, rhythmName, rhythmOf } from "../src/rhythm";
 import { minorUnits } from "../src/typed";
 import type { Reason } from "../src/types";
 import { overrideEffect, whySentence } from "../src/why";
@@ -68,6 +70,28 @@ describe("what usage costs", () => {
     [{ ...rate, currency: "jpy", amount_minor: 3, tiers: [] }, "JP¥3 for each"],
   ])("is said for one or a package, to the last digit", (given, words) => {
     expect(rateWords(given, british)).toBe(words);
+  });
+});
+
+describe("how often it is paid", () => {
+  it.each([
+    ["month", "Monthly", "every month"],
+    ["year", "Yearly", "every year"],
+    ["week", "Every week", "every week"],
+    ["3-month", "Every 3 months", "every 3 months"],
+    ["2-year", "Every 2 years", "every 2 years"],
+  ])("has a key and words: %s", (key, name, words) => {
+    const rhythm = rhythmOf(key);
+    expect(rhythmKey(rhythm)).toBe(key);
+    expect(rhythmName(rhythm)).toBe(name);
+    expect(everyWords(rhythm)).toBe(words);
+  });
+
+  it("is said of a subscription", () => {
+    const paid = { status: "active", interval: "month", currency: "usd", period: null, cancel_at: null };
+    expect(billingWords(paid)).toBe("Monthly, in USD");
+    expect(billingWords({ ...paid, interval_count: 3 })).toBe("Every 3 months, in USD");
+    expect(billingWords({ ...paid, interval: null })).toBe("in USD");
   });
 });
 

@@ -360,6 +360,35 @@ def test_an_agent_puts_a_change_together_in_the_dashboard(story: Story) -> None:
     assert call("customer.get").json()["scheduled_change"] is None
 
 
+def test_every_few_months_is_asked_for_in_the_api_and_in_the_dashboard(story: Story) -> None:
+    """As seldom as a price can be paid: 1,095 days are well formed, and refused only because nothing is sold so."""
+    quarter = {"currency": "usd", "interval": "month", "interval_count": 3, "amount_minor": 12_000}
+    pro = {**DOCUMENT["plans"]["pro"], "prices": [*DOCUMENT["plans"]["pro"]["prices"], quarter]}
+    document = {**DOCUMENT, "plans": {**DOCUMENT["plans"], "pro": pro}}
+    assert story.http.put("/v1/catalog", json=document).status_code == 200
+    checkout = story.confirm(story.preview(plan="starter")).json()["next_action"]["url"]
+    httpx.post(checkout, data={"card": "visa"}, trust_env=False)
+    story.wait(lambda: story.plan() == "starter")
+    call = partial(story.in_app, customer=story.customer())
+    asked = {"plan": "pro", "interval": "month", "interval_count": 3}
+    assert call("plan.preview", **asked).json()["due_today"] == story.preview(**asked)["due_today"]
+    quote = call("plan.preview", **asked).json()["quote"]
+    change = call("plan.change", operation_id="op_1", quote=quote).json()
+    assert (change["to"]["interval"], change["to"]["interval_count"]) == ("month", 3)
+    story.wait(lambda: story.plan() == "pro")
+    held = story.http.get(f"/v1/companies/{story.company}").json()["subscription"]
+    assert (held["interval"], held["interval_count"]) == ("month", 3)
+    assert call("customer.get").json()["subscription"]["interval_count"] == 3
+
+    seldom = {"plan": "pro", "interval": "day"}
+    for count, says in ((1_095, "not sold in that currency and interval"), (1_096, "")):
+        there = story.http.post(f"{story.path}/preview", json={**seldom, "interval_count": count})
+        for refused in (there, call("plan.preview", **seldom, interval_count=count)):
+            assert refused.status_code == 422
+            assert says in problem(refused)["detail"]
+            assert ("/interval_count" in refused.text) is (count == 1_096)
+
+
 def test_an_agent_chooses_the_currency_until_the_company_pays_in_one(story: Story) -> None:
     euros = [{"currency": "eur", "interval": "month", "amount_minor": 4500}]
     pro = {**DOCUMENT["plans"]["pro"], "prices": [*DOCUMENT["plans"]["pro"]["prices"], *euros]}

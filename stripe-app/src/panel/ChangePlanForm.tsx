@@ -8,13 +8,13 @@ import {
   checkPlanDraft,
   currencyChoices,
   draftOfHeld,
-  intervalChoices,
-  intervalLabel,
   mustBeAgreedOn,
   numberFields,
   ownPriceOf,
   planChoices,
   planFieldErrors,
+  rhythmLabel,
+  rhythmsSold,
   trialSentence,
   withCurrency,
   withPlan,
@@ -55,7 +55,7 @@ const LoadedForm = ({ offers, ...props }: QuotedFormProps & { offers: PlanOffers
   const quoted = useQuotedChange(api, customer);
   const plans = planChoices(offers, { mayAgree: isAdmin });
   const currencies = currencyChoices(offers, draft.plan);
-  const intervals = intervalChoices(offers, draft);
+  const rhythms = rhythmsSold(offers, draft);
   const said: PlanErrors = { ...planFieldErrors(quoted.problem?.problem?.errors ?? []), ...errors };
   const planName = plans.find(({ key }) => key === draft.plan)?.name ?? draft.plan;
   const isPaidFor = offers.held.currency !== null;
@@ -119,17 +119,17 @@ const LoadedForm = ({ offers, ...props }: QuotedFormProps & { offers: PlanOffers
           }}
         />
       ) : null}
-      {!draft.own && intervals.length > 0 ? (
+      {!draft.own && rhythms.length > 0 ? (
         <Choice
           label="Billed"
-          value={draft.interval}
-          options={intervals.map((interval) => ({
-            value: interval,
-            label: intervalLabel(offers, draft, interval, formats),
+          value={draft.rhythm}
+          options={rhythms.map((rhythm) => ({
+            value: rhythm,
+            label: rhythmLabel(offers, draft, rhythm, formats),
           }))}
           error={said["interval"]}
-          onChange={(interval) => {
-            write({ interval });
+          onChange={(rhythm) => {
+            write({ rhythm });
           }}
         />
       ) : null}

@@ -4,6 +4,7 @@ import { Banner, Box, Button } from "@stripe/ui-extension-sdk/ui";
 import type { Api } from "../api";
 import { useChange } from "../exchange";
 import { nameOf, type Formats } from "../format";
+import { everyWords, rhythmKey } from "../rhythm";
 import type { ScheduledChange } from "../types";
 import { ChangeDrawer } from "./ChangeDrawer";
 
@@ -12,9 +13,10 @@ export interface ChangeWords {
   from: string;
   /** Null when the subscription ends and no plan is named. */
   to: string | null;
-  /** The plan stays and something else of it changes, such as the interval. */
+  /** The plan stays and something else of it changes, such as how often it is billed. */
   isSamePlan: boolean;
-  interval: string | null;
+  /** “monthly billing”, “billing every 3 months”; null where that stays as it is. */
+  billing: string | null;
   day: string;
 }
 
@@ -25,20 +27,24 @@ export function changeWords(change: ScheduledChange, currentPlan: string, format
     from,
     to,
     isSamePlan: to === from,
-    interval: intervalWords(change.to?.interval),
+    billing: billingAfter(change),
     day: formats.day(change.effective_at),
   };
 }
 
-function intervalWords(interval: string | null | undefined): string | null {
-  if (interval === "month") return "monthly";
-  if (interval === "year") return "yearly";
-  return interval ? `every ${interval}` : null;
+function billingAfter({ from, to }: ScheduledChange): string | null {
+  if (!to?.interval) return null;
+  const { interval, interval_count } = to;
+  const key = rhythmKey({ interval, interval_count });
+  if (from?.interval && key === rhythmKey({ interval: from.interval, interval_count: from.interval_count }))
+    return null;
+  if (key === "month") return "monthly billing";
+  return key === "year" ? "yearly billing" : `billing ${everyWords({ interval, interval_count })}`;
 }
 
 function bannerTitle(words: ChangeWords): string {
   if (words.to === null) return `The subscription ends on ${words.day}`;
-  if (words.isSamePlan && words.interval) return `Switches to ${words.interval} billing on ${words.day}`;
+  if (words.isSamePlan && words.billing) return `Switches to ${words.billing} on ${words.day}`;
   return words.isSamePlan ? `${words.from} changes on ${words.day}` : `Moves to ${words.to} on ${words.day}`;
 }
 

@@ -5,6 +5,7 @@ import { Fragment } from "react";
 import type { Api } from "../api";
 import { useTrace } from "../exchange";
 import { featureName, nameOf, type Formats } from "../format";
+import { everyWords } from "../rhythm";
 import type { Decision, TraceStep, Unlock } from "../types";
 import { Loading, Trouble } from "./Trouble";
 
@@ -98,6 +99,12 @@ function stepName({ source }: TraceStep): string {
   }
 }
 
+/** “ a month”, “ every 3 months”. */
+function oftenWords({ interval, interval_count = 1 }: Unlock): string {
+  if (!interval) return "";
+  return interval_count === 1 ? ` a ${interval}` : ` ${everyWords({ interval, interval_count })}`;
+}
+
 /** “Pro, for US$20.00 a month: 1,000”, “Waiting until 3 December”. */
 function unlockSentence(unlock: Unlock, formats: Formats): string {
   if (unlock.kind === "wait") {
@@ -108,7 +115,7 @@ function unlockSentence(unlock: Unlock, formats: Formats): string {
     return name ? `${name}, which is sold by your team.` : "A plan sold by your team.";
   const price =
     typeof unlock.amount_minor === "number" && unlock.currency
-      ? `, for ${formats.money(unlock.amount_minor, unlock.currency)}${unlock.interval ? ` a ${unlock.interval}` : ""}`
+      ? `, for ${formats.money(unlock.amount_minor, unlock.currency)}${oftenWords(unlock)}`
       : "";
   if (unlock.kind === "units" && typeof unlock.quantity === "number")
     return `${name}: ${formats.number(unlock.quantity)} paid in advance${price} more.`;

@@ -84,6 +84,25 @@ describe("a price agreed on", () => {
     expect(labels(panel)).not.toContain("Amount");
   });
 
+  it("is paid as often as the company pays now, until something else is chosen", async () => {
+    const held = {
+      ...recorded.offers.held,
+      plan: "pro",
+      interval: "month",
+      interval_count: 3,
+      currency: "usd",
+    };
+    const panel = await changing(
+      { "plan.offers": () => json(200, { ...recorded.offers, held }) },
+      { role: "admin" },
+    );
+    await panel.choose("Price", "own");
+    expect(panel.named("Select", "Billed").props["value"]).toBe("3-month");
+    await panel.write("Amount in USD", "300.00");
+    await panel.press("Preview");
+    expect(lastSent("plan.preview")).toMatchObject({ custom_interval: "month", custom_interval_count: 3 });
+  });
+
   it("is sent with all its terms, in minor units", async () => {
     const panel = await unsubscribed();
     await panel.choose("Plan", "enterprise");

@@ -53,6 +53,41 @@ describe("what can be chosen", () => {
     expect(lastSent("plan.preview")["quantities"]).toBe("old-pack=0");
   });
 
+  it("is every rhythm a plan is sold in, the one that is held first and filled in", async () => {
+    const quarter = { currency: "usd", interval: "month", interval_count: 3 };
+    const sold = offers({ interval_count: 3 });
+    const amounts: Record<string, number> = { starter: 5200, pro: 13500 };
+    const all = sold.offers.map((one) => {
+      const amount_minor = amounts[one.key];
+      return amount_minor === undefined
+        ? one
+        : { ...one, prices: [...one.prices, { ...quarter, amount_minor }] };
+    });
+    const panel = await changing({ "plan.offers": () => json(200, { ...sold, offers: all }) });
+    const billed = () => panel.named("Select", "Billed").props["value"];
+    const labels = () => panel.ofType("option").map(({ text }) => text);
+
+    expect(billed()).toBe("3-month");
+    expect(labels().slice(3, 6)).toEqual([
+      "Every 3 months, US$52.00",
+      "Monthly, US$19.00",
+      "Yearly, US$182.00",
+    ]);
+
+    await panel.choose("Plan", "pro");
+    expect(billed()).toBe("3-month");
+    expect(labels()).toContain("Every 3 months, US$135.00");
+    await panel.press("Preview");
+    expect(lastSent("plan.preview")).toMatchObject({ plan: "pro", interval: "month", interval_count: 3 });
+
+    await panel.press("Change something");
+    await panel.choose("Plan", "starter");
+    await panel.choose("Billed", "month");
+    await panel.press("Preview");
+    expect(lastSent("plan.preview")).toMatchObject({ interval: "month", interval_count: 1 });
+    expect(lastSent("plan.preview")).not.toHaveProperty("plan");
+  });
+
   it("offers no day to a company that pays nothing yet", async () => {
     const nothing = { plan: "free", interval: null, currency: null, add_ons: {} };
     const panel = await changing({ "plan.offers": () => json(200, offers(nothing)) });

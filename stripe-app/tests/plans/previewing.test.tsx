@@ -22,6 +22,7 @@ describe("a preview", () => {
       customer: "cus_acme",
       plan: "pro",
       interval: "year",
+      interval_count: 1,
       quantities: "plan=4,seats=5",
       when: "now",
       promotion_code: "SPRING",
