@@ -370,7 +370,7 @@ def test_every_few_months_is_asked_for_in_the_api_and_in_the_dashboard(story: St
     httpx.post(checkout, data={"card": "visa"}, trust_env=False)
     story.wait(lambda: story.plan() == "starter")
     call = partial(story.in_app, customer=story.customer())
-    asked = {"plan": "pro", "interval": "month", "interval_count": 3}
+    asked: dict[str, Any] = {"plan": "pro", "interval": "month", "interval_count": 3}
     assert call("plan.preview", **asked).json()["due_today"] == story.preview(**asked)["due_today"]
     quote = call("plan.preview", **asked).json()["quote"]
     change = call("plan.change", operation_id="op_1", quote=quote).json()
@@ -380,7 +380,7 @@ def test_every_few_months_is_asked_for_in_the_api_and_in_the_dashboard(story: St
     assert (held["interval"], held["interval_count"]) == ("month", 3)
     assert call("customer.get").json()["subscription"]["interval_count"] == 3
 
-    seldom = {"plan": "pro", "interval": "day"}
+    seldom: dict[str, Any] = {"plan": "pro", "interval": "day"}
     for count, says in ((1_095, "not sold in that currency and interval"), (1_096, "")):
         there = story.http.post(f"{story.path}/preview", json={**seldom, "interval_count": count})
         for refused in (there, call("plan.preview", **seldom, interval_count=count)):
