@@ -147,10 +147,12 @@ def test_a_plan_is_kept_only_where_another_was_chosen() -> None:
     assert smaller.cancel_label == "Keep Pro"
 
 
-def test_what_somebody_has_already_is_no_refusal_and_the_page_behind_is_loaded_again() -> None:
+def test_what_is_so_already_is_no_refusal_and_the_page_behind_is_loaded_again() -> None:
     frame, catalog, held = canned.frame(), canned.catalog(), canned.company("pro")
-    same = render(refusal_view(frame, catalog, held, Refusal(Code.NO_CHANGE, "On exactly that."), abilities=ALL))
-    assert "You have that already" in same
+    so_already = Refusal(Code.NO_CHANGE, "That is scheduled already.")
+    same = render(refusal_view(frame, catalog, held, so_already, abilities=ALL))
+    assert "Nothing to change" in same
+    assert "That is scheduled already." in same
     assert "not possible" not in same
     assert "data-close data-retry" in same
     other = render(refusal_view(frame, catalog, held, Refusal(Code.PAST_DUE, "Pay first."), abilities=ALL))

@@ -85,6 +85,7 @@ def refusal_view(
     violations = _violations_of(refusal)
     is_over = refusal.code is Code.OVER_LIMIT and bool(violations)
     is_same = refusal.code is Code.NO_CHANGE
+    hint = "" if is_same else reader.say("refusal.over_hint" if is_over else "refusal.unchanged")
     return RefusalView(
         frame=frame,
         title=reader.say("refusal.same_title" if is_same else "refusal.title"),
@@ -92,7 +93,7 @@ def refusal_view(
         if is_over and plan
         else _reason(reader, company, refusal),
         reasons=tuple(_violation(reader, catalog, one, "refusal.violation") for one in violations),
-        hint=reader.say("refusal.over_hint" if is_over else "refusal.unchanged"),
+        hint=hint,
         action=_way_out(reader, catalog, company, refusal, abilities),
         close_label=reader.say("refusal.close"),
         is_outdated=is_same,
@@ -101,8 +102,6 @@ def refusal_view(
 
 def _reason(reader: Reader, company: Company | None, refusal: Refusal) -> str:
     """The refusal in the words of whoever asked; its own detail where those would say no more."""
-    if refusal.code is Code.NO_CHANGE:
-        return reader.say("refusal.same")
     scheduled = company.scheduled_change if company is not None and is_ending(company) else None
     if refusal.code is Code.DOWNGRADE_SCHEDULED and scheduled is not None:
         return reader.say("refusal.ending", date=reader.day(scheduled.effective_at))
