@@ -9,6 +9,7 @@ import pytest
 from plangate import plan_changes
 from plangate.billing.gateway import StripeGateway
 from plangate.errors import Code, Refusal
+from plangate.mirroring import refetch
 from plangate.shapes import ChangeKind, ChangeState, Quote
 from tests.shop import CUSTOMER, RETURN_URL, STAFF, Shop
 
@@ -387,6 +388,35 @@ async def test_past_due_refuses_all_but_cancelling(shop: Shop) -> None:
         await shop.preview(plan="starter")
     assert caught.value.code is Code.PAST_DUE
     assert (await shop.change(cancel="period_end")).state is ChangeState.SCHEDULED
+
+
+@pytest.mark.parametrize("leaves", ["past_due", "unpaid"])
+@pytest.mark.parametrize(("when", "state"), [("now", ChangeState.APPLIED), ("period_end", ChangeState.SCHEDULED)])
+async def test_who_owes_can_cancel_when_the_grace_days_are_over(
+    shop: Shop, when: str, state: ChangeState, leaves: str
+) -> None:
+    """Stripe still tries to charge, or leaves it unpaid for ever, and nothing is granted: it has to end some day."""
+    stripe_subscription_id = await shop.subscribed()
+    (customer,) = shop.objects("customer")
+    method = shop.new_card(customer["id"], "pm_card_chargeCustomerFail")
+    shop.stripe.subscriptions.update(stripe_subscription_id, {"default_payment_method": method})
+    shop.advance("P40D")
+    shop.sandbox.app_state.sandbox.world.store.get("subscription", stripe_subscription_id)["status"] = leaves
+    await shop.sync()
+    await refetch(shop.env, shop.company_id)
+    found = shop.stripe.subscriptions.retrieve(stripe_subscription_id)
+    assert (found.status, await shop.plan()) == (leaves, "free")
+    quote = await shop.preview(cancel=when)
+    assert (quote.due_today.amount_minor, quote.credit, quote.lost) == (0, None, ())
+    assert (await shop.confirm(quote)).state is state
+    found = shop.stripe.subscriptions.retrieve(stripe_subscription_id)
+    assert (found.status == "canceled", found.cancel_at is not None) == (when == "now", when == "period_end")
+    if when == "period_end":
+        assert (await plan_changes.cancel_scheduled(shop.env, shop.company_id, actor=CUSTOMER)).state == "cancelled"
+    else:
+        with pytest.raises(Refusal) as caught:
+            await shop.preview(cancel="now")
+        assert caught.value.code is Code.NO_CHANGE
 
 
 async def test_portal_needs_a_customer(shop: Shop) -> None:

@@ -46,6 +46,7 @@ from plangate.shapes import Actor, ChangeKind, ChangeState, EntitlementEffect, Q
 from plangate.standing import Standing
 from plangate.store.plan_changes import changes_in
 
+_GRACE_DAYS_UNENDING = 36_500
 _SCHEDULING = frozenset({Action.SCHEDULE, Action.START_LATER, Action.CANCEL_AT_PERIOD_END})
 
 
@@ -83,7 +84,8 @@ async def propose(
         raise Refusal(Code.FORBIDDEN, "Only staff may give a company a price of its own.")
     standing = await _standing(env, company_id)
     at = env.clock.now()
-    snapshot = standing.snapshot_at(at)
+    before = standing.snapshot_at(at)
+    snapshot = before if request.cancel is None else _given_grace(standing, before, at)
     catalog = standing.catalog
     current = holding_of(snapshot)
     async with env.reading() as session:
@@ -171,7 +173,7 @@ async def propose(
         credit_minor=amounts.credit.amount_minor if amounts.credit is not None else 0,
         currency=currency,
     )
-    quote = _quote(env, promise, amounts, drafted, snapshot, after, kind, effective_at, violated, ends)
+    quote = _quote(env, promise, amounts, drafted, before, after, kind, effective_at, violated, ends)
     return Proposal(
         quote=quote,
         promise=promise,
@@ -189,6 +191,18 @@ async def _standing(env: Environment, company_id: str) -> Standing:
     if standing is None:
         raise Refusal(Code.NOT_FOUND, "There is no such company.")
     return standing
+
+
+def _given_grace(standing: Standing, snapshot: CompanySnapshot, at: datetime) -> CompanySnapshot:
+    """The company as if its grace days went on: what is overdue can be cancelled, also when it grants nothing."""
+    if snapshot.subscription is not None:
+        return snapshot
+    replaced = msgspec.structs.replace
+    subscriptions = tuple(
+        replaced(one, status="past_due") if one.status == "unpaid" else one for one in standing.facts.subscriptions
+    )
+    facts = replaced(standing.facts, subscriptions=subscriptions, past_due_grace_days=_GRACE_DAYS_UNENDING)
+    return build_snapshot(standing.catalog, facts, at)
 
 
 def _built_on(
