@@ -57,6 +57,7 @@ class Unmapped(msgspec.Struct, kw_only=True):
     amount_minor: int | None
     currency: str
     interval: str
+    interval_count: int = 1
     customers: int = 0
     examples: list[str] = []
 
@@ -313,4 +314,5 @@ def _unmapped(price: StripeJson) -> Unmapped:
         amount_minor=price.get("unit_amount"),
         currency=price["currency"],
         interval=recurring.get("interval") or "",
+        interval_count=recurring.get("interval_count") or 1,
     )

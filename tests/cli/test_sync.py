@@ -46,7 +46,12 @@ def test_an_account_is_imported_and_what_has_no_plan_is_named(
     with sandbox.synchronous() as stripe:
         product = stripe.products.create({"name": "Made by hand"}).id
         price = stripe.prices.create(
-            {"product": product, "currency": "eur", "unit_amount": 900, "recurring": {"interval": "year"}}
+            {
+                "product": product,
+                "currency": "eur",
+                "unit_amount": 900,
+                "recurring": {"interval": "month", "interval_count": 3},
+            }
         ).id
         grow_in(stripe, sandbox, 3, price=ours)
         grow_in(stripe, sandbox, 2, price=price)
@@ -54,7 +59,7 @@ def test_an_account_is_imported_and_what_has_no_plan_is_named(
     assert (said.code, said.err.count("plangate verify")) == (0, 1)
     assert "5 customers seen, 3 are ours, 3 changed." in said.out
     assert price in said.out
-    assert "900 minor units eur / year" in said.out
+    assert "900 minor units eur / 3 months" in said.out
     report = json.loads(plangate("sync", "--json", "--restart").out)
     assert (report["companies"], report["changed"], report["failed"], report["is_resumed"]) == (3, 0, [], False)
     assert [(one["stripe_product_id"], one["customers"]) for one in report["unmapped"]] == [(product, 2)]

@@ -177,6 +177,32 @@ async def test_the_portal_cancels_and_takes_it_back(sandbox: SandboxServer, page
     await expect(page.get_by_text("Card ending in 4444")).to_be_visible()
 
 
+async def test_what_is_paid_every_three_months_says_so_at_the_checkout_and_in_the_portal(
+    sandbox: SandboxServer, page: Page
+) -> None:
+    shop = await open_shop(sandbox)
+    pro = await shop.client.v1.prices.retrieve_async(shop.pro)
+    quarter = await shop.client.v1.prices.create_async(
+        {
+            "product": str(pro.product),
+            "currency": "usd",
+            "unit_amount": 12_000,
+            "recurring": {"interval": "month", "interval_count": 3},
+        }
+    )
+    session = await _session(sandbox, shop, line_items=[{"price": quarter.id, "quantity": 1}])
+    await page.goto(session.url or "")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("$120.00 every 3 months")
+    await expect(page.get_by_text("Billed every 3 months")).to_be_visible()
+    await expect(page.get_by_text("You pay this amount every 3 months")).to_be_visible()
+    await subscribe(shop, quarter.id)
+    portal = await shop.client.v1.billing_portal.sessions.create_async(
+        {"customer": shop.customer, "return_url": f"{sandbox.url}/"}
+    )
+    await page.goto(portal.url)
+    await expect(page.get_by_text("$120.00 every 3 months")).to_be_visible()
+
+
 async def test_the_control_page_moves_the_clock_and_injects_faults(sandbox: SandboxServer, page: Page) -> None:
     shop = await open_shop(sandbox)
     subscription = await subscribe(shop, shop.pro)

@@ -140,7 +140,8 @@ def sync_command(
 
 def _amount(one: importing.Unmapped) -> str:
     amount = "by tiers" if one.amount_minor is None else f"{one.amount_minor:,} minor units"
-    return f"{amount} {one.currency} / {one.interval or 'once'}"
+    every = one.interval if one.interval_count == 1 else f"{one.interval_count} {one.interval}s"
+    return f"{amount} {one.currency} / {every or 'once'}"
 
 
 def verify_command(

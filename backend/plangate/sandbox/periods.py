@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from .errors import invalid
 
@@ -87,3 +89,9 @@ def written_instant(instant: int) -> str:
 def written_day(instant: int) -> str:
     """The day as invoices write it: `20 Nov 2026`."""
     return datetime.fromtimestamp(instant, UTC).strftime("%d %b %Y")
+
+
+def written_every(recurring: Mapping[str, Any]) -> str:
+    """How often a recurring price is paid, as pages write it: `per month`, `every 3 months`."""
+    count, interval = recurring["interval_count"], recurring["interval"]
+    return f"per {interval}" if count == 1 else f"every {count} {interval}s"

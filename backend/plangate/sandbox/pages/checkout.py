@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from plangate.sandbox.cards import CARDS
 from plangate.sandbox.errors import ApiError
 from plangate.sandbox.money import written
+from plangate.sandbox.periods import written_every
 from plangate.sandbox.resources.checkout import apply_code, complete_session, needs_card
 from plangate.sandbox.resources.checkout_details import fields_of, typed_details
 from plangate.sandbox.resources.prices import amount_of
@@ -164,7 +165,7 @@ def _rhythm(sandbox: Sandbox, session: Obj) -> tuple[str, str, int]:
     first = next((r for r in session["_line_items"] if r["price"]["type"] == "recurring"), None)
     if first is None:
         return "", "", 0
-    every = f"per {first['price']['recurring']['interval']}"
+    every = written_every(first["price"]["recurring"])
     whole = sum(
         amount_of(sandbox.world.require("price", r["price"]["id"]), session["currency"], r["quantity"] or 0)
         for r in session["_line_items"]
@@ -179,7 +180,7 @@ def _rhythm(sandbox: Sandbox, session: Obj) -> tuple[str, str, int]:
 
 def _adverb(recurring: Obj) -> str:
     if recurring["interval_count"] != 1:
-        return f"every {recurring['interval_count']} {recurring['interval']}s"
+        return written_every(recurring)
     return {"day": "daily", "week": "weekly", "month": "monthly", "year": "yearly"}[recurring["interval"]]
 
 

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from plangate.sandbox.cards import CARDS
 from plangate.sandbox.errors import ApiError, invalid
 from plangate.sandbox.money import written
-from plangate.sandbox.periods import written_day
+from plangate.sandbox.periods import written_day, written_every
 from plangate.sandbox.resources.payment_methods import attach, new_method
 from plangate.sandbox.resources.prices import amount_of
 from plangate.sandbox.resources.subscriptions import change_subscription
@@ -98,7 +98,7 @@ def _row(world: World, subscription: Obj) -> Obj:
     return {
         "id": subscription["id"],
         "name": " + ".join(names),
-        "price": f"{written(whole, subscription['currency'])} per {prices[0][0]['recurring']['interval']}",
+        "price": f"{written(whole, subscription['currency'])} {written_every(prices[0][0]['recurring'])}",
         "status": subscription["status"],
         "words": subscription["status"].replace("_", " ").capitalize(),
         "sentence": f"Ends on {written_day(ending)}." if ending else f"Renews on {written_day(end)}.",
