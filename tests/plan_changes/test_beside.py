@@ -48,6 +48,7 @@ async def test_another_products_subscription_is_neither_changed_nor_ended_with_a
     await shop.customer()
     others = _of_another_product(shop)
     await shop.sync()
+    assert (await companies.get(shop.env, shop.company_id)).subscription is None
     quote = await shop.preview(plan="pro", interval="year")
     assert quote.due_today.amount_minor == 47_000
     assert (await shop.confirm(quote)).state is ChangeState.APPLIED

@@ -11,6 +11,7 @@ from plangate.engine.facts import SubscriptionFact
 from plangate.engine.holding import Holding, holding_of, unit_key
 from plangate.engine.plan_change import classify
 from plangate.engine.snapshot import CompanySnapshot
+from plangate.engine.subscriptions import is_of_ours
 from plangate.engine.values import Interval, Json, PeriodKind
 from plangate.environment import Environment
 from plangate.errors import Code, Refusal, invalid
@@ -157,7 +158,12 @@ def _told(snapshot: CompanySnapshot) -> SubscriptionFact | None:
     """The subscription people are shown: the one that grants, or the newest that could again (unpaid, paused, …)."""
     if snapshot.subscription is not None:
         return snapshot.subscription
-    unended = [one for one in snapshot.facts.subscriptions if one.status not in _OVER and one.ended_at is None]
+    facts = snapshot.facts
+    unended = [
+        one
+        for one in facts.subscriptions
+        if one.status not in _OVER and one.ended_at is None and is_of_ours(snapshot.catalog, facts, one)
+    ]
     return max(unended, key=lambda one: one.started_at, default=None)
 
 
