@@ -216,6 +216,15 @@ async def test_a_visit_to_checkout_and_back_before_any_webhook(front: Front) -> 
     assert front.shop.objects("billing_portal.session")[0]["return_url"] == page
 
 
+async def test_who_was_deleted_at_stripe_is_told_when_there_is_a_billing_page_again(front: Front) -> None:
+    await front.shop.subscribed()
+    front.shop.stripe.customers.delete(front.shop.objects("customer")[0]["id"])
+    await front.shop.sync()
+    refused = await front.post("portal", return_url=f"{ORIGIN}/billing")
+    assert refused.status_code == 404
+    assert "There is no billing page now: there is one after the next payment." in refused.text
+
+
 async def test_nobody_is_sent_elsewhere_after_paying(front: Front) -> None:
     fields = _fields((await front.post("preview", plan="pro")).text)
     refused = await front.post("confirm", **fields, return_url="https://evil.test/")

@@ -181,12 +181,12 @@ async def get(env: Environment, company_id: str, change_id: str) -> PlanChange:
 
 
 async def portal_url(env: Environment, company_id: str, *, return_url: str) -> str:
-    """The address of Stripe's billing portal for the company. Raises Refusal when it was never billed."""
+    """The address of Stripe's billing portal for the company. Raises Refusal when it has no customer there."""
     await _refuse_unknown(env, company_id)
     async with env.reading() as session:
         stripe_customer_ids = await buying_customers_of(session, company_id)
     if not stripe_customer_ids:
-        raise Refusal(Code.NOT_FOUND, "This company was never billed, so there is no billing portal for it yet.")
+        raise Refusal(Code.NOT_FOUND, "There is no billing page now: there is one after the next payment.")
     with within(_ANSWER_SECONDS):
         session_object = await env.gateway.create_portal_session(
             stripe_customer_ids[0], return_url=return_url, idempotency_key=new_id("portal")
