@@ -99,16 +99,18 @@ async def refetch(
 async def refetch_held(env: Environment, company_id: str, lease: Lease, *, closing: Closing | None = None) -> Mirrored:
     """As `refetch`, for a caller that holds the company's lease already.
 
-    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises Refusal
-    (change_in_progress) when the lease was lost meanwhile; then nothing is written.
+    `closing` writes in the commit that stores what was fetched; it is not called when nothing is stored. Raises
+    Refusal, and then nothing is written: change_in_progress when the lease was lost meanwhile, not_found when the
+    company was merged, as its customers then are another one's.
     """
     watched: list[PlanChangeRow] = []
     async with env.reading() as session:
         present = await present_facts(session, company_id)
-        if present is not None and present.has_open_changes:
+        if present is None:
+            raise _no_such_company()
+        if present.has_open_changes:
             watched = await changes_in(session, company_id, WATCHED)
-    known = () if present is None else present.facts.subscriptions
-    stripe_customer_ids = [] if present is None else _customers_in(present)
+    known, stripe_customer_ids = present.facts.subscriptions, _customers_in(present)
     if not stripe_customer_ids:
         return Mirrored(company_id=company_id, facts=known)
     awaited = await look_up(env, watched, stripe_customer_ids)
@@ -233,7 +235,7 @@ async def _stored(
             )
         present, held = facts_of(told, company_id), held_companies(rows).get(company_id)
         if present is None or held is None:
-            raise Refusal(Code.NOT_FOUND, "There is no such company.")
+            raise _no_such_company()
         if held.catalog_revision != catalog.revision:
             # Another process published it, and this one did not hear of it yet.
             catalog = await env.catalog_in(session)
@@ -368,6 +370,10 @@ async def refetch_customer(
     return await refetch(env, company_id, wait_seconds=wait_seconds, closing=closing)
 
 
+def _no_such_company() -> Refusal:
+    return Refusal(Code.NOT_FOUND, "There is no such company.")
+
+
 async def refuse_other_account(env: Environment) -> None:
     """Raise Refusal (unavailable) when the key is known to be another account's, which knows nothing of ours."""
     account = env.settings.stripe_account
@@ -426,13 +432,15 @@ async def _linked(env: Environment, state: CustomerState, *, is_every_customer_w
             if (await environment(session)).catalog_revision != catalog.revision:
                 # As in `_stored`.
                 catalog = await env.catalog_in(session)
-            row = await company_row(session, named) if named is not None and is_ours else None
+            row = await company_row(session, named, lock=True) if named is not None and is_ours else None
+            while row is not None and row.merged_into is not None:
+                # Stripe goes on naming a company that was merged; its customers belong to the one it became.
+                row = await company_row(session, row.merged_into, lock=True)
             if row is None:
                 is_wanted = is_every_customer_wanted or is_subscriber(catalog, state.subscriptions)
                 made = await make_companies(session, catalog, [state]) if is_wanted else {}
                 return made.get(state.stripe_customer_id)
-            # Stripe goes on naming a company that was merged; its customers belong to the one it became.
-            company_id = row.merged_into or row.id
+            company_id = row.id
             await lock_pairs(session, [key])
             await add_keys(session, company_id, [key])
             await env.touch(session, company_id)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from plangate import catalog, plan_changes
+from plangate import catalog, companies, plan_changes
 from plangate.catalog import MigratingCompany, Migration
 from plangate.catalog_document import MigrationDocument
 from plangate.errors import Code, Refusal
@@ -104,6 +104,17 @@ async def test_the_difference_waits_for_the_next_invoice(shop: Shop) -> None:
     shop.advance("P22D")
     renewal = max(shop.objects("invoice"), key=lambda invoice: invoice["created"])
     assert 5900 < renewal["total"] < 6900
+
+
+async def test_a_company_that_was_merged_meanwhile_holds_nothing(shop: Shop) -> None:
+    other = shop.company_id
+    former = await _another(shop, "former", plan="pro")
+    who = catalog.read_migrations(["all"])
+    await catalog.apply(shop.env, DEARER, actor=ACTOR, migrate=who, proration="none")
+    while await catalog.carry_on_migrations(shop.env):
+        pass
+    await companies.merge(shop.env, other, former, actor=ACTOR)
+    assert (await _worked(shop)).prices == {"not_held": 1}
 
 
 async def test_only_those_named_move(shop: Shop) -> None:

@@ -1,19 +1,27 @@
 """Companies that pay through Stripe: merged, or linked to a customer, they have at once what was bought."""
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import update
 
-from plangate import companies
+from plangate import companies, mirroring
+from plangate.billing.mirror import COMPANY_METADATA
 from plangate.clock import wall_now
 from plangate.engine.facts import PlanSource
-from plangate.mirroring import refetch
+from plangate.errors import Refusal
+from plangate.mirroring import company_of_customer, refetch, refetch_customer
 from plangate.shapes import Actor
+from plangate.store.companies import CompanyRow, company_row
+from plangate.store.database import StoreSession
 from plangate.store.inbox import inbox, inbox_figures
-from plangate.sync import work_inbox
+from plangate.sync import receive, work_inbox
 from plangate.web.stripe_app_actions import Asked, company_link
 from plangate.web.stripe_app_payloads import LinkPayload
 from tests.shop import Shop, new_company
+from tests.sync.test_webhooks import events_of
 from tests.world import ACTOR
 
 
@@ -44,6 +52,55 @@ async def test_a_subscription_moves_with_its_company(shop: Shop) -> None:
     assert customer in merged.stripe_customer_ids
     # What Stripe says now is what was moved: nothing is written again.
     assert not (await refetch(shop.env, shop.company_id)).is_changed
+
+
+async def test_an_event_of_a_company_that_is_merged_meanwhile_is_told_to_the_one_it_became(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await _buy(shop)
+    twin, _ = await companies.upsert(shop.env, keys={"id": "twin"}, stripe_customer_ids=(customer,), actor=ACTOR)
+    (subscription,) = shop.stripe.subscriptions.list({"customer": customer}).data
+    shop.stripe.subscriptions.cancel(subscription.id)
+    merged: list[str] = []
+
+    async def overtaken(session: StoreSession, stripe_customer_id: str) -> str | None:
+        found = await company_of_customer(session, stripe_customer_id)
+        if not merged:
+            merged.append(twin.id)
+            await companies.merge(shop.env, shop.company_id, twin.id, actor=ACTOR)
+        return found
+
+    monkeypatch.setattr(mirroring, "company_of_customer", overtaken)
+    await receive(shop.env, (await events_of(shop))[-1])
+    assert await work_inbox(shop.env) == 1
+    async with shop.env.writing() as session:
+        await session.run(update(inbox).values(available_at=wall_now()))
+    await work_inbox(shop.env)
+    assert (merged, await shop.plan()) == ([twin.id], "free")
+
+
+async def test_a_customer_that_names_a_company_merged_meanwhile_is_linked_to_the_one_it_became(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await _buy(shop)
+    twin = await new_company(shop.env, "twin")
+    shop.stripe.customers.update(customer, {"metadata": {COMPANY_METADATA: twin}})
+    merging: list[asyncio.Task[object]] = []
+
+    async def overtaken(session: StoreSession, company_id: str, **options: bool) -> CompanyRow | None:
+        row = await company_row(session, company_id, **options)
+        if not merging:
+            merging.append(asyncio.create_task(companies.merge(shop.env, shop.company_id, twin, actor=ACTOR)))
+            await asyncio.sleep(0.5)  # for as long as it can go on
+        return row
+
+    monkeypatch.setattr(mirroring, "company_row", overtaken)
+    with suppress(Refusal):
+        # It is refused when it was linked before the merge, and tried again.
+        await refetch_customer(shop.env, customer)
+    await merging[0]
+    await refetch_customer(shop.env, customer)
+    assert await shop.plan() == "pro"
 
 
 async def test_a_linked_customer_is_fetched_at_once(shop: Shop) -> None:

@@ -50,6 +50,7 @@ _OUTCOMES: Final = {
     Code.STRIPE_REFUSED: PriceOutcome.STRIPE_REFUSED,
     Code.FOREIGN_SCHEDULE: PriceOutcome.FOREIGN_SCHEDULE,
     Code.INVALID: PriceOutcome.NOT_SOLD,
+    Code.NOT_FOUND: PriceOutcome.NOT_HELD,  # It was merged into another.
 }
 # These pass by themselves: the company is tried again in a while.
 _PASSING: Final = frozenset({Code.CHANGE_IN_PROGRESS, Code.STRIPE_BUSY})
