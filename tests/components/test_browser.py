@@ -301,6 +301,16 @@ async def test_narrow_pages_do_not_scroll_sideways_and_show_the_recommended_plan
     assert split == 0
 
 
+async def test_in_a_narrow_dialog_the_buttons_take_the_whole_line(stage: Stage) -> None:
+    page = await stage.open(TABLE, width=320)
+    await page.get_by_role("button", name="Upgrade to Pro").first.click()
+    dialog = page.get_by_role("dialog")
+    form = await _box(dialog.locator("form"))
+    for name in ("Pay $49.00 now", "Not now"):
+        button = await _box(dialog.get_by_role("button", name=name))
+        assert button["width"] == pytest.approx(form["width"], abs=1)
+
+
 async def test_in_a_narrow_column_icons_and_invoices_keep_their_lines(stage: Stage) -> None:
     stage.toy.plan, stage.toy.scheduled = "pro", "starter"
     page = await stage.open(MANAGER + INVOICES, width=320)
