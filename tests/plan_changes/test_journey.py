@@ -390,12 +390,12 @@ async def test_past_due_refuses_all_but_cancelling(shop: Shop) -> None:
     assert (await shop.change(cancel="period_end")).state is ChangeState.SCHEDULED
 
 
-@pytest.mark.parametrize("leaves", ["past_due", "unpaid"])
+@pytest.mark.parametrize("leaves", ["past_due", "unpaid", "paused"])
 @pytest.mark.parametrize(("when", "state"), [("now", ChangeState.APPLIED), ("period_end", ChangeState.SCHEDULED)])
-async def test_who_owes_can_cancel_when_the_grace_days_are_over(
+async def test_what_is_suspended_and_grants_nothing_can_be_cancelled(
     shop: Shop, when: str, state: ChangeState, leaves: str
 ) -> None:
-    """Stripe still tries to charge, or leaves it unpaid for ever, and nothing is granted: it has to end some day."""
+    """Stripe still tries to charge, or leaves it unpaid or paused for ever: it has to end some day."""
     stripe_subscription_id = await shop.subscribed()
     (customer,) = shop.objects("customer")
     method = shop.new_card(customer["id"], "pm_card_chargeCustomerFail")

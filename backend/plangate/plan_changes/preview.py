@@ -194,12 +194,13 @@ async def _standing(env: Environment, company_id: str) -> Standing:
 
 
 def _given_grace(standing: Standing, snapshot: CompanySnapshot, at: datetime) -> CompanySnapshot:
-    """The company as if its grace days went on: what is overdue can be cancelled, also when it grants nothing."""
+    """The company as if its grace days went on: what is suspended can be cancelled, also when it grants nothing."""
     if snapshot.subscription is not None:
         return snapshot
     replaced = msgspec.structs.replace
     subscriptions = tuple(
-        replaced(one, status="past_due") if one.status == "unpaid" else one for one in standing.facts.subscriptions
+        replaced(one, status="past_due") if one.status in {"unpaid", "paused"} else one
+        for one in standing.facts.subscriptions
     )
     facts = replaced(standing.facts, subscriptions=subscriptions, past_due_grace_days=_GRACE_DAYS_UNENDING)
     return build_snapshot(standing.catalog, facts, at)
