@@ -97,6 +97,30 @@ async def test_a_move_to_the_quarter_begins_one_and_is_charged_for_it(shop: Shop
     assert (await shop.plan(), (await shop.snapshot()).cycle.interval_count) == ("quarterly", 3)
 
 
+async def test_an_add_on_paid_more_often_is_invoiced_from_the_month_in_which_it_was_added(shop: Shop) -> None:
+    await shop.subscribed(plan="starter", interval="year")
+    shop.advance("P100D")
+    await shop.sync()
+    quote = await shop.preview(add_ons={"monthly": 1}, when="now")
+    await shop.confirm(quote)
+    assert await _renewed(shop, quote) == 250
+
+
+async def test_an_add_on_paid_more_often_that_comes_with_the_next_year_is_paid_from_its_first_month(shop: Shop) -> None:
+    await shop.subscribed(plan="starter", interval="year")
+    quote = await shop.preview(add_ons={"monthly": 1}, when="period_end")
+    await shop.confirm(quote)
+    assert await _renewed(shop, quote) == 18_200 + 250
+
+
+async def test_a_year_that_follows_beside_a_monthly_add_on_is_invoiced_with_it(shop: Shop) -> None:
+    await shop.subscribed(plan="starter", interval="month")
+    await shop.change(add_ons={"monthly": 1}, when="now")
+    quote = await shop.preview(interval="year", when="period_end")
+    await shop.confirm(quote)
+    assert await _renewed(shop, quote) == 18_200 + 250
+
+
 async def test_of_two_prices_the_number_of_intervals_says_which(shop: Shop) -> None:
     """Month to quarter is a longer interval, so an upgrade; quarter to month waits for the end of the quarter."""
     await shop.subscribed(plan="both", interval="month")

@@ -20,7 +20,7 @@ from plangate.plan_changes.asking import (
     with_least_usage,
 )
 from plangate.plan_changes.lines import TargetLine, start_items
-from plangate.plan_changes.renewals import first_renewal, first_renewal_from, is_cycle_restarted
+from plangate.plan_changes.renewals import first_renewal, first_renewal_from, intervals_held, is_cycle_restarted
 from plangate.plan_changes.terms import Drafted
 from plangate.shapes import Money, NextInvoice, QuoteLine
 
@@ -69,7 +69,11 @@ async def amounts_of(
             asked = {**known, **({"subscription_details": UNENDED} if terms.is_end_undone else {})}
         else:
             items = _renewal_items(drafted.lines, subscription, is_interval_changed=terms.is_interval_changed)
-            asked = await renewal_asked(gateway, drafted, subscription, {"items": items})
+            details: StripeJson = {"items": items}
+            if subscription.status != "trialing" and len(intervals_held(drafted)) > 1:
+                # All of them begin a period with the change: without this, what is billed more often comes first.
+                details["billing_cycle_anchor"] = {"type": "now"}
+            asked = await renewal_asked(gateway, drafted, subscription, details)
         total = await renewal_amount(gateway, drafted, asked, renews_at=renews_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=renews_at)
         return msgspec.structs.replace(nothing, next_invoice=invoice)
@@ -83,7 +87,7 @@ async def amounts_of(
         lines = tuple(line for line in amounts.lines if line.amount_minor)
         return msgspec.structs.replace(amounts, lines=lines)
     if terms.action is Action.KEEP:
-        ends_at, due = first_renewal(drafted, subscription)
+        ends_at, due = first_renewal(drafted, subscription, at)
         asked = await renewal_asked(gateway, drafted, subscription, UNENDED)
         total = await renewal_amount(gateway, due, asked, renews_at=ends_at)
         invoice = NextInvoice(amount_minor=total, currency=currency, at=ends_at)
@@ -138,7 +142,7 @@ async def _of_update(
     # The last thing a scheduled end or a schedule leaves is the change itself, which takes them away first.
     undone: StripeJson = UNENDED if terms.is_end_undone else {}
     is_restarted = is_cycle_restarted(drafted, subscription)
-    renews_at, due = first_renewal_from(drafted, at) if is_restarted else first_renewal(drafted, subscription)
+    renews_at, due = first_renewal_from(drafted, at) if is_restarted else first_renewal(drafted, subscription, at)
     nothing = Money(amount_minor=0, currency=currency)
     if terms.trial_end is not None:
         ends_at = datetime.fromtimestamp(terms.trial_end, UTC)

@@ -16,12 +16,12 @@ from plangate.plan_changes.terms import Drafted
 _Every: TypeAlias = tuple[Interval, int]
 
 
-def first_renewal(drafted: Drafted, subscription: SubscriptionFact) -> tuple[datetime, Drafted]:
-    """When the first regular invoice after a change comes, and the change with only the lines that are on it.
+def first_renewal(drafted: Drafted, subscription: SubscriptionFact, at: datetime) -> tuple[datetime, Drafted]:
+    """When the first regular invoice after a change at that instant comes, and the change with only the lines on it.
 
     The billing periods of the subscription go on with the change.
     """
-    ends = {every: _running_until(every, subscription) for every in intervals_held(drafted)}
+    ends = {every: _running_until(every, subscription, at) for every in intervals_held(drafted)}
     return _soonest(drafted, ends) if ends else (max(item.period_end_at for item in subscription.items), drafted)
 
 
@@ -68,13 +68,11 @@ def _every(line: TargetLine, terms: Terms) -> _Every:
     return terms.interval, terms.interval_count
 
 
-def _running_until(every: _Every, subscription: SubscriptionFact) -> datetime:
-    """The end of the running period of that length."""
+def _running_until(every: _Every, subscription: SubscriptionFact, at: datetime) -> datetime:
+    """The end of the period of that length that runs at an instant; one not held yet is on the same anchor."""
     for item in subscription.items:
         if (item.interval, item.interval_count) == every:
             return item.period_end_at
-    # A period of a length not held yet began, on the same anchor, no later than the others end.
-    at = min(item.period_start_at for item in subscription.items)
     return _period_end(every, at, anchor_at=subscription.anchor_at)
 
 

@@ -82,6 +82,8 @@ def draft(
             base,
             action=Action.SCHEDULE,
             boundary=boundary,
+            # Of an interval that nothing held is billed by, Stripe collects the first period only where all begin anew.
+            is_interval_changed=base.is_interval_changed or _is_interval_brought(lines, subscription),
             held=tuple(Line(item.stripe_price_id, item.quantity) for item in subscription.items),
             held_plan_price_id=held_plan_price(catalog, subscription, company_id=company_id),
         )
@@ -143,6 +145,14 @@ def _start(base: Terms, custom: CustomPrice | None, *, has_card: bool, trial_day
         return msgspec.structs.replace(base, action=Action.START_LATER, boundary=boundary)
     action = Action.CREATE if has_card or is_invoiced else Action.CHECKOUT
     return msgspec.structs.replace(base, action=action, trial_days=0 if custom is not None else trial_days)
+
+
+def _is_interval_brought(lines: Sequence[TargetLine], subscription: SubscriptionFact) -> bool:
+    """Whether a line that is not held yet is billed by an interval that nothing held is."""
+    held = {item.stripe_price_id for item in subscription.items}
+    known = {(item.interval, item.interval_count) for item in subscription.items}
+    fresh = [line.price for line in lines if line.stripe_price_id not in held and line.price is not None]
+    return any((price.interval, price.interval_count) not in known for price in fresh)
 
 
 def _is_interval_changed(current: Holding, target: Holding) -> bool:
