@@ -34,15 +34,21 @@ def connected_settings(serving_settings: None, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("PLANGATE_STRIPE_REQUESTS_PER_SECOND", "1000")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_an_account_is_imported_and_what_has_no_plan_is_named(
-    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
-) -> None:
+@pytest.fixture
+def ours(plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer) -> str:
+    """The price of Pro, which is applied to the database and the sandbox."""
     assert on_database
     assert connected_settings is None
     Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
     assert plangate("catalog", "apply", "catalog.yaml").code == 0
-    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+    price: str = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+    return price
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_account_is_imported_and_what_has_no_plan_is_named(
+    plangate: Plangate, ours: str, sandbox: SandboxServer
+) -> None:
     with sandbox.synchronous() as stripe:
         product = stripe.products.create({"name": "Made by hand"}).id
         price = stripe.prices.create(
@@ -72,13 +78,8 @@ def test_an_account_is_imported_and_what_has_no_plan_is_named(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_customer_that_cannot_be_read_is_named_and_the_exit_code_says_so(
-    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
+    plangate: Plangate, ours: str, sandbox: SandboxServer
 ) -> None:
-    assert on_database
-    assert connected_settings is None
-    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
-    assert plangate("catalog", "apply", "catalog.yaml").code == 0
-    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
     with sandbox.synchronous() as stripe:
         (name,) = grow_in(stripe, sandbox, 1, price=ours)
         assert plangate("sync").code == 0
@@ -124,14 +125,7 @@ def test_an_import_that_ends_early_says_how_to_go_on_and_many_prices_stay_readab
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_differences_are_summed_up_by_class(
-    plangate: Plangate, on_database: str, connected_settings: None, sandbox: SandboxServer
-) -> None:
-    assert on_database
-    assert connected_settings is None
-    Path("catalog.yaml").write_text(_CATALOGUE, "utf-8")
-    assert plangate("catalog", "apply", "catalog.yaml").code == 0
-    ours = sandbox.control("GET", "state")["objects"]["price"][0]["id"]
+def test_differences_are_summed_up_by_class(plangate: Plangate, ours: str, sandbox: SandboxServer) -> None:
     with sandbox.synchronous() as stripe:
         grow_in(stripe, sandbox, 3, price=ours)
         assert plangate("sync").code == 0
